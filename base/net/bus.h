@@ -1,0 +1,72 @@
+/*
+ * bus: the door to ZeroMQ: multipart messages between roles, over inproc:// in one process
+ * (tcp:// with CURVE between machines and ipc:// for the admin later use the same calls).
+ *
+ * A hub (ROUTER) is bound by the role that serves; peers (DEALER) connect to it. Each socket
+ * lives on one loop. Nothing is ever lost in silence: the hub uses MANDATORY and DONTWAIT and
+ * keeps a bounded queue of its own per peer; what does not fit is reported to the caller.
+ * Flow is bounded by the credit that the roles count (proto/credit.h), so a full queue is a
+ * breach of contract and closes the peer.
+ */
+#ifndef BASE_NET_BUS_H
+#define BASE_NET_BUS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/net/loop.h"
+#include "base/span.h"
+
+/* The context; one per process, shared by threads. io_threads is 1 unless tcp is busy. */
+struct bus;
+struct bus *bus_new(int io_threads) MUST_CHECK;
+void bus_free(struct bus *b); /* after all sockets are closed */
+
+/* A reference to bytes that sockets, caches and batches share without copying. Thread-safe
+ * count. bus_bytes_free drops one reference. */
+struct bus_bytes;
+struct bus_bytes *bus_bytes_new(size_t len) MUST_CHECK;           /* writable through bus_bytes_mem until shared */
+struct bus_bytes *bus_bytes_copy(struct span s) MUST_CHECK;
+char *bus_bytes_mem(struct bus_bytes *b);
+struct span bus_bytes_span(const struct bus_bytes *b);            /* NULL gives the empty span */
+struct bus_bytes *bus_bytes_ref(struct bus_bytes *b);             /* NULL stays NULL */
+void bus_bytes_free(struct bus_bytes *b);                         /* NULL is fine */
+
+/* What arrives: header and meta are borrowed for the callback; body may be kept by bus_bytes_ref. */
+struct bus_message {
+    struct span header;      /* first part */
+    struct span meta;        /* second part (protobuf) */
+    struct bus_bytes *body;  /* third part, or NULL when empty or absent */
+};
+
+/* Routing id of a peer as the hub sees it: chosen by the peer, "name.incarnation". */
+#define BUS_PEER_MAX 64
+typedef void (*bus_hub_cb)(void *arg, struct span peer, const struct bus_message *m);
+struct bus_hub;
+/* endpoint "inproc://…" or "ipc://…". message_max bounds each part, in bytes. queue_max bounds
+ * the bytes waiting per peer. ERR_EXISTS: address in use; ERR_INVALID; ERR_NOMEM. ipc sockets are made
+ * with mode 0600. */
+int bus_hub_open(struct bus_hub **h, struct bus *b, struct loop *l, const char *endpoint,
+                 size_t message_max, size_t queue_max, bus_hub_cb cb, void *arg) MUST_CHECK;
+void bus_hub_close(struct bus_hub *h);
+/* Queues or sends. header and meta are copied; body is referenced (the caller keeps its own
+ * reference). ERR_NOT_FOUND: no such peer now (nothing is queued). ERR_FULL: over queue_max. */
+int bus_hub_send(struct bus_hub *h, struct span peer, struct span header, struct span meta,
+                 struct bus_bytes *body) MUST_CHECK;
+
+typedef void (*bus_peer_cb)(void *arg, const struct bus_message *m);
+struct bus_peer;
+/* Connects (and reconnects) to a hub. name <= 40 bytes; a random incarnation is added. */
+int bus_peer_open(struct bus_peer **p, struct bus *b, struct loop *l, const char *endpoint, const char *name,
+                  size_t message_max, size_t queue_max, bus_peer_cb cb, void *arg) MUST_CHECK;
+void bus_peer_close(struct bus_peer *p);
+/* As bus_hub_send; ERR_FULL when more than queue_max bytes wait. */
+int bus_peer_send(struct bus_peer *p, struct span header, struct span meta, struct bus_bytes *body) MUST_CHECK;
+
+/* A plain blocking call for tools: connects, sends one message, gets answers until `more`
+ * returns false or timeout_ms passes without one. For the operator's tool only. ERR_TIMEOUT, ERR_IO. */
+typedef bool (*bus_more_cb)(void *arg, const struct bus_message *m);
+int bus_call(const char *endpoint, size_t message_max, struct span header, struct span meta,
+             uint64_t timeout_ms, bus_more_cb more, void *arg) MUST_CHECK;
+
+#endif

@@ -1,0 +1,98 @@
+/*
+ * tcp: listening and connected stream sockets on a loop (TCP over IPv4 and IPv6, and unix
+ * sockets). Part of the libuv door.
+ *
+ * A connection reads into its own buffer (tcp_in), which the owner consumes; reading pauses
+ * by itself at the buffer's maximum and goes on when there is room, so memory is bounded.
+ * Writes are tried at once and queued otherwise, up to a maximum. No callback runs inside
+ * tcp_write or tcp_close. See loop.h for the rules of close.
+ */
+#ifndef BASE_NET_TCP_H
+#define BASE_NET_TCP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/buf.h"
+#include "base/net/loop.h"
+
+/* An address and port of either family, or a unix path. */
+struct tcp_addr {
+    struct sockaddr_storage storage;
+    socklen_t len;
+};
+/* "127.0.0.1", "::1" (brackets allowed), with port; or "unix:/path". ERR_INVALID. */
+int tcp_addr_parse(struct tcp_addr *a, struct span text, uint16_t port) MUST_CHECK;
+/* "HOST:PORT", "[V6]:PORT" with numbers only. ERR_INVALID. */
+int tcp_addr_parse_port(struct tcp_addr *a, struct span text) MUST_CHECK;
+/* Address without port, no brackets, IPv4-mapped shown as IPv4. Returns length. size >= 110 */
+size_t tcp_addr_ip(const struct tcp_addr *a, char *to, size_t size);
+/* "1.2.3.4:25", "[::1]:25", "unix:/path". size >= 120 */
+size_t tcp_addr_format(const struct tcp_addr *a, char *to, size_t size);
+uint16_t tcp_addr_port(const struct tcp_addr *a);
+bool tcp_addr_is_v6(const struct tcp_addr *a); /* IPv4-mapped counts as IPv4 */
+bool tcp_addr_is_loopback(const struct tcp_addr *a);
+/* 0.0.0.0/8, ::, multicast, 240/4 and broadcast: never a target for mail. */
+bool tcp_addr_is_unusable(const struct tcp_addr *a);
+/* The same address whatever the port. */
+bool tcp_addr_same_ip(const struct tcp_addr *a, const struct tcp_addr *b);
+/* An address assigned to an interface of this machine (read once at start, refreshed each
+ * minute at most). */
+bool tcp_addr_is_local(const struct tcp_addr *a);
+
+/* A network such as 127.0.0.0/8 or 2001:db8::/32. */
+struct tcp_net {
+    uint8_t bytes[16]; /* IPv4 as ::ffff:a.b.c.d */
+    uint8_t bits;      /* 0..128 */
+};
+int tcp_net_parse(struct tcp_net *n, struct span text) MUST_CHECK; /* ERR_INVALID; host bits must be 0 */
+bool tcp_net_has(const struct tcp_net *n, const struct tcp_addr *a);
+
+/* -- listener -- */
+struct tcp;
+struct tcp_listener;
+/* A new connection: the callee owns c and must call tcp_start or tcp_close. */
+typedef void (*tcp_accept_cb)(void *arg, struct tcp *c, const struct tcp_addr *peer);
+/* A bound, non-blocking socket (SO_REUSEADDR, SO_REUSEPORT when reuse_port), not yet
+ * listening; made before root is dropped. >= 0, or an err code; errno is set. */
+int tcp_bind(const struct tcp_addr *a, bool reuse_port) MUST_CHECK;
+/* Takes fd. NULL on failure (fd is closed then too). */
+struct tcp_listener *tcp_listen(struct loop *l, int fd, int backlog, tcp_accept_cb cb, void *arg) MUST_CHECK;
+void tcp_listener_close(struct tcp_listener *t);
+
+/* -- connection -- */
+enum tcp_event {
+    TCP_CONNECTED,  /* a connect succeeded */
+    TCP_READ,       /* new bytes are in tcp_in */
+    TCP_DRAINED,    /* the write queue has become empty after it was not */
+    TCP_EOF,        /* the peer has closed its side; more may be written */
+    TCP_FAILED,     /* err tells why (connect or stream); the owner calls tcp_close */
+};
+typedef void (*tcp_cb)(void *arg, struct tcp *c, enum tcp_event event, int err);
+
+/* Starts a connect, from `local` when not NULL. TCP_CONNECTED or TCP_FAILED follow, never
+ * inside this call. in_max and out_max bound the buffers, in bytes. NULL: no memory/descriptors. */
+struct tcp *tcp_connect(struct loop *l, const struct tcp_addr *to, const struct tcp_addr *local,
+                        size_t in_max, size_t out_max, tcp_cb cb, void *arg) MUST_CHECK;
+/* For an accepted connection: sets the bounds and callback, starts reading. */
+int tcp_start(struct tcp *c, size_t in_max, size_t out_max, tcp_cb cb, void *arg) MUST_CHECK;
+/* The read buffer: consume what you used. If bytes are left, no new TCP_READ comes until more arrive. */
+struct buf *tcp_in(struct tcp *c);
+/* Stops and resumes reading (back-pressure). Resume continues at the next turn of the loop;
+ * it brings a TCP_READ also when only old bytes are in the buffer. */
+void tcp_pause(struct tcp *c);
+void tcp_resume(struct tcp *c);
+/* Copies what cannot be sent at once. ERR_OK, ERR_FULL (nothing was taken), ERR_NOMEM, ERR_CLOSED. */
+int tcp_write(struct tcp *c, const void *bytes, size_t len) MUST_CHECK;
+/* Several pieces as one write(v). */
+int tcp_writev(struct tcp *c, const struct span *pieces, size_t count) MUST_CHECK;
+size_t tcp_queued(const struct tcp *c); /* bytes not yet given to the kernel */
+/* Sends what is queued (for at most timeout_ms), then closes. No more callbacks. */
+void tcp_finish(struct tcp *c, uint64_t timeout_ms);
+/* Drops what is queued and closes. No more callbacks. */
+void tcp_close(struct tcp *c);
+const struct tcp_addr *tcp_peer(const struct tcp *c);
+const struct tcp_addr *tcp_local(const struct tcp *c);
+
+#endif
