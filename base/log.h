@@ -45,7 +45,11 @@ struct log_field {
 /* May be called at any time, from any thread. The default is info, text. */
 void log_setup(enum log_level level, enum log_format format);
 bool log_is_on(enum log_level level);
+/* event: a static text. */
 void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count);
+/* Writes the counts of lines held back in past seconds. Every log_write does so; call it from a
+ * tick and before the end, so that a count does not wait for the next event. */
+void log_flush(void);
 /* "debug" | "info" | "warn" | "error": true and *level. */
 bool log_level_parse(struct span name, enum log_level *level);
 

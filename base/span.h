@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct span {
     const char *at;
@@ -24,8 +25,12 @@ struct span {
 
 /* Over a NUL-terminated string (NULL gives the empty span). */
 struct span span_of(const char *text);
-struct span span_make(const void *at, size_t len);
-bool span_eq(struct span a, struct span b);
+static inline struct span span_make(const void *at, size_t len) {
+    return (struct span){(const char *)at, len};
+}
+static inline bool span_eq(struct span a, struct span b) {
+    return a.len == b.len && (a.len == 0 || memcmp(a.at, b.at, a.len) == 0);
+}
 /* Equal when ASCII letters are folded; other bytes compare as they are. */
 bool span_eq_nocase(struct span a, struct span b);
 /* memcmp order, the shorter first when one is a prefix: <0, 0, >0. */
@@ -37,9 +42,15 @@ ptrdiff_t span_find(struct span s, char c);
 /* Index of the last byte c, or -1. */
 ptrdiff_t span_rfind(struct span s, char c);
 /* Bytes from (clamped to the length) to the end. */
-struct span span_from(struct span s, size_t from);
+static inline struct span span_from(struct span s, size_t from) {
+    if (from > s.len)
+        from = s.len;
+    return (struct span){s.at ? s.at + from : NULL, s.len - from};
+}
 /* The first n bytes (clamped). */
-struct span span_first(struct span s, size_t n);
+static inline struct span span_first(struct span s, size_t n) {
+    return (struct span){s.at, n < s.len ? n : s.len};
+}
 /* Without leading and trailing spaces and tabs. */
 struct span span_trim(struct span s);
 /* Cuts s at the first c: returns the part before it, *rest the part after it

@@ -1,0 +1,96 @@
+/*
+ * metrics: the list of all metrics of the process and its exposition. The list is built by
+ * constructors before main, on one thread, and never changes afterwards, so reading it
+ * needs no lock. Values are relaxed atomics: each is right, a row of them is not a snapshot.
+ *
+ * A histogram has 23 buckets with the bounds 1, 2, 4 ... 2^22 and one for everything above;
+ * its count is the sum of the buckets.
+ */
+#include <string.h>
+
+#include "base/check.h"
+#include "base/metrics.h"
+
+static struct metric *registry; /* sorted by name, then labels */
+
+static int order(const struct metric *a, const struct metric *b) {
+    int by_name = strcmp(a->name, b->name);
+    return by_name ? by_name : strcmp(a->labels ? a->labels : "", b->labels ? b->labels : "");
+}
+
+void metric_register(struct metric *m) {
+    struct metric **link = &registry;
+    while (*link && order(*link, m) <= 0) {
+        CHECK(*link != m);
+        link = &(*link)->next;
+    }
+    m->next = *link;
+    *link = m;
+}
+
+struct metric *metric_first(void) {
+    return registry;
+}
+
+void metric_add(struct metric *m, uint64_t n) {
+    atomic_fetch_add_explicit(&m->value, n, memory_order_relaxed);
+}
+
+void metric_sub(struct metric *m, uint64_t n) {
+    atomic_fetch_sub_explicit(&m->value, n, memory_order_relaxed);
+}
+
+void metric_set(struct metric *m, uint64_t value) {
+    atomic_store_explicit(&m->value, value, memory_order_relaxed);
+}
+
+uint64_t metric_value(const struct metric *m) {
+    return atomic_load_explicit(&m->value, memory_order_relaxed);
+}
+
+void metric_observe(struct metric *m, uint64_t value) {
+    /* The smallest i with value <= 2^i. */
+    unsigned i = value <= 1 ? 0 : 64 - (unsigned)__builtin_clzll(value - 1);
+    if (i > METRIC_BUCKETS - 1)
+        i = METRIC_BUCKETS - 1;
+    atomic_fetch_add_explicit(&m->buckets[i], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&m->value, value, memory_order_relaxed);
+}
+
+static void expose_histogram(struct buf *to, const struct metric *m) {
+    const char *labels = m->labels ? m->labels : "";
+    const char *comma = m->labels ? "," : "";
+    const char *open = m->labels ? "{" : "", *close = m->labels ? "}" : "";
+    uint64_t count = 0;
+    for (unsigned i = 0; i < METRIC_BUCKETS; i++) {
+        count += atomic_load_explicit(&m->buckets[i], memory_order_relaxed);
+        buf_printf(to, "%s_bucket{%s%sle=\"", m->name, labels, comma);
+        if (i == METRIC_BUCKETS - 1)
+            buf_add_str(to, "+Inf");
+        else
+            buf_add_u64(to, (uint64_t)1 << i);
+        buf_add_str(to, "\"} ");
+        buf_add_u64(to, count);
+        buf_add_byte(to, '\n');
+    }
+    buf_printf(to, "%s_sum%s%s%s %llu\n", m->name, open, labels, close, (unsigned long long)metric_value(m));
+    buf_printf(to, "%s_count%s%s%s %llu\n", m->name, open, labels, close, (unsigned long long)count);
+}
+
+int metric_expose(struct buf *to) {
+    static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    const char *family = "";
+    for (const struct metric *m = registry; m; m = m->next) {
+        if (strcmp(family, m->name) != 0) {
+            buf_printf(to, "# HELP %s %s\n# TYPE %s %s\n", m->name, m->help, m->name, kinds[m->kind]);
+            family = m->name;
+        }
+        if (m->kind == METRIC_KIND_HISTOGRAM)
+            expose_histogram(to, m);
+        else if (m->labels)
+            buf_printf(to, "%s{%s} %llu\n", m->name, m->labels, (unsigned long long)metric_value(m));
+        else
+            buf_printf(to, "%s %llu\n", m->name, (unsigned long long)metric_value(m));
+    }
+    return to->err;
+}
