@@ -18,7 +18,9 @@ uint64_t hash_span(struct span s, uint64_t seed) {
 
 uint64_t hash_span_nocase(struct span s, uint64_t seed) {
     char folded[256]; /* one piece for every domain; longer spans chain the pieces through the seed */
-    do {
+    if (s.len == 0)
+        return XXH3_64bits_withSeed("", 0, seed);
+    while (s.len) {
         size_t len = s.len < sizeof folded ? s.len : sizeof folded;
         for (size_t i = 0; i < len; i++) {
             char c = s.at[i];
@@ -26,7 +28,7 @@ uint64_t hash_span_nocase(struct span s, uint64_t seed) {
         }
         seed = XXH3_64bits_withSeed(folded, len, seed);
         s = span_from(s, len);
-    } while (s.len);
+    }
     return seed;
 }
 
