@@ -89,16 +89,17 @@ static void open_end(struct buf *line) {
 /* Adds a value; false when the line is full, which is then closed behind the mark. */
 static bool add_value(struct buf *line, bool json, struct span value) {
     bool quotes = json || needs_quotes(value);
-    struct span shown = cut(value, LOG_VALUE_MAX);
     if (quotes)
         buf_add_byte(line, '"');
+    size_t room = line->cap - line->end;
+    struct span shown = cut(value, room < LOG_VALUE_MAX ? room : LOG_VALUE_MAX);
     if (json)
         buf_add_json(line, shown);
     else if (quotes)
         add_quoted(line, shown);
     else
         buf_add_escaped(line, shown);
-    bool full = line->err != ERR_OK;
+    bool full = line->err || line->cap - line->end < sizeof "...\"" || (shown.len < value.len && room < LOG_VALUE_MAX);
     if (full)
         open_end(line);
     if (full || shown.len < value.len)

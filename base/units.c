@@ -86,11 +86,10 @@ size_t units_format_size(uint64_t bytes, char *to, size_t size) {
     if (bytes < 1024)
         return (size_t)snprintf(to, size, "%u B", (unsigned)bytes);
     unsigned unit = 0;
-    uint64_t whole = bytes, part = 0;
-    while (whole >= 1024) {
-        part = whole % 1024;
-        whole /= 1024;
+    double n = (double)bytes;
+    while (n >= 1023.95) { /* what would be rounded to 1024.0 is one of the next unit */
+        n /= 1024;
         unit++;
     }
-    return (size_t)snprintf(to, size, "%u.%u %s", (unsigned)whole, (unsigned)(part * 10 / 1024), names[unit]);
+    return (size_t)snprintf(to, size, "%.1f %s", n, names[unit]);
 }
