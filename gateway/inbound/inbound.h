@@ -1,0 +1,59 @@
+/*
+ * inbound: the SMTP front end of one node: its loops, listeners and sessions.
+ *
+ * Owned by node/, which calls it from the main thread. Starts `loops` threads, each with its own
+ * event loop, listeners (SO_REUSEPORT) and bus peer to the scheduler's hub and to the admin hub.
+ * It keeps no mail: what it has not submitted is lost with it, and was never acknowledged.
+ */
+#ifndef GATEWAY_INBOUND_INBOUND_H
+#define GATEWAY_INBOUND_INBOUND_H
+
+#include "base/err.h"
+#include "base/net/bus.h"
+#include "base/net/tcp.h"
+#include "gateway/inbound/recipients.h"
+
+enum inbound_bare_newline { INBOUND_BARE_REJECT, INBOUND_BARE_NORMALIZE };
+enum inbound_pregreet { INBOUND_PREGREET_OFF, INBOUND_PREGREET_LOG, INBOUND_PREGREET_REFUSE };
+struct inbound_limits {
+    uint64_t message_size;          /* octets; 0 is refused by the settings */
+    uint32_t recipients;            /* per transaction, >= 100 */
+    uint32_t connections;           /* all loops together */
+    uint32_t connections_per_client;/* IPv4 /32, IPv6 /64 */
+    uint32_t received_headers;      /* 50 */
+    uint32_t commands_bad;          /* errors before 421 and close, 20 */
+    uint64_t memory;                /* bytes of buffered bodies, all loops together */
+    uint64_t idle_ms;               /* 5 min */
+};
+struct inbound_settings {           /* replaced as a whole on reload; copied by inbound */
+    const char *hostname, *name;    /* greeting; node name */
+    struct inbound_limits limits;
+    const struct tcp_net *trusted;
+    size_t trusted_count;
+    enum inbound_bare_newline bare_newline;
+    enum inbound_pregreet pregreet;
+    uint64_t pregreet_ms;           /* how long to wait for an early talker; 0: only look */
+    bool vrfy;                      /* tell the truth at VRFY */
+};
+struct inbound_config {
+    struct bus *bus;
+    const char *scheduler;          /* endpoint of the scheduler's hub */
+    const char *admin;              /* endpoint of the admin hub, or NULL */
+    uint32_t loops;
+    const int (*fds)[16];           /* bound sockets: fds[loop][listener], made before root was dropped */
+    uint32_t listeners;             /* <= 16 */
+};
+
+struct inbound;
+int inbound_start(struct inbound **in, const struct inbound_config *c, const struct inbound_settings *s,
+                  struct recipients *r) MUST_CHECK;
+/* Thread-safe. New settings and recipients for commands from now on. */
+int inbound_reconfigure(struct inbound *in, const struct inbound_settings *s, struct recipients *r) MUST_CHECK;
+/* Stops listening; sessions get 421 at the next command boundary, complete bodies are finished first. done is called
+ * on some loop's thread when the last session is gone, or after timeout_ms. */
+void inbound_drain(struct inbound *in, uint64_t timeout_ms, void (*done)(void *arg), void *arg);
+/* Closes what is left, joins the threads, frees. */
+void inbound_stop(struct inbound *in);
+uint64_t inbound_sessions(const struct inbound *in);
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * outbound: the delivery node: takes jobs from the scheduler, resolves the hosts, delivers, and
+ * reports every recipient once. It keeps connections and what it has not yet reported, nothing else.
+ *
+ * Owned by node/, which calls it from the main thread. One thread with one event loop; a bus peer
+ * to the scheduler's hub and one to the admin hub.
+ */
+#ifndef GATEWAY_OUTBOUND_OUTBOUND_H
+#define GATEWAY_OUTBOUND_OUTBOUND_H
+
+#include "base/err.h"
+#include "base/net/bus.h"
+#include "base/net/tcp.h"
+
+enum route_kind { ROUTE_MX, ROUTE_SMTP, ROUTE_LMTP };
+struct route {
+    enum route_kind kind;
+    char host[256];    /* smtp, lmtp: host or address; mx: domain to ask instead, "" for the destination itself.
+                          lmtp may be "unix:/path" */
+    uint16_t port;     /* 0: the default port */
+};
+/* "mx", "mx:DOMAIN", "smtp:HOST[:PORT]", "lmtp:HOST[:PORT]", "lmtp:unix:/PATH"; IPv6 in brackets. ERR_INVALID */
+int route_parse(struct route *r, struct span text) MUST_CHECK;
+
+struct outbound_route {
+    const char *domain;   /* canonical; ".example" also matches below example */
+    struct route route;
+};
+struct outbound_timeouts { /* smtp-rules.md line 40, milliseconds */
+    uint64_t connect_ms, greeting_ms, ehlo_ms, mail_ms, rcpt_ms, data_ms, block_ms, dot_ms, quit_ms, idle_ms;
+};
+struct outbound_settings {
+    const char *hostname, *name;
+    const char *const *own_names;     /* hostname and other names of ours, for own-host elimination */
+    size_t own_name_count;
+    const struct tcp_addr *own_listen;/* our listening addresses (0.0.0.0: all local addresses) */
+    size_t own_listen_count;
+    const char *dns;                  /* "127.0.0.1:53,…" or NULL: the system's */
+    uint16_t port;                    /* 25 */
+    bool loopback_targets;
+    bool prefer_ipv4;
+    const struct outbound_route *routes; /* own domains and routes, most specific wins */
+    size_t route_count;
+    uint32_t connections, per_site, messages_per_connection, recipients_per_transaction;
+    struct outbound_timeouts timeouts;
+};
+/* Fills every number with the documented default. */
+void outbound_defaults(struct outbound_settings *s);
+
+struct outbound_config {
+    struct bus *bus;
+    const char *scheduler, *admin;    /* endpoints; admin may be NULL */
+    uint32_t jobs_max;                /* jobs held at once, default 2000 */
+    uint64_t bytes_max;               /* body bytes inside jobs, default 64 MiB */
+};
+struct outbound;
+int outbound_start(struct outbound **o, const struct outbound_config *c, const struct outbound_settings *s) MUST_CHECK;
+int outbound_reconfigure(struct outbound *o, const struct outbound_settings *s) MUST_CHECK; /* thread-safe; copies */
+/* Hands back what is not on a connection, finishes what is; done when all is reported and acknowledged or after timeout_ms. */
+void outbound_drain(struct outbound *o, uint64_t timeout_ms, void (*done)(void *arg), void *arg);
+void outbound_stop(struct outbound *o);
+
+#endif
