@@ -16,10 +16,12 @@
 #include "base/err.h"
 
 struct loop;
-struct loop *loop_new(void) MUST_CHECK;  /* NULL: no memory or descriptors */
+/* NULL: no memory or descriptors. Also makes the process ignore SIGPIPE. */
+struct loop *loop_new(void) MUST_CHECK;
 void loop_run(struct loop *l);           /* until loop_stop, or nothing is left to wait for */
 void loop_stop(struct loop *l);          /* from the loop's thread; loop_run returns after this turn */
-/* Closes what is left, runs the close callbacks, frees. Not while loop_run is active. */
+/* Closes what is left, runs the close callbacks and the done functions of work under way, frees.
+ * Not while loop_run is active. */
 void loop_free(struct loop *l);
 uint64_t loop_now_ms(const struct loop *l); /* monotonic, cached at the start of the turn */
 
@@ -38,7 +40,9 @@ struct loop_wake *loop_wake_new(struct loop *l, loop_wake_cb cb, void *arg) MUST
 void loop_wake_send(struct loop_wake *w);
 void loop_wake_close(struct loop_wake *w);
 
-/* Watches a descriptor that another library owns. events: LOOP_READABLE | LOOP_WRITABLE. */
+/* Watches a descriptor that another library owns. events: LOOP_READABLE | LOOP_WRITABLE.
+ * After a callback with failed set (an error waits on the descriptor) the watch is stopped
+ * until the next loop_poll_set. */
 enum { LOOP_READABLE = 1, LOOP_WRITABLE = 2 };
 struct loop_poll;
 typedef void (*loop_poll_cb)(void *arg, int events, bool failed);
@@ -46,7 +50,7 @@ struct loop_poll *loop_poll_new(struct loop *l, int fd, loop_poll_cb cb, void *a
 void loop_poll_set(struct loop_poll *p, int events); /* 0 stops */
 void loop_poll_close(struct loop_poll *p);           /* before the descriptor is closed */
 
-/* Runs in every turn: `before` just before the loop would block and returns true when there
+/* Does not keep the loop alive by itself. Runs in every turn: `before` just before the loop would block and returns true when there
  * is work pending (then it does not block), `after` just after it polled. For edge-triggered
  * descriptors such as ZMQ_FD, and for work gathered over a turn (one flush per turn). */
 struct loop_hook;
@@ -60,14 +64,16 @@ struct loop_signal;
 struct loop_signal *loop_signal_new(struct loop *l, int signum, loop_signal_cb cb, void *arg) MUST_CHECK;
 void loop_signal_close(struct loop_signal *s);
 
-/* Watches one file by its path (inotify where it works, else stat every second); cb after it
- * changed, was replaced or appeared. */
+/* Watches one file by its path, by looking twice a second (so it works on every file system and
+ * through links); cb about a second after it changed, was replaced or appeared, once it is at
+ * rest. NULL: no memory. The loop does not stay alive for a watch. */
 struct loop_watch;
 typedef void (*loop_watch_cb)(void *arg);
 struct loop_watch *loop_watch_new(struct loop *l, const char *path, loop_watch_cb cb, void *arg) MUST_CHECK;
 void loop_watch_close(struct loop_watch *w);
 
-/* Runs work(arg) on a helper thread, then done(arg) on the loop. ERR_NOMEM. */
+/* Runs work(arg) on a helper thread (there are four for the process), then done(arg) on the
+ * loop. ERR_NOMEM. */
 int loop_work(struct loop *l, void (*work)(void *arg), void (*done)(void *arg), void *arg) MUST_CHECK;
 
 #endif

@@ -54,10 +54,13 @@ struct tcp;
 struct tcp_listener;
 /* A new connection: the callee owns c and must call tcp_start or tcp_close. */
 typedef void (*tcp_accept_cb)(void *arg, struct tcp *c, const struct tcp_addr *peer);
-/* A bound, non-blocking socket (SO_REUSEADDR, SO_REUSEPORT when reuse_port), not yet
- * listening; made before root is dropped. >= 0, or an err code; errno is set. */
+/* A bound, non-blocking socket (SO_REUSEADDR, SO_REUSEPORT when reuse_port; an IPv6 socket takes
+ * IPv6 only), not yet listening; made before root is dropped. A stale unix socket is replaced.
+ * >= 0, or an err code (ERR_EXISTS: in use, ERR_DENIED, ERR_UNREACHABLE: not an address of this
+ * machine, ERR_FULL: no descriptors, ERR_IO); errno is set. */
 int tcp_bind(const struct tcp_addr *a, bool reuse_port) MUST_CHECK;
-/* Takes fd. NULL on failure (fd is closed then too). */
+/* Takes fd. NULL on failure (fd is closed then too). A connection for which there is no memory is
+ * closed at once; without descriptors accepting rests for a moment and clients wait. */
 struct tcp_listener *tcp_listen(struct loop *l, int fd, int backlog, tcp_accept_cb cb, void *arg) MUST_CHECK;
 void tcp_listener_close(struct tcp_listener *t);
 
@@ -75,20 +78,28 @@ typedef void (*tcp_cb)(void *arg, struct tcp *c, enum tcp_event event, int err);
  * inside this call. in_max and out_max bound the buffers, in bytes. NULL: no memory/descriptors. */
 struct tcp *tcp_connect(struct loop *l, const struct tcp_addr *to, const struct tcp_addr *local,
                         size_t in_max, size_t out_max, tcp_cb cb, void *arg) MUST_CHECK;
+/* Takes a connected stream socket (accepted, inherited, of a socketpair); as an accepted one it
+ * waits for tcp_start. peer may be NULL. NULL: no memory (fd is closed then). */
+struct tcp *tcp_adopt(struct loop *l, int fd, const struct tcp_addr *peer) MUST_CHECK;
 /* For an accepted connection: sets the bounds and callback, starts reading. */
 int tcp_start(struct tcp *c, size_t in_max, size_t out_max, tcp_cb cb, void *arg) MUST_CHECK;
-/* The read buffer: consume what you used. If bytes are left, no new TCP_READ comes until more arrive. */
+/* The read buffer: consume what you used, append nothing. If bytes are left, no new TCP_READ comes
+ * until more arrive. Its bytes may move when the callback returns. */
 struct buf *tcp_in(struct tcp *c);
 /* Stops and resumes reading (back-pressure). Resume continues at the next turn of the loop;
  * it brings a TCP_READ also when only old bytes are in the buffer. */
 void tcp_pause(struct tcp *c);
 void tcp_resume(struct tcp *c);
-/* Copies what cannot be sent at once. ERR_OK, ERR_FULL (nothing was taken), ERR_NOMEM, ERR_CLOSED. */
+/* Copies what cannot be sent at once; before the connect has succeeded everything waits. ERR_OK;
+ * ERR_FULL: len and what is queued are over out_max, nothing was taken; ERR_CLOSED: the stream is
+ * broken for writing (what the peer has sent still arrives); ERR_NOMEM: the same, part was sent. */
 int tcp_write(struct tcp *c, const void *bytes, size_t len) MUST_CHECK;
 /* Several pieces as one write(v). */
 int tcp_writev(struct tcp *c, const struct span *pieces, size_t count) MUST_CHECK;
 size_t tcp_queued(const struct tcp *c); /* bytes not yet given to the kernel */
-/* Sends what is queued (for at most timeout_ms), then closes. No more callbacks. */
+/* Sends what is queued (for at most timeout_ms), ends our side, waits a second at most for the
+ * peer to end its own (so that our last words are not lost to a reset), then closes. No more
+ * callbacks. */
 void tcp_finish(struct tcp *c, uint64_t timeout_ms);
 /* Drops what is queued and closes. No more callbacks. */
 void tcp_close(struct tcp *c);
