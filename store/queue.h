@@ -18,6 +18,9 @@ void queue_put_message(struct store_batch *b, uint32_t shard, uint64_t id, struc
 /* Stages chunk `number` of a long body under its id-to-be, with a mark in meta that queue_seal_chunks removes. */
 void queue_put_chunk(struct store_batch *b, uint32_t shard, uint64_t id, uint32_t number, struct span octets);
 void queue_seal_chunks(struct store_batch *b, uint32_t shard, uint64_t id);
+/* Undoes one queue_put_chunk (the mark stays; see queue_seal_chunks), and the submission of one queue_put_message. */
+void queue_drop_chunk(struct store_batch *b, uint32_t shard, uint64_t id, uint32_t number);
+void queue_drop_submission(struct store_batch *b, uint32_t shard, struct span submission, uint64_t now_ms);
 /* Forgets staged chunks [0, count). */
 void queue_drop_chunks(struct store_batch *b, uint32_t shard, uint64_t id, uint32_t count);
 /* Removes envelope, body chunks (size tells how many) and the state records of count recipients when states. */

@@ -1,0 +1,219 @@
+/*
+ * job: an assigned attempt becomes a Job frame for its delivery node.
+ *
+ * The envelope and body of a message that has just arrived are still in the cache; those of an older one
+ * are read from the store on a helper thread, since a read may wait for the disk. A body longer than one
+ * frame is not sent along: the delivery node fetches its chunks as it needs them.
+ */
+#include "scheduler/shell.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "proto/outcome.h"
+
+/* An attempt whose message is read aside; or a chunk that is fetched. */
+struct job_read {
+    struct scheduler *sc;
+    struct shard *shard;
+    struct shard_assign assign;
+    struct arena mem;
+    Words__Envelope *envelope;
+    struct buf body;
+    int err;
+};
+struct fetch_read {
+    struct scheduler *sc;
+    uint32_t worker, number;
+    uint64_t correlation, message;
+    struct buf body;
+    int err;
+};
+
+static bool is_chunked(const Words__Envelope *e)
+{
+    return e->size > FRAME_BODY_MAX;
+}
+
+static bool fill_job(struct arena *mem, Words__Job *j, const struct shard_assign *a, const Words__Envelope *e)
+{
+    Words__Recipient **r = arena_calloc(mem, a->count, sizeof(Words__Recipient *));
+    if (!r)
+        return false;
+    for (uint32_t i = 0; i < a->count; i++) {
+        if (a->indexes[i] >= e->n_recipients)
+            return false;
+        r[i] = e->recipients[a->indexes[i]];
+    }
+    words__job__init(j);
+    j->attempt = a->attempt;
+    j->message = a->id;
+    j->sender = e->sender;
+    j->n_recipients = j->n_indexes = a->count;
+    j->recipients = r;
+    j->indexes = (uint32_t *)(uintptr_t)a->indexes;
+    j->destination = frame_bytes(a->destination);
+    j->size = e->size;
+    j->has_envid = e->has_envid;
+    j->envid = e->envid;
+    j->has_ret = e->has_ret;
+    j->ret = e->ret;
+    j->has_eight_bit = e->has_eight_bit;
+    j->eight_bit = e->eight_bit;
+    j->has_smtputf8 = e->has_smtputf8;
+    j->smtputf8 = e->smtputf8;
+    j->has_concurrency = true;
+    j->concurrency = a->concurrency;
+    j->has_attempts = a->attempts != 0;
+    j->attempts = a->attempts;
+    j->has_report = e->has_report;
+    j->report = e->report;
+    j->has_chunked = is_chunked(e);
+    j->chunked = is_chunked(e);
+    return true;
+}
+
+/* The job cannot be sent: the store has no such message any more, or cannot be read. The recipients are
+ * put off; the trace says why. */
+static void give_up(struct scheduler *sc, struct shard *s, const struct shard_assign *a, int why)
+{
+    struct sched_result *results = calloc(a->count, sizeof *results);
+    CHECK(results);
+    for (uint32_t i = 0; i < a->count; i++)
+        results[i] = (struct sched_result){.outcome = SCHED_OUT_DEFERRED, .scope = SCHED_SCOPE_MESSAGE,
+                                           .enhanced = SPAN("4.3.0"), .text = span_of(err_text(why))};
+    struct sched_event e = {.kind = SCHED_REPORTED};
+    e.report = (struct sched_report){.worker = a->worker, .attempt = a->attempt, .message = a->id,
+                                     .indexes = a->indexes, .results = results, .count = a->count};
+    LOG_ERROR("message_unreadable", LOG_U64("message", a->id), LOG_ERR("why", why));
+    if (shard_step(s, &e, scheduler_now(sc)) != ERR_OK)
+        LOG_WARN("attempt_vanished", LOG_U64("attempt", a->attempt));
+    free(results);
+}
+
+static void send_job(struct scheduler *sc, struct shard *s, const struct shard_assign *a, const Words__Envelope *e,
+                     struct bus_bytes *body, struct arena *mem)
+{
+    Words__Job j;
+    struct hub_peer *p = hub_worker(sc, a->worker);
+    if (!p)
+        return; /* the core has been told: its attempts are in doubt */
+    if (!fill_job(mem, &j, a, e)) {
+        give_up(sc, s, a, ERR_CORRUPT);
+        return;
+    }
+    (void)hub_send(sc, p, FRAME_JOB, a->attempt, &j.base, body);
+}
+
+static void read_work(void *arg)
+{
+    struct job_read *k = arg;
+    uint32_t shard = shard_number(k->shard);
+    k->err = queue_get_envelope(k->sc->store, shard, k->assign.id, &k->mem, &k->envelope);
+    if (k->err == ERR_OK && !is_chunked(k->envelope))
+        k->err = queue_get_chunk(k->sc->store, shard, k->assign.id, 0, &k->body);
+}
+
+static void read_free(struct job_read *k)
+{
+    arena_deinit(&k->mem);
+    buf_deinit(&k->body);
+    free(k);
+}
+
+static void read_done(void *arg)
+{
+    struct job_read *k = arg;
+    struct bus_bytes *body = NULL;
+    if (k->err == ERR_OK && !is_chunked(k->envelope)) {
+        body = bus_bytes_copy(buf_span(&k->body));
+        k->err = body ? ERR_OK : ERR_NOMEM;
+    }
+    if (k->err == ERR_OK)
+        send_job(k->sc, k->shard, &k->assign, k->envelope, body, &k->mem);
+    else
+        give_up(k->sc, k->shard, &k->assign, k->err);
+    bus_bytes_free(body);
+    read_free(k);
+}
+
+static void read_aside(struct scheduler *sc, struct shard *s, const struct shard_assign *a)
+{
+    struct job_read *k = calloc(1, sizeof *k);
+    CHECK(k);
+    k->sc = sc;
+    k->shard = s;
+    k->assign = *a;
+    arena_init(&k->mem, 4096, 0);
+    buf_init(&k->body, FRAME_BODY_MAX);
+    uint32_t *indexes = arena_alloc(&k->mem, a->count * sizeof *indexes);
+    CHECK(indexes);
+    memcpy(indexes, a->indexes, a->count * sizeof *indexes);
+    k->assign.indexes = indexes;
+    k->assign.destination = arena_dup(&k->mem, a->destination);
+    if (scheduler_work(sc, read_work, read_done, k))
+        return;
+    give_up(sc, s, a, ERR_NOMEM);
+    read_free(k);
+}
+
+void job_assign(void *arg, struct shard *s, const struct shard_assign *a)
+{
+    struct scheduler *sc = arg;
+    struct cached *c = cached_get(shard_payloads(s), a->id);
+    if (!c) {
+        read_aside(sc, s, a);
+        return;
+    }
+    struct arena mem;
+    arena_init(&mem, 4096, 0);
+    Words__Envelope *e = frame_unpack(&words__envelope__descriptor, span_make(c->envelope, c->envelope_len), &mem);
+    CHECK(e); /* packed by this process */
+    struct bus_bytes *body = bus_bytes_ref(c->body);
+    if (!body && !is_chunked(e))
+        read_aside(sc, s, a);
+    else
+        send_job(sc, s, a, e, body, &mem);
+    bus_bytes_free(body);
+    arena_deinit(&mem);
+}
+
+/* -- chunks -- */
+
+static void fetch_work(void *arg)
+{
+    struct fetch_read *k = arg;
+    struct shard *s = scheduler_shard_of(k->sc, k->message);
+    k->err = s ? queue_get_chunk(k->sc->store, shard_number(s), k->message, k->number, &k->body) : ERR_NOT_FOUND;
+}
+
+static void fetch_done(void *arg)
+{
+    struct fetch_read *k = arg;
+    struct hub_peer *p = hub_worker(k->sc, k->worker);
+    Words__Fetched m = WORDS__FETCHED__INIT;
+    m.message = k->message;
+    m.number = k->number;
+    struct bus_bytes *body = k->err == ERR_OK ? bus_bytes_copy(buf_span(&k->body)) : NULL;
+    m.has_missing = m.missing = !body;
+    if (p)
+        (void)hub_send(k->sc, p, FRAME_FETCHED, k->correlation, &m.base, body);
+    bus_bytes_free(body);
+    buf_deinit(&k->body);
+    free(k);
+}
+
+void job_fetch(struct scheduler *sc, struct hub_peer *peer, uint64_t correlation, const Words__Fetch *f)
+{
+    struct fetch_read *k = calloc(1, sizeof *k);
+    CHECK(k);
+    *k = (struct fetch_read){.sc = sc, .worker = peer->worker, .number = f->number, .correlation = correlation,
+                             .message = f->message};
+    buf_init(&k->body, FRAME_BODY_MAX);
+    if (scheduler_work(sc, fetch_work, fetch_done, k))
+        return;
+    k->err = ERR_NOMEM;
+    fetch_done(k);
+}

@@ -1,0 +1,200 @@
+/*
+ * why: see why.h. Written for the person awake at night: whole sentences, times as durations from now.
+ */
+#include "scheduler/why.h"
+
+#include "base/units.h"
+
+#define SENTENCES_MAX 20u
+
+struct overlay {
+    Words__AdminRow **rows;
+    size_t count;
+};
+
+static void on_view(void *arg, const struct sched_view *v)
+{
+    struct overlay *o = arg;
+    if (v->index >= o->count)
+        return;
+    Words__AdminRow *r = o->rows[v->index];
+    r->state = v->state;
+    r->has_attempts = true;
+    r->attempts = v->attempts;
+    r->has_due_ms = v->due_ms != 0;
+    r->due_ms = v->due_ms;
+    r->has_site = v->site.len > 0;
+    r->site = frame_bytes(v->site);
+    r->has_suspended = true;
+    r->suspended = v->site_suspended;
+    r->has_resume_ms = v->site_suspended;
+    r->resume_ms = v->site_resume_ms;
+}
+
+void why_overlay(struct scheduler *sc, uint64_t message, Words__AdminRow **rows, size_t count)
+{
+    struct overlay o = {rows, count};
+    struct shard *s = scheduler_shard_of(sc, message);
+    /* Not in memory: then the store's word stands. */
+    if (s && sched_look(shard_core(s), message, on_view, &o) != ERR_OK)
+        return;
+}
+
+static void add_when(struct buf *to, uint64_t at_ms, uint64_t now_ms)
+{
+    char text[32];
+    if (at_ms <= now_ms) {
+        buf_add_str(to, "now");
+        return;
+    }
+    units_format_duration(at_ms - now_ms, text, sizeof text);
+    buf_printf(to, "in %s", text);
+}
+
+static void add_last(struct buf *to, const Words__Result *last)
+{
+    if (!last || !last->has_text)
+        return;
+    buf_add_str(to, " Last answer");
+    if (last->has_remote && last->remote.len) {
+        buf_add_str(to, " (from ");
+        buf_add_escaped(to, frame_span(last->remote));
+        buf_add_str(to, ")");
+    }
+    buf_add_str(to, ": ");
+    if (last->has_code && last->code)
+        buf_printf(to, "%u ", last->code);
+    buf_add_escaped(to, frame_span(last->text));
+    buf_add_str(to, ".");
+}
+
+struct place {
+    uint32_t index, ahead, concurrency, busy;
+    bool found;
+};
+
+static void on_place(void *arg, const struct sched_view *v)
+{
+    struct place *p = arg;
+    if (v->index != p->index)
+        return;
+    p->found = true;
+    p->ahead = v->ahead;
+    p->concurrency = v->site_concurrency;
+    p->busy = v->site_busy;
+}
+
+static void add_ready(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r, uint64_t now_ms)
+{
+    struct place p = {.index = r->index};
+    struct shard *s = scheduler_shard_of(sc, message);
+    if (s && sched_look(shard_core(s), message, on_place, &p) != ERR_OK)
+        p.found = false;
+    if (r->has_suspended && r->suspended) {
+        buf_add_str(to, "waits since its site is suspended after failures as a whole; the next try is ");
+        add_when(to, r->resume_ms, now_ms);
+        buf_add_str(to, ".");
+    } else if (p.found) {
+        buf_printf(to, "is ready and waits for its turn: %u before it to the same destination, %u of %u jobs of its site under way.",
+                   p.ahead, p.busy, p.concurrency);
+    } else {
+        buf_add_str(to, "is ready and waits on disk until there is room in memory.");
+    }
+}
+
+static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r, uint64_t now_ms)
+{
+    buf_add_str(to, "<");
+    buf_add_escaped(to, frame_span(r->recipient));
+    buf_add_str(to, "> ");
+    switch (r->state) {
+    case SCHED_READY:
+        add_ready(to, sc, message, r, now_ms);
+        break;
+    case SCHED_ASSIGNED:
+        buf_printf(to, "is being delivered now (attempt %u)", (r->has_attempts ? r->attempts : 0) + 1);
+        if (r->has_site) {
+            buf_add_str(to, " to ");
+            buf_add_escaped(to, frame_span(r->site));
+        }
+        buf_add_str(to, ".");
+        break;
+    case SCHED_DEFERRED:
+        buf_printf(to, "was deferred after %u attempt%s; the next one is due ", r->attempts, r->attempts == 1 ? "" : "s");
+        add_when(to, r->due_ms, now_ms);
+        buf_printf(to, ", and it is given up ");
+        add_when(to, r->received_ms + sc->settings.retry.give_up_ms, now_ms);
+        buf_add_str(to, ".");
+        break;
+    case SCHED_DELIVERED:
+        buf_add_str(to, "was delivered; the report that the sender asked for is being written.");
+        break;
+    case SCHED_FAILED:
+        buf_add_str(to, "has failed for good; its report is being gathered and written within a minute.");
+        break;
+    default:
+        buf_add_str(to, "is settled.");
+    }
+    add_last(to, r->last);
+    buf_add_str(to, "\n");
+}
+
+static const char *ending(uint32_t kind)
+{
+    switch (kind) {
+    case SCHED_TRACE_DELIVERED: return "was delivered";
+    case SCHED_TRACE_FAILED: return "failed for good";
+    case SCHED_TRACE_EXPIRED: return "was given up";
+    case SCHED_TRACE_REPORTED: return "was reported to the sender";
+    case SCHED_TRACE_NO_REPORT: return "ended without a report";
+    case SCHED_TRACE_DONE: return "was settled";
+    default: return "was last seen";
+    }
+}
+
+static void add_ended(struct buf *to, const Words__AdminReply *r, uint64_t now_ms)
+{
+    buf_add_str(to, "The message is no longer in the queue.");
+    for (size_t i = 0; i < r->n_traces; i++) {
+        const Words__Trace *t = r->traces[i];
+        if (t->kind != SCHED_TRACE_DELIVERED && t->kind != SCHED_TRACE_FAILED && t->kind != SCHED_TRACE_EXPIRED &&
+            t->kind != SCHED_TRACE_REPORTED && t->kind != SCHED_TRACE_NO_REPORT)
+            continue;
+        char ago[32];
+        units_format_duration(now_ms > t->at_ms ? now_ms - t->at_ms : 0, ago, sizeof ago);
+        buf_printf(to, " It %s %s ago", ending(t->kind), ago);
+        if (t->result && t->result->has_remote) {
+            buf_add_str(to, " (");
+            buf_add_escaped(to, frame_span(t->result->remote));
+            buf_add_str(to, ")");
+        }
+        if (t->has_text && t->text.len) {
+            buf_add_str(to, ": ");
+            buf_add_escaped(to, frame_span(t->text));
+        }
+        buf_add_str(to, ".");
+    }
+}
+
+void why_write(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminReply *r, uint64_t now_ms)
+{
+    size_t told = 0, left = 0;
+    if (!r->envelope) {
+        add_ended(to, r, now_ms);
+        return;
+    }
+    for (size_t i = 0; i < r->n_rows; i++) {
+        if (r->rows[i]->state == SCHED_SETTLED)
+            continue;
+        if (told < SENTENCES_MAX) {
+            add_recipient(to, sc, message, r->rows[i], now_ms);
+            told++;
+        } else {
+            left++;
+        }
+    }
+    if (left)
+        buf_printf(to, "%zu more recipients are not settled (see msg show).\n", left);
+    if (!told)
+        buf_add_str(to, "All recipients are settled.");
+}
