@@ -21,20 +21,17 @@ METRIC_COUNTER(metric_lost, "posthouse_frames_unsent_total", "Frames for peers t
 
 /* -- peers -- */
 
-static bool match_name(const struct map_node *n, const void *key)
-{
+static bool match_name(const struct map_node *n, const void *key) {
     const struct hub_peer *p = LIST_ENTRY(n, struct hub_peer, by_name);
     return span_eq(span_make(p->name, p->name_len), *(const struct span *)key);
 }
 
-static struct hub_peer *find_peer(struct scheduler *sc, struct span name)
-{
+static struct hub_peer *find_peer(struct scheduler *sc, struct span name) {
     struct map_node *n = map_find(&sc->peers, hash_span(name, 0), match_name, &name);
     return n ? LIST_ENTRY(n, struct hub_peer, by_name) : NULL;
 }
 
-static struct hub_peer *add_peer(struct scheduler *sc, struct span name)
-{
+static struct hub_peer *add_peer(struct scheduler *sc, struct span name) {
     if (sc->peers.count >= HUB_PEERS_MAX || name.len > BUS_PEER_MAX)
         return NULL;
     struct hub_peer *p = calloc(1, sizeof *p);
@@ -50,13 +47,11 @@ static struct hub_peer *add_peer(struct scheduler *sc, struct span name)
     return p;
 }
 
-struct hub_peer *hub_worker(const struct scheduler *sc, uint32_t worker)
-{
+struct hub_peer *hub_worker(const struct scheduler *sc, uint32_t worker) {
     return worker < sc->worker_count ? sc->workers[worker] : NULL;
 }
 
-static uint32_t new_worker(struct scheduler *sc, struct hub_peer *p)
-{
+static uint32_t new_worker(struct scheduler *sc, struct hub_peer *p) {
     if (sc->worker_count == sc->worker_cap) {
         uint32_t cap = sc->worker_cap ? sc->worker_cap * 2 : 16;
         struct hub_peer **grown = realloc(sc->workers, cap * sizeof *grown);
@@ -71,8 +66,7 @@ static uint32_t new_worker(struct scheduler *sc, struct hub_peer *p)
     return sc->worker_count++;
 }
 
-static void worker_down(struct scheduler *sc, struct hub_peer *p)
-{
+static void worker_down(struct scheduler *sc, struct hub_peer *p) {
     struct sched_event e = {.kind = SCHED_WORKER_DOWN, .worker = {.worker = p->worker}};
     LOG_WARN("delivery_node_gone", LOG_SPAN("name", span_make(p->name, p->name_len)));
     sc->workers[p->worker] = NULL;
@@ -83,15 +77,13 @@ static void worker_down(struct scheduler *sc, struct hub_peer *p)
 }
 
 /* The part of a routing id before the incarnation. */
-static struct span stem(const struct hub_peer *p)
-{
+static struct span stem(const struct hub_peer *p) {
     struct span name = span_make(p->name, p->name_len);
     ptrdiff_t dot = span_rfind(name, '.');
     return dot < 0 ? name : span_first(name, (size_t)dot);
 }
 
-static void worker_up(struct scheduler *sc, struct hub_peer *p, const Words__Hello *h)
-{
+static void worker_up(struct scheduler *sc, struct hub_peer *p, const Words__Hello *h) {
     LIST_FOREACH(it, next, &sc->peer_list) {
         struct hub_peer *old = LIST_ENTRY(it, struct hub_peer, link);
         if (old != p && old->worker && span_eq(stem(old), stem(p)))
@@ -105,8 +97,10 @@ static void worker_up(struct scheduler *sc, struct hub_peer *p, const Words__Hel
     uint32_t jobs = h->has_jobs_max ? h->jobs_max : 100;
     uint64_t bytes = h->has_bytes_max ? h->bytes_max : 16 * 1024 * 1024;
     uint32_t shards = sc->config.shards;
-    e.worker = (struct sched_worker){.worker = p->worker, .name = frame_span(h->name),
-                                     .jobs_max = jobs / shards ? jobs / shards : 1, .bytes_max = bytes / shards};
+    e.worker = (struct sched_worker){.worker = p->worker,
+                                     .name = frame_span(h->name),
+                                     .jobs_max = jobs / shards ? jobs / shards : 1,
+                                     .bytes_max = bytes / shards};
     for (uint32_t i = 0; i < shards; i++)
         if (shard_step(sc->shards[i], &e, scheduler_now(sc)) != ERR_OK)
             LOG_ERROR("worker_up_refused", LOG_U64("shard", i));
@@ -114,9 +108,8 @@ static void worker_up(struct scheduler *sc, struct hub_peer *p, const Words__Hel
 
 /* -- sending -- */
 
-int hub_send(struct scheduler *sc, struct hub_peer *peer, uint16_t kind, uint64_t correlation, const ProtobufCMessage *m,
-             struct bus_bytes *body)
-{
+int hub_send(struct scheduler *sc, struct hub_peer *peer, uint16_t kind, uint64_t correlation,
+             const ProtobufCMessage *m, struct bus_bytes *body) {
     struct span name = span_make(peer->name, peer->name_len);
     int err = frame_send_hub(sc->hub, name, kind, correlation, 0, m, body, &sc->pack);
     if (err == ERR_OK)
@@ -128,8 +121,7 @@ int hub_send(struct scheduler *sc, struct hub_peer *peer, uint16_t kind, uint64_
     return err;
 }
 
-void hub_answer(void *arg, const struct payload *l, uint32_t verdict, uint64_t id)
-{
+void hub_answer(void *arg, const struct payload *l, uint32_t verdict, uint64_t id) {
     struct scheduler *sc = arg;
     if (!l->peer)
         return;
@@ -141,8 +133,7 @@ void hub_answer(void *arg, const struct payload *l, uint32_t verdict, uint64_t i
     (void)hub_send(sc, l->peer, FRAME_ANSWER, l->correlation, &a.base, NULL);
 }
 
-void hub_credit(void *arg, struct hub_peer *peer, uint64_t bytes)
-{
+void hub_credit(void *arg, struct hub_peer *peer, uint64_t bytes) {
     struct scheduler *sc = arg;
     Words__Credit c = WORDS__CREDIT__INIT;
     c.bytes = bytes;
@@ -150,8 +141,7 @@ void hub_credit(void *arg, struct hub_peer *peer, uint64_t bytes)
         (void)hub_send(sc, peer, FRAME_CREDIT, 0, &c.base, NULL);
 }
 
-void hub_ack(void *arg, uint32_t worker, uint64_t attempt)
-{
+void hub_ack(void *arg, uint32_t worker, uint64_t attempt) {
     struct scheduler *sc = arg;
     struct hub_peer *p = hub_worker(sc, worker);
     if (!p)
@@ -163,8 +153,7 @@ void hub_ack(void *arg, uint32_t worker, uint64_t attempt)
 
 /* -- what arrives -- */
 
-static void on_hello(struct scheduler *sc, struct hub_peer *p, const struct frame *f)
-{
+static void on_hello(struct scheduler *sc, struct hub_peer *p, const struct frame *f) {
     const Words__Hello *h = frame_unpack(&words__hello__descriptor, f->meta, &sc->scratch);
     if (!h || (h->role != ROLE_GATEWAY && h->role != ROLE_DELIVERY)) {
         metric_add(&metric_bad, 1);
@@ -178,20 +167,17 @@ static void on_hello(struct scheduler *sc, struct hub_peer *p, const struct fram
         worker_up(sc, p, h);
 }
 
-static struct shard *shard_for(struct scheduler *sc, const uint8_t *submission)
-{
+static struct shard *shard_for(struct scheduler *sc, const uint8_t *submission) {
     return sc->shards[hash_bytes(submission, PAYLOAD_SUBMISSION_LEN, 0) % sc->config.shards];
 }
 
 static void answer_now(struct scheduler *sc, struct hub_peer *p, uint64_t correlation, uint32_t verdict, uint64_t id,
-                       uint64_t credit)
-{
+                       uint64_t credit) {
     struct payload l = {.peer = p, .correlation = correlation, .credit = credit};
     hub_answer(sc, &l, verdict, id);
 }
 
-static bool take_envelope(struct scheduler *sc, struct payload *l, const Words__Envelope *e)
-{
+static bool take_envelope(struct scheduler *sc, struct payload *l, const Words__Envelope *e) {
     buf_clear(&sc->pack2);
     if (frame_pack(&e->base, &sc->pack2) != ERR_OK)
         return false;
@@ -204,8 +190,7 @@ static bool take_envelope(struct scheduler *sc, struct payload *l, const Words__
     return true;
 }
 
-static bool envelope_is_sane(const Words__Envelope *e)
-{
+static bool envelope_is_sane(const Words__Envelope *e) {
     if (e->n_recipients == 0 || e->n_recipients > 100000 || e->sender.len > 1024)
         return false;
     for (size_t i = 0; i < e->n_recipients; i++) {
@@ -225,15 +210,13 @@ struct lookup { /* of a submission that may have been stored before */
     int err;
 };
 
-static void lookup_work(void *arg)
-{
+static void lookup_work(void *arg) {
     struct lookup *k = arg;
     struct span submission = span_make(k->payload->submission, sizeof k->payload->submission);
     k->err = queue_get_submission(k->sc->store, shard_number(k->shard), submission, k->payload->touched_ms, &k->id);
 }
 
-static void lookup_done(void *arg)
-{
+static void lookup_done(void *arg) {
     struct lookup *k = arg;
     struct payload *l = k->payload;
     if (k->err == ERR_OK) {
@@ -252,8 +235,7 @@ static void lookup_done(void *arg)
     free(k);
 }
 
-static bool look_up(struct scheduler *sc, struct shard *s, struct payload *l)
-{
+static bool look_up(struct scheduler *sc, struct shard *s, struct payload *l) {
     struct lookup *k = calloc(1, sizeof *k);
     if (!k)
         return false;
@@ -267,8 +249,7 @@ static bool look_up(struct scheduler *sc, struct shard *s, struct payload *l)
 
 /* The payload of a Submit frame, staged before or made now; NULL: refused (verdict says how). */
 static struct payload *submit_payload(struct scheduler *sc, struct hub_peer *p, struct shard *s, const Words__Submit *m,
-                                      uint32_t *verdict)
-{
+                                      uint32_t *verdict) {
     struct payload *l = payload_by_submission(shard_payloads(s), m->submission.data);
     *verdict = VERDICT_TEMPFAIL;
     bool chunked = m->has_chunked && m->chunked;
@@ -293,8 +274,7 @@ static struct payload *submit_payload(struct scheduler *sc, struct hub_peer *p, 
     return NULL;
 }
 
-static void on_submit(struct scheduler *sc, struct hub_peer *p, const struct frame *f)
-{
+static void on_submit(struct scheduler *sc, struct hub_peer *p, const struct frame *f) {
     const Words__Submit *m = frame_unpack(&words__submit__descriptor, f->meta, &sc->scratch);
     uint64_t cost = FRAME_COST(f->meta.len, bus_bytes_span(f->body).len);
     uint32_t verdict;
@@ -324,8 +304,7 @@ static void on_submit(struct scheduler *sc, struct hub_peer *p, const struct fra
     shard_submit(s, l, m->envelope, scheduler_now(sc));
 }
 
-static void on_chunk(struct scheduler *sc, struct hub_peer *p, const struct frame *f)
-{
+static void on_chunk(struct scheduler *sc, struct hub_peer *p, const struct frame *f) {
     const Words__Chunk *m = frame_unpack(&words__chunk__descriptor, f->meta, &sc->scratch);
     struct span octets = bus_bytes_span(f->body);
     uint64_t cost = FRAME_COST(f->meta.len, octets.len);
@@ -348,8 +327,7 @@ static void on_chunk(struct scheduler *sc, struct hub_peer *p, const struct fram
     shard_chunk(s, l, octets, cost, scheduler_now(sc));
 }
 
-static void on_abort(struct scheduler *sc, struct hub_peer *p, const struct frame *f)
-{
+static void on_abort(struct scheduler *sc, struct hub_peer *p, const struct frame *f) {
     const Words__Abort *m = frame_unpack(&words__abort__descriptor, f->meta, &sc->scratch);
     if (!m || m->submission.len != PAYLOAD_SUBMISSION_LEN) {
         metric_add(&metric_bad, 1);
@@ -361,9 +339,9 @@ static void on_abort(struct scheduler *sc, struct hub_peer *p, const struct fram
         shard_abort(s, l);
 }
 
-static void fill_report_result(struct sched_result *to, const Words__Result *r)
-{
-    *to = (struct sched_result){.outcome = r->outcome, .scope = r->has_scope ? r->scope : 0,
+static void fill_report_result(struct sched_result *to, const Words__Result *r) {
+    *to = (struct sched_result){.outcome = r->outcome,
+                                .scope = r->has_scope ? r->scope : 0,
                                 .code = r->has_code && r->code < 1000 ? r->code : 0};
     if (r->has_enhanced)
         to->enhanced = span_first(frame_span(r->enhanced), 16);
@@ -373,8 +351,7 @@ static void fill_report_result(struct sched_result *to, const Words__Result *r)
         to->remote = span_first(frame_span(r->remote), RESULT_REMOTE_MAX);
 }
 
-static void on_report(struct scheduler *sc, struct hub_peer *p, const struct frame *f)
-{
+static void on_report(struct scheduler *sc, struct hub_peer *p, const struct frame *f) {
     const Words__Report *m = frame_unpack(&words__report__descriptor, f->meta, &sc->scratch);
     struct shard *s = m ? scheduler_shard_of(sc, m->message) : NULL;
     struct sched_result *results = m ? arena_calloc(&sc->scratch, m->n_results + 1, sizeof *results) : NULL;
@@ -386,10 +363,14 @@ static void on_report(struct scheduler *sc, struct hub_peer *p, const struct fra
         fill_report_result(&results[i], m->results[i]);
     struct sched_event e = {.kind = SCHED_REPORTED};
     e.report = (struct sched_report){
-        .worker = p->worker, .attempt = m->attempt, .message = m->message,
+        .worker = p->worker,
+        .attempt = m->attempt,
+        .message = m->message,
         .site = m->has_site ? span_first(frame_span(m->site), 300) : SPAN_EMPTY,
         .site_ttl_ms = m->has_site_ttl_s ? (uint64_t)m->site_ttl_s * 1000u : 0,
-        .site_failed = m->has_site_failed && m->site_failed, .indexes = m->indexes, .results = results,
+        .site_failed = m->has_site_failed && m->site_failed,
+        .indexes = m->indexes,
+        .results = results,
         .count = (uint32_t)m->n_results,
     };
     int err = shard_step(s, &e, scheduler_now(sc));
@@ -397,8 +378,7 @@ static void on_report(struct scheduler *sc, struct hub_peer *p, const struct fra
         LOG_WARN("report_refused", LOG_U64("attempt", m->attempt), LOG_ERR("why", err));
 }
 
-static void on_fetch(struct scheduler *sc, struct hub_peer *p, const struct frame *f)
-{
+static void on_fetch(struct scheduler *sc, struct hub_peer *p, const struct frame *f) {
     const Words__Fetch *m = frame_unpack(&words__fetch__descriptor, f->meta, &sc->scratch);
     if (m && p->worker)
         job_fetch(sc, p, f->correlation, m);
@@ -406,14 +386,12 @@ static void on_fetch(struct scheduler *sc, struct hub_peer *p, const struct fram
         metric_add(&metric_bad, 1);
 }
 
-static void refuse_frame(struct span peer, int err)
-{
+static void refuse_frame(struct span peer, int err) {
     metric_add(&metric_bad, 1);
     LOG_WARN("frame_refused", LOG_SPAN("peer", peer), LOG_ERR("why", err));
 }
 
-void hub_on_message(void *arg, struct span name, const struct bus_message *m)
-{
+void hub_on_message(void *arg, struct span name, const struct bus_message *m) {
     struct scheduler *sc = arg;
     struct frame f;
     int err = frame_read(&f, m);
@@ -446,13 +424,12 @@ void hub_on_message(void *arg, struct span name, const struct bus_message *m)
         refuse_frame(name, ERR_UNSUPPORTED);
 }
 
-int hub_open(struct scheduler *sc)
-{
-    return bus_hub_open(&sc->hub, sc->config.bus, sc->loop, sc->endpoint, FRAME_PART_MAX, HUB_QUEUE_MAX, hub_on_message, sc);
+int hub_open(struct scheduler *sc) {
+    return bus_hub_open(&sc->hub, sc->config.bus, sc->loop, sc->endpoint, FRAME_PART_MAX, HUB_QUEUE_MAX, hub_on_message,
+                        sc);
 }
 
-void hub_close(struct scheduler *sc)
-{
+void hub_close(struct scheduler *sc) {
     if (sc->hub)
         bus_hub_close(sc->hub);
     while (!list_is_empty(&sc->peer_list))

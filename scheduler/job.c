@@ -32,13 +32,11 @@ struct fetch_read {
     int err;
 };
 
-static bool is_chunked(const Words__Envelope *e)
-{
+static bool is_chunked(const Words__Envelope *e) {
     return e->size > FRAME_BODY_MAX;
 }
 
-static bool fill_job(struct arena *mem, Words__Job *j, const struct shard_assign *a, const Words__Envelope *e)
-{
+static bool fill_job(struct arena *mem, Words__Job *j, const struct shard_assign *a, const Words__Envelope *e) {
     Words__Recipient **r = arena_calloc(mem, a->count, sizeof(Words__Recipient *));
     if (!r)
         return false;
@@ -77,16 +75,21 @@ static bool fill_job(struct arena *mem, Words__Job *j, const struct shard_assign
 
 /* The job cannot be sent: the store has no such message any more, or cannot be read. The recipients are
  * put off; the trace says why. */
-static void give_up(struct scheduler *sc, struct shard *s, const struct shard_assign *a, int why)
-{
+static void give_up(struct scheduler *sc, struct shard *s, const struct shard_assign *a, int why) {
     struct sched_result *results = calloc(a->count, sizeof *results);
     CHECK(results);
     for (uint32_t i = 0; i < a->count; i++)
-        results[i] = (struct sched_result){.outcome = SCHED_OUT_DEFERRED, .scope = SCHED_SCOPE_MESSAGE,
-                                           .enhanced = SPAN("4.3.0"), .text = span_of(err_text(why))};
+        results[i] = (struct sched_result){.outcome = SCHED_OUT_DEFERRED,
+                                           .scope = SCHED_SCOPE_MESSAGE,
+                                           .enhanced = SPAN("4.3.0"),
+                                           .text = span_of(err_text(why))};
     struct sched_event e = {.kind = SCHED_REPORTED};
-    e.report = (struct sched_report){.worker = a->worker, .attempt = a->attempt, .message = a->id,
-                                     .indexes = a->indexes, .results = results, .count = a->count};
+    e.report = (struct sched_report){.worker = a->worker,
+                                     .attempt = a->attempt,
+                                     .message = a->id,
+                                     .indexes = a->indexes,
+                                     .results = results,
+                                     .count = a->count};
     LOG_ERROR("message_unreadable", LOG_U64("message", a->id), LOG_ERR("why", why));
     if (shard_step(s, &e, scheduler_now(sc)) != ERR_OK)
         LOG_WARN("attempt_vanished", LOG_U64("attempt", a->attempt));
@@ -94,8 +97,7 @@ static void give_up(struct scheduler *sc, struct shard *s, const struct shard_as
 }
 
 static void send_job(struct scheduler *sc, struct shard *s, const struct shard_assign *a, const Words__Envelope *e,
-                     struct bus_bytes *body, struct arena *mem)
-{
+                     struct bus_bytes *body, struct arena *mem) {
     Words__Job j;
     struct hub_peer *p = hub_worker(sc, a->worker);
     if (!p)
@@ -107,8 +109,7 @@ static void send_job(struct scheduler *sc, struct shard *s, const struct shard_a
     (void)hub_send(sc, p, FRAME_JOB, a->attempt, &j.base, body);
 }
 
-static void read_work(void *arg)
-{
+static void read_work(void *arg) {
     struct job_read *k = arg;
     uint32_t shard = shard_number(k->shard);
     k->err = queue_get_envelope(k->sc->store, shard, k->assign.id, &k->mem, &k->envelope);
@@ -116,15 +117,13 @@ static void read_work(void *arg)
         k->err = queue_get_chunk(k->sc->store, shard, k->assign.id, 0, &k->body);
 }
 
-static void read_free(struct job_read *k)
-{
+static void read_free(struct job_read *k) {
     arena_deinit(&k->mem);
     buf_deinit(&k->body);
     free(k);
 }
 
-static void read_done(void *arg)
-{
+static void read_done(void *arg) {
     struct job_read *k = arg;
     struct bus_bytes *body = NULL;
     if (k->err == ERR_OK && !is_chunked(k->envelope)) {
@@ -139,8 +138,7 @@ static void read_done(void *arg)
     read_free(k);
 }
 
-static void read_aside(struct scheduler *sc, struct shard *s, const struct shard_assign *a)
-{
+static void read_aside(struct scheduler *sc, struct shard *s, const struct shard_assign *a) {
     struct job_read *k = calloc(1, sizeof *k);
     CHECK(k);
     k->sc = sc;
@@ -159,8 +157,7 @@ static void read_aside(struct scheduler *sc, struct shard *s, const struct shard
     read_free(k);
 }
 
-void job_assign(void *arg, struct shard *s, const struct shard_assign *a)
-{
+void job_assign(void *arg, struct shard *s, const struct shard_assign *a) {
     struct scheduler *sc = arg;
     struct cached *c = cached_get(shard_payloads(s), a->id);
     if (!c) {
@@ -182,15 +179,13 @@ void job_assign(void *arg, struct shard *s, const struct shard_assign *a)
 
 /* -- chunks -- */
 
-static void fetch_work(void *arg)
-{
+static void fetch_work(void *arg) {
     struct fetch_read *k = arg;
     struct shard *s = scheduler_shard_of(k->sc, k->message);
     k->err = s ? queue_get_chunk(k->sc->store, shard_number(s), k->message, k->number, &k->body) : ERR_NOT_FOUND;
 }
 
-static void fetch_done(void *arg)
-{
+static void fetch_done(void *arg) {
     struct fetch_read *k = arg;
     struct hub_peer *p = hub_worker(k->sc, k->worker);
     Words__Fetched m = WORDS__FETCHED__INIT;
@@ -205,12 +200,11 @@ static void fetch_done(void *arg)
     free(k);
 }
 
-void job_fetch(struct scheduler *sc, struct hub_peer *peer, uint64_t correlation, const Words__Fetch *f)
-{
+void job_fetch(struct scheduler *sc, struct hub_peer *peer, uint64_t correlation, const Words__Fetch *f) {
     struct fetch_read *k = calloc(1, sizeof *k);
     CHECK(k);
-    *k = (struct fetch_read){.sc = sc, .worker = peer->worker, .number = f->number, .correlation = correlation,
-                             .message = f->message};
+    *k = (struct fetch_read){
+        .sc = sc, .worker = peer->worker, .number = f->number, .correlation = correlation, .message = f->message};
     buf_init(&k->body, FRAME_BODY_MAX);
     if (scheduler_work(sc, fetch_work, fetch_done, k))
         return;

@@ -22,7 +22,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-#define BATCH_MAX 256u            /* messages of one reading */
+#define BATCH_MAX 256u /* messages of one reading */
 #define BATCH_BYTES_MAX (8u * 1024u * 1024u)
 #define MINUTE_MS 60000u
 #define DUE_SETTLE_MS 2000u
@@ -45,19 +45,19 @@ struct loader {
     struct shard_reading reading;
     struct scheduler *sc;
     struct shard *shard;
-    bool busy;                  /* one reading is on a helper thread */
+    bool busy; /* one reading is on a helper thread */
     bool scanned, flights_read;
-    uint64_t scan_at;           /* last id that the scan has handled */
+    uint64_t scan_at; /* last id that the scan has handled */
     struct map flights;
     struct queue_due_cursor due_at;
-    uint64_t due_read_ms;       /* everything due before this has been read */
-    uint64_t watermark_ms;      /* buckets before this are removed from the store */
+    uint64_t due_read_ms;  /* everything due before this has been read */
+    uint64_t watermark_ms; /* buckets before this are removed from the store */
     /* the reading under way */
     enum { READ_FLIGHTS, READ_SCAN, READ_DUE, READ_IDS } what;
     uint64_t until_ms;
-    uint64_t *extra;            /* attempts merged into another flight: their records go at the end of the scan */
+    uint64_t *extra; /* attempts merged into another flight: their records go at the end of the scan */
     size_t extra_count;
-    bool exhausted;             /* it came to the end */
+    bool exhausted; /* it came to the end */
     int err;
     struct arena mem;
     uint64_t ids[BATCH_MAX];
@@ -67,21 +67,18 @@ struct loader {
     uint64_t trace_dropped_ms;
 };
 
-static bool match_message(const struct map_node *n, const void *key)
-{
+static bool match_message(const struct map_node *n, const void *key) {
     return LIST_ENTRY(n, struct flight, by_message)->message == *(const uint64_t *)key;
 }
 
-static struct flight *find_flight(const struct loader *l, uint64_t message)
-{
+static struct flight *find_flight(const struct loader *l, uint64_t message) {
     struct map_node *n = map_find(&l->flights, hash_bytes(&message, sizeof message, 0), match_message, &message);
     return n ? LIST_ENTRY(n, struct flight, by_message) : NULL;
 }
 
 /* -- on the helper thread -- */
 
-static void read_message(struct loader *l, uint64_t id)
-{
+static void read_message(struct loader *l, uint64_t id) {
     struct loaded *to = &l->loaded[l->count++];
     uint32_t shard = shard_number(l->shard);
     *to = (struct loaded){.id = id};
@@ -90,8 +87,7 @@ static void read_message(struct loader *l, uint64_t id)
         to->err = queue_get_states(l->sc->store, shard, id, (uint32_t)to->envelope->n_recipients, &l->mem, &to->states);
 }
 
-static void on_flight(void *arg, uint64_t attempt, const Words__Inflight *r)
-{
+static void on_flight(void *arg, uint64_t attempt, const Words__Inflight *r) {
     struct loader *l = arg;
     struct flight *f = find_flight(l, r->message);
     /* Several attempts of one message: all their recipients are in doubt, under the last one. */
@@ -114,8 +110,7 @@ static void on_flight(void *arg, uint64_t attempt, const Words__Inflight *r)
     CHECK(map_insert(&l->flights, &grown->by_message, hash_bytes(&r->message, sizeof r->message, 0)) == ERR_OK);
 }
 
-static void read_scan(struct loader *l)
-{
+static void read_scan(struct loader *l) {
     size_t count = 0;
     l->err = queue_read_ids(l->sc->store, shard_number(l->shard), l->scan_at, shard_first_scan_end(l->shard), l->ids,
                             BATCH_MAX, &count);
@@ -129,20 +124,19 @@ static void read_scan(struct loader *l)
     }
 }
 
-static void read_due(struct loader *l)
-{
+static void read_due(struct loader *l) {
     struct queue_due due[BATCH_MAX];
     size_t count = 0;
     l->due_next = l->due_at;
-    l->err = queue_read_due(l->sc->store, shard_number(l->shard), l->until_ms - 1, &l->due_next, due, BATCH_MAX, &count);
+    l->err =
+        queue_read_due(l->sc->store, shard_number(l->shard), l->until_ms - 1, &l->due_next, due, BATCH_MAX, &count);
     l->exhausted = count < BATCH_MAX;
     for (size_t i = 0; i < count && l->err == ERR_OK; i++)
         if (i == 0 || due[i].id != due[i - 1].id)
             read_message(l, due[i].id);
 }
 
-static void work(void *arg)
-{
+static void work(void *arg) {
     struct loader *l = arg;
     l->err = ERR_OK;
     if (l->what == READ_FLIGHTS) {
@@ -166,8 +160,7 @@ static void work(void *arg)
 /* -- back on the loop -- */
 
 /* Whether the due index will bring every unfinished recipient of the message in its time. */
-static bool only_waits(const struct loader *l, const struct loaded *m)
-{
+static bool only_waits(const struct loader *l, const struct loaded *m) {
     for (size_t i = 0; i < m->envelope->n_recipients; i++) {
         const Words__RecipientState *s = m->states[i];
         if (!s || (s->state != SCHED_DEFERRED && s->state != SCHED_SETTLED))
@@ -178,8 +171,7 @@ static bool only_waits(const struct loader *l, const struct loaded *m)
     return true;
 }
 
-static void take(struct loader *l, const struct loaded *m, bool scan)
-{
+static void take(struct loader *l, const struct loaded *m, bool scan) {
     if (m->err == ERR_NOT_FOUND)
         return; /* a hint of a message that is gone */
     if (m->err != ERR_OK) {
@@ -194,8 +186,8 @@ static void take(struct loader *l, const struct loaded *m, bool scan)
     }
     if (scan && !f && only_waits(l, m))
         return;
-    int err = shard_load(l->shard, &l->reading, m->id, m->envelope, m->states, f ? f->attempt : 0, f ? f->recipients : NULL,
-                         f ? f->count : 0, scheduler_now(l->sc));
+    int err = shard_load(l->shard, &l->reading, m->id, m->envelope, m->states, f ? f->attempt : 0,
+                         f ? f->recipients : NULL, f ? f->count : 0, scheduler_now(l->sc));
     if (err == ERR_AGAIN && l->what == READ_IDS)
         shard_near_again(l->shard, m->id, scheduler_now(l->sc));
     else if (err == ERR_AGAIN && scan)
@@ -209,8 +201,7 @@ static void take(struct loader *l, const struct loaded *m, bool scan)
 }
 
 /* Inflight records whose message is gone: an attempt that was settled in a batch written before. */
-static void drop_stray_flights(struct loader *l)
-{
+static void drop_stray_flights(struct loader *l) {
     for (size_t i = 0; i < l->extra_count; i++)
         queue_drop_inflight(shard_keep(l->shard), shard_number(l->shard), l->extra[i]);
     free(l->extra);
@@ -225,16 +216,15 @@ static void drop_stray_flights(struct loader *l)
     }
 }
 
-static void scan_over(struct loader *l)
-{
+static void scan_over(struct loader *l) {
     l->scanned = true;
     drop_stray_flights(l);
-    LOG_INFO("scan_over", LOG_U64("shard", shard_number(l->shard)), LOG_U64("messages", shard_totals(l->shard)->messages),
+    LOG_INFO("scan_over", LOG_U64("shard", shard_number(l->shard)),
+             LOG_U64("messages", shard_totals(l->shard)->messages),
              LOG_U64("ms", scheduler_now(l->sc) - l->sc->started_ms));
 }
 
-static void due_over(struct loader *l)
-{
+static void due_over(struct loader *l) {
     l->due_at = l->due_next;
     if (!l->exhausted)
         return;
@@ -249,8 +239,7 @@ static void due_over(struct loader *l)
     }
 }
 
-static void done(void *arg)
-{
+static void done(void *arg) {
     struct loader *l = arg;
     l->busy = false;
     if (l->err != ERR_OK) {
@@ -274,16 +263,14 @@ static void done(void *arg)
         loader_poll(l, scheduler_now(l->sc));
 }
 
-static void start(struct loader *l)
-{
+static void start(struct loader *l) {
     shard_reading_begin(l->shard, &l->reading);
     l->busy = scheduler_work(l->sc, work, done, l);
     if (!l->busy)
         shard_reading_end(l->shard, &l->reading);
 }
 
-static void poll_near(struct loader *l, uint64_t now_ms)
-{
+static void poll_near(struct loader *l, uint64_t now_ms) {
     l->count = 0;
     while (l->count < BATCH_MAX) {
         uint64_t id = shard_near_pop(l->shard, now_ms);
@@ -297,8 +284,7 @@ static void poll_near(struct loader *l, uint64_t now_ms)
     }
 }
 
-void loader_poll(struct loader *l, uint64_t now_ms)
-{
+void loader_poll(struct loader *l, uint64_t now_ms) {
     if (l->busy || l->sc->draining)
         return;
     if (!l->flights_read) {
@@ -339,8 +325,7 @@ struct bring {
     void *arg;
 };
 
-static void bring_work(void *arg)
-{
+static void bring_work(void *arg) {
     struct bring *b = arg;
     uint32_t shard = shard_number(b->loader->shard);
     struct loaded *m = &b->loaded;
@@ -350,8 +335,7 @@ static void bring_work(void *arg)
                                   &m->states);
 }
 
-static void bring_done(void *arg)
-{
+static void bring_done(void *arg) {
     struct bring *b = arg;
     int err = b->loaded.err;
     if (err == ERR_OK)
@@ -363,8 +347,7 @@ static void bring_done(void *arg)
     free(b);
 }
 
-void loader_bring(struct loader *l, uint64_t id, void (*then)(void *arg, int err), void *arg)
-{
+void loader_bring(struct loader *l, uint64_t id, void (*then)(void *arg, int err), void *arg) {
     struct bring *b = calloc(1, sizeof *b);
     CHECK(b);
     *b = (struct bring){.loader = l, .id = id, .then = then, .arg = arg};
@@ -380,8 +363,7 @@ void loader_bring(struct loader *l, uint64_t id, void (*then)(void *arg, int err
 
 /* -- life -- */
 
-struct loader *loader_new(struct scheduler *sc, struct shard *s)
-{
+struct loader *loader_new(struct scheduler *sc, struct shard *s) {
     struct loader *l = calloc(1, sizeof *l);
     if (!l)
         return NULL;
@@ -392,8 +374,7 @@ struct loader *loader_new(struct scheduler *sc, struct shard *s)
     return l;
 }
 
-void loader_free(struct loader *l)
-{
+void loader_free(struct loader *l) {
     if (!l)
         return;
     CHECK(!l->busy);
@@ -407,12 +388,10 @@ void loader_free(struct loader *l)
     free(l);
 }
 
-bool loader_is_busy(const struct loader *l)
-{
+bool loader_is_busy(const struct loader *l) {
     return l->busy;
 }
 
-bool loader_has_scanned(const struct loader *l)
-{
+bool loader_has_scanned(const struct loader *l) {
     return l->scanned;
 }

@@ -8,26 +8,22 @@
 
 #include "base/check.h"
 
-void near_init(struct near *n)
-{
+void near_init(struct near *n) {
     *n = (struct near){0};
 }
 
-void near_deinit(struct near *n)
-{
+void near_deinit(struct near *n) {
     free(n->entries);
     *n = (struct near){0};
 }
 
-static void swap(struct near *n, size_t a, size_t b)
-{
+static void swap(struct near *n, size_t a, size_t b) {
     struct near_entry e = n->entries[a];
     n->entries[a] = n->entries[b];
     n->entries[b] = e;
 }
 
-void near_add(struct near *n, uint64_t due_ms, uint64_t id)
-{
+void near_add(struct near *n, uint64_t due_ms, uint64_t id) {
     if (n->count == NEAR_MAX)
         return;
     if (!n->entries) {
@@ -41,13 +37,11 @@ void near_add(struct near *n, uint64_t due_ms, uint64_t id)
         swap(n, i, (i - 1) / 2);
 }
 
-uint64_t near_next_ms(const struct near *n)
-{
+uint64_t near_next_ms(const struct near *n) {
     return n->count ? n->entries[0].due_ms : UINT64_MAX;
 }
 
-uint64_t near_pop(struct near *n)
-{
+uint64_t near_pop(struct near *n) {
     CHECK(n->count > 0);
     uint64_t id = n->entries[0].id;
     n->entries[0] = n->entries[--n->count];

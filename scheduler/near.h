@@ -17,7 +17,7 @@
 struct near {
     struct near_entry {
         uint64_t due_ms, id;
-    } *entries;
+    } * entries;
     size_t count;
 };
 

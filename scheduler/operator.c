@@ -59,8 +59,7 @@ struct question {
 
 /* -- replies -- */
 
-static void send_reply(struct scheduler *sc, uint64_t correlation, Words__AdminReply *r, bool last)
-{
+static void send_reply(struct scheduler *sc, uint64_t correlation, Words__AdminReply *r, bool last) {
     r->has_last = true;
     r->last = last;
     int err = frame_send_peer(sc->admin, FRAME_ADMIN_REPLY, correlation, 0, &r->base, NULL, &sc->pack);
@@ -68,8 +67,7 @@ static void send_reply(struct scheduler *sc, uint64_t correlation, Words__AdminR
         LOG_WARN("admin_reply_unsent", LOG_ERR("why", err));
 }
 
-static void send_error(struct scheduler *sc, uint64_t correlation, int err, const char *text)
-{
+static void send_error(struct scheduler *sc, uint64_t correlation, int err, const char *text) {
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
     r.has_error = true;
     r.error = (uint32_t)-err;
@@ -81,8 +79,7 @@ static void send_error(struct scheduler *sc, uint64_t correlation, int err, cons
 /* -- rows, on the helper thread -- */
 
 /* Room for one more in an array of pointers or ids (both of 8 octets) that lives in the arena. */
-static bool grow(struct arena *mem, void *array_ptr, size_t *cap, size_t count)
-{
+static bool grow(struct arena *mem, void *array_ptr, size_t *cap, size_t count) {
     if (count < *cap)
         return true;
     size_t bigger = *cap ? *cap * 2 : 64;
@@ -97,14 +94,12 @@ static bool grow(struct arena *mem, void *array_ptr, size_t *cap, size_t count)
     return true;
 }
 
-static uint32_t state_of(const Words__RecipientState *s)
-{
+static uint32_t state_of(const Words__RecipientState *s) {
     return s ? s->state : SCHED_READY;
 }
 
 static Words__AdminRow *make_row(struct arena *mem, uint64_t id, uint32_t index, const Words__Envelope *e,
-                                 const Words__RecipientState *s)
-{
+                                 const Words__RecipientState *s) {
     Words__AdminRow *r = arena_alloc(mem, sizeof *r);
     if (!r)
         return NULL;
@@ -129,22 +124,23 @@ static Words__AdminRow *make_row(struct arena *mem, uint64_t id, uint32_t index,
     return r;
 }
 
-static bool row_matches(const struct question *q, const Words__AdminRow *r)
-{
+static bool row_matches(const struct question *q, const Words__AdminRow *r) {
     struct filter_subject s = {
-        .message = r->message, .sender = frame_span(r->sender), .recipient = frame_span(r->recipient),
-        .destination = frame_span(r->destination), .state = r->state, .received_ms = r->received_ms,
+        .message = r->message,
+        .sender = frame_span(r->sender),
+        .recipient = frame_span(r->recipient),
+        .destination = frame_span(r->destination),
+        .state = r->state,
+        .received_ms = r->received_ms,
     };
     return r->state != SCHED_SETTLED && (!q->filter || filter_matches(q->filter, &s, q->now_ms));
 }
 
-static bool match_row(const struct map_node *n, const void *key)
-{
+static bool match_row(const struct map_node *n, const void *key) {
     return span_eq(LIST_ENTRY(n, struct summary_row, by_name)->name, *(const struct span *)key);
 }
 
-static void summarise(struct question *q, const Words__AdminRow *r)
-{
+static void summarise(struct question *q, const Words__AdminRow *r) {
     struct span name = frame_span(r->destination);
     uint64_t hash = hash_span(name, 0);
     struct map_node *n = map_find(&q->summary, hash, match_row, &name);
@@ -174,8 +170,7 @@ static void summarise(struct question *q, const Words__AdminRow *r)
 }
 
 /* A copy of m in the arena of the answer; NULL: no memory. */
-static void *keep_copy(struct question *q, const ProtobufCMessage *m)
-{
+static void *keep_copy(struct question *q, const ProtobufCMessage *m) {
     struct buf packed;
     buf_init(&packed, FRAME_META_MAX);
     void *copy = NULL;
@@ -187,8 +182,7 @@ static void *keep_copy(struct question *q, const ProtobufCMessage *m)
     return copy;
 }
 
-static void keep_row(struct question *q, Words__AdminRow *r)
-{
+static void keep_row(struct question *q, Words__AdminRow *r) {
     if (q->row_count >= q->limit)
         return;
     q->matched++;
@@ -199,8 +193,7 @@ static void keep_row(struct question *q, Words__AdminRow *r)
         q->rows[q->row_count++] = r;
 }
 
-static void note_id(struct question *q, uint64_t id)
-{
+static void note_id(struct question *q, uint64_t id) {
     q->matched++;
     if (q->id_count && q->ids[q->id_count - 1] == id)
         return;
@@ -215,8 +208,7 @@ static void note_id(struct question *q, uint64_t id)
 }
 
 /* One message, read into mem; what belongs to the answer is copied. */
-static void judge_message(struct question *q, uint32_t shard, uint64_t id, struct arena *mem)
-{
+static void judge_message(struct question *q, uint32_t shard, uint64_t id, struct arena *mem) {
     Words__Envelope *e;
     Words__RecipientState **states;
     int err = queue_get_envelope(q->sc->store, shard, id, mem, &e);
@@ -243,8 +235,7 @@ static void judge_message(struct question *q, uint32_t shard, uint64_t id, struc
     }
 }
 
-static void walk_shard(struct question *q, uint32_t shard)
-{
+static void walk_shard(struct question *q, uint32_t shard) {
     uint64_t ids[IDS_AT_ONCE], after = 0;
     size_t count = 0;
     struct arena mem;
@@ -261,16 +252,14 @@ static void walk_shard(struct question *q, uint32_t shard)
     arena_deinit(&mem);
 }
 
-static void on_trace_record(void *arg, const Words__Trace *t)
-{
+static void on_trace_record(void *arg, const Words__Trace *t) {
     struct question *q = arg;
     Words__Trace *copy = q->trace_count < q->limit ? keep_copy(q, &t->base) : NULL;
     if (copy && grow(&q->mem, &q->traces, &q->trace_cap, q->trace_count))
         q->traces[q->trace_count++] = copy;
 }
 
-static void read_one(struct question *q)
-{
+static void read_one(struct question *q) {
     uint32_t shard = id_shard(q->message);
     struct store *s = q->sc->store;
     int err = queue_get_envelope(s, shard, q->message, &q->mem, &q->envelope);
@@ -285,8 +274,7 @@ static void read_one(struct question *q)
         q->err = ERR_NOT_FOUND;
 }
 
-static void work(void *arg)
-{
+static void work(void *arg) {
     struct question *q = arg;
     switch (q->verb) {
     case WORDS__ADMIN_VERB__ADMIN_QUEUE_LIST:
@@ -302,16 +290,14 @@ static void work(void *arg)
 
 /* -- back on the loop -- */
 
-static void question_free(struct question *q)
-{
+static void question_free(struct question *q) {
     filter_free(q->filter);
     map_deinit(&q->summary);
     arena_deinit(&q->mem);
     free(q);
 }
 
-static void send_rows(struct question *q)
-{
+static void send_rows(struct question *q) {
     size_t at = 0;
     do {
         Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
@@ -325,16 +311,14 @@ static void send_rows(struct question *q)
     } while (at < q->row_count);
 }
 
-static int by_count(const void *a, const void *b)
-{
+static int by_count(const void *a, const void *b) {
     const Words__AdminRow *x = *(Words__AdminRow *const *)a, *y = *(Words__AdminRow *const *)b;
     if (x->count != y->count)
         return x->count < y->count ? 1 : -1;
     return span_cmp(frame_span(x->destination), frame_span(y->destination));
 }
 
-static void send_summary(struct question *q)
-{
+static void send_summary(struct question *q) {
     LIST_FOREACH(it, next, &q->summary_rows) {
         const struct summary_row *s = LIST_ENTRY(it, struct summary_row, link);
         Words__AdminRow *r = arena_alloc(&q->mem, sizeof *r);
@@ -357,8 +341,7 @@ static void send_summary(struct question *q)
     send_rows(q);
 }
 
-static void send_message(struct question *q)
-{
+static void send_message(struct question *q) {
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
     r.envelope = q->envelope;
     for (uint32_t i = 0; q->envelope && i < q->envelope->n_recipients; i++) {
@@ -384,8 +367,7 @@ static void send_message(struct question *q)
 
 static void retry_next(struct question *q);
 
-static void retry_brought(void *arg, int err)
-{
+static void retry_brought(void *arg, int err) {
     struct question *q = arg;
     uint64_t id = q->ids[q->next_id++];
     struct shard *s = scheduler_shard_of(q->sc, id);
@@ -396,8 +378,7 @@ static void retry_brought(void *arg, int err)
     retry_next(q);
 }
 
-static void retry_next(struct question *q)
-{
+static void retry_next(struct question *q) {
     while (q->next_id < q->id_count && sched_room(shard_core(scheduler_shard_of(q->sc, q->ids[q->next_id]))) == 0)
         q->next_id = q->id_count; /* no room for more now: the count tells how far it came */
     if (q->next_id < q->id_count && !q->sc->draining) {
@@ -412,11 +393,11 @@ static void retry_next(struct question *q)
     question_free(q);
 }
 
-static void done(void *arg)
-{
+static void done(void *arg) {
     struct question *q = arg;
     if (q->err != ERR_OK) {
-        send_error(q->sc, q->correlation, q->err, q->err == ERR_FULL ? "more than the limit match; narrow the filter" : NULL);
+        send_error(q->sc, q->correlation, q->err,
+                   q->err == ERR_FULL ? "more than the limit match; narrow the filter" : NULL);
     } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_RETRY) {
         if (!q->dry_run) {
             retry_next(q);
@@ -438,8 +419,7 @@ static void done(void *arg)
 
 /* -- status -- */
 
-static void add_figure(Words__AdminReply *r, Words__AdminFigure *figures, const char *name, double value)
-{
+static void add_figure(Words__AdminReply *r, Words__AdminFigure *figures, const char *name, double value) {
     Words__AdminFigure *f = &figures[r->n_figures];
     words__admin_figure__init(f);
     f->name = frame_bytes(span_of(name));
@@ -447,8 +427,7 @@ static void add_figure(Words__AdminReply *r, Words__AdminFigure *figures, const 
     r->figures[r->n_figures++] = f;
 }
 
-static void send_status(struct scheduler *sc, uint64_t correlation)
-{
+static void send_status(struct scheduler *sc, uint64_t correlation) {
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
     Words__AdminFigure figures[32], *pointers[32];
     struct sched_counts sum = {0}, c;
@@ -497,8 +476,7 @@ static void send_status(struct scheduler *sc, uint64_t correlation)
 
 /* -- requests -- */
 
-static void ask(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m)
-{
+static void ask(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m) {
     const char *problem = NULL;
     struct question *q = calloc(1, sizeof *q);
     CHECK(q);
@@ -524,8 +502,7 @@ static void ask(struct scheduler *sc, uint64_t correlation, const Words__AdminRe
     }
 }
 
-void operator_on_message(void *arg, const struct bus_message *msg)
-{
+void operator_on_message(void *arg, const struct bus_message *msg) {
     struct scheduler *sc = arg;
     struct frame f;
     if (frame_read(&f, msg) != ERR_OK || f.kind != FRAME_ADMIN_REQUEST)

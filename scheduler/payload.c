@@ -13,8 +13,7 @@
 
 #define CACHED_OVERHEAD 160u
 
-void payloads_init(struct payloads *p, uint64_t cache_max, uint32_t pending_max)
-{
+void payloads_init(struct payloads *p, uint64_t cache_max, uint32_t pending_max) {
     memset(p, 0, sizeof *p);
     map_init(&p->tokens);
     map_init(&p->submissions);
@@ -25,34 +24,28 @@ void payloads_init(struct payloads *p, uint64_t cache_max, uint32_t pending_max)
     p->pending_max = pending_max;
 }
 
-static uint64_t hash_u64(uint64_t n)
-{
+static uint64_t hash_u64(uint64_t n) {
     return hash_bytes(&n, sizeof n, 0);
 }
 
-static bool match_token(const struct map_node *n, const void *key)
-{
+static bool match_token(const struct map_node *n, const void *key) {
     return LIST_ENTRY(n, struct payload, by_token)->token == *(const uint64_t *)key;
 }
 
-static bool match_submission(const struct map_node *n, const void *key)
-{
+static bool match_submission(const struct map_node *n, const void *key) {
     return memcmp(LIST_ENTRY(n, struct payload, by_submission)->submission, key, PAYLOAD_SUBMISSION_LEN) == 0;
 }
 
-static bool match_id(const struct map_node *n, const void *key)
-{
+static bool match_id(const struct map_node *n, const void *key) {
     return LIST_ENTRY(n, struct cached, by_id)->id == *(const uint64_t *)key;
 }
 
-static bool has_submission(const struct payload *l)
-{
+static bool has_submission(const struct payload *l) {
     static const uint8_t none[PAYLOAD_SUBMISSION_LEN];
     return memcmp(l->submission, none, sizeof none) != 0;
 }
 
-struct payload *payload_new(struct payloads *p, const uint8_t *submission)
-{
+struct payload *payload_new(struct payloads *p, const uint8_t *submission) {
     if (p->all.count >= p->pending_max)
         return NULL;
     struct payload *l = calloc(1, sizeof *l);
@@ -75,21 +68,18 @@ struct payload *payload_new(struct payloads *p, const uint8_t *submission)
     return l;
 }
 
-struct payload *payload_by_token(const struct payloads *p, uint64_t token)
-{
+struct payload *payload_by_token(const struct payloads *p, uint64_t token) {
     struct map_node *n = map_find(&p->tokens, hash_u64(token), match_token, &token);
     return n ? LIST_ENTRY(n, struct payload, by_token) : NULL;
 }
 
-struct payload *payload_by_submission(const struct payloads *p, const uint8_t *submission)
-{
+struct payload *payload_by_submission(const struct payloads *p, const uint8_t *submission) {
     uint64_t hash = hash_bytes(submission, PAYLOAD_SUBMISSION_LEN, 0);
     struct map_node *n = map_find(&p->submissions, hash, match_submission, submission);
     return n ? LIST_ENTRY(n, struct payload, by_submission) : NULL;
 }
 
-void payload_free(struct payloads *p, struct payload *l)
-{
+void payload_free(struct payloads *p, struct payload *l) {
     map_remove(&p->tokens, &l->by_token);
     if (has_submission(l))
         map_remove(&p->submissions, &l->by_submission);
@@ -99,13 +89,11 @@ void payload_free(struct payloads *p, struct payload *l)
     free(l);
 }
 
-static size_t cached_cost(const struct cached *c)
-{
+static size_t cached_cost(const struct cached *c) {
     return CACHED_OVERHEAD + c->envelope_len + bus_bytes_span(c->body).len;
 }
 
-static void cached_free(struct payloads *p, struct cached *c)
-{
+static void cached_free(struct payloads *p, struct cached *c) {
     p->cache_bytes -= cached_cost(c);
     map_remove(&p->cache, &c->by_id);
     list_remove(&p->lru, &c->lru);
@@ -114,8 +102,7 @@ static void cached_free(struct payloads *p, struct cached *c)
     free(c);
 }
 
-void payload_keep(struct payloads *p, struct payload *l)
-{
+void payload_keep(struct payloads *p, struct payload *l) {
     struct cached *c = l->envelope ? calloc(1, sizeof *c) : NULL;
     if (c) {
         *c = (struct cached){.id = l->id, .envelope = l->envelope, .envelope_len = l->envelope_len, .body = l->body};
@@ -133,8 +120,7 @@ void payload_keep(struct payloads *p, struct payload *l)
     payload_free(p, l);
 }
 
-struct cached *cached_get(struct payloads *p, uint64_t id)
-{
+struct cached *cached_get(struct payloads *p, uint64_t id) {
     struct map_node *n = map_find(&p->cache, hash_u64(id), match_id, &id);
     if (!n)
         return NULL;
@@ -144,15 +130,13 @@ struct cached *cached_get(struct payloads *p, uint64_t id)
     return c;
 }
 
-void cached_drop(struct payloads *p, uint64_t id)
-{
+void cached_drop(struct payloads *p, uint64_t id) {
     struct map_node *n = map_find(&p->cache, hash_u64(id), match_id, &id);
     if (n)
         cached_free(p, LIST_ENTRY(n, struct cached, by_id));
 }
 
-void payloads_deinit(struct payloads *p)
-{
+void payloads_deinit(struct payloads *p) {
     while (!list_is_empty(&p->all))
         payload_free(p, LIST_ENTRY(list_first(&p->all), struct payload, link));
     while (!list_is_empty(&p->lru))

@@ -22,31 +22,31 @@
 struct hub_peer;
 
 enum payload_phase {
-    PAYLOAD_STAGING,   /* chunks arrive; not yet submitted */
-    PAYLOAD_PENDING,   /* submitted to the core, its batch is not durable */
+    PAYLOAD_STAGING, /* chunks arrive; not yet submitted */
+    PAYLOAD_PENDING, /* submitted to the core, its batch is not durable */
 };
 struct payload {
     uint64_t token;
-    uint64_t id;                /* message id: reserved for staged chunks, else set by the core */
+    uint64_t id; /* message id: reserved for staged chunks, else set by the core */
     uint8_t submission[PAYLOAD_SUBMISSION_LEN];
     enum payload_phase phase;
-    struct hub_peer *peer;      /* who waits for the answer; NULL for our own reports */
+    struct hub_peer *peer; /* who waits for the answer; NULL for our own reports */
     uint64_t correlation;
-    uint64_t credit;            /* bytes to give back with the answer */
-    char *envelope;             /* packed Envelope, owned */
+    uint64_t credit; /* bytes to give back with the answer */
+    char *envelope;  /* packed Envelope, owned */
     size_t envelope_len;
-    struct bus_bytes *body;     /* owned reference; NULL when chunked */
-    uint32_t chunks;            /* staged so far */
-    uint32_t chunks_waiting;    /* of them not yet on disk: the submission waits for these */
-    bool submitted;             /* the submission itself has arrived */
-    bool aborted;               /* to be forgotten when no chunk is waiting any more */
+    struct bus_bytes *body;  /* owned reference; NULL when chunked */
+    uint32_t chunks;         /* staged so far */
+    uint32_t chunks_waiting; /* of them not yet on disk: the submission waits for these */
+    bool submitted;          /* the submission itself has arrived */
+    bool aborted;            /* to be forgotten when no chunk is waiting any more */
     uint32_t recipients;
     uint64_t staged_bytes;
     uint64_t touched_ms;
-    bool report;                /* written by us */
-    int failed;                 /* a staged chunk could not be written: why */
+    bool report; /* written by us */
+    int failed;  /* a staged chunk could not be written: why */
     struct map_node by_token, by_submission;
-    struct list_node link;      /* of all, oldest first */
+    struct list_node link; /* of all, oldest first */
 };
 
 /* A stored message kept in memory for its first attempt. */

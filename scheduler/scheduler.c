@@ -23,16 +23,14 @@
 
 /* -- time and helpers -- */
 
-uint64_t scheduler_now(struct scheduler *sc)
-{
+uint64_t scheduler_now(struct scheduler *sc) {
     uint64_t now_ms = clock_wall_ms();
     if (now_ms > sc->now_ms)
         sc->now_ms = now_ms;
     return sc->now_ms;
 }
 
-struct shard *scheduler_shard_of(struct scheduler *sc, uint64_t message)
-{
+struct shard *scheduler_shard_of(struct scheduler *sc, uint64_t message) {
     uint32_t n = id_shard(message);
     return n < sc->config.shards ? sc->shards[n] : NULL;
 }
@@ -44,22 +42,19 @@ struct task {
     void *arg;
 };
 
-static void task_work(void *arg)
-{
+static void task_work(void *arg) {
     struct task *t = arg;
     t->work(t->arg);
 }
 
-static void task_done(void *arg)
-{
+static void task_done(void *arg) {
     struct task *t = arg;
     t->sc->work--;
     t->done(t->arg);
     free(t);
 }
 
-bool scheduler_work(struct scheduler *sc, void (*work)(void *arg), void (*done)(void *arg), void *arg)
-{
+bool scheduler_work(struct scheduler *sc, void (*work)(void *arg), void (*done)(void *arg), void *arg) {
     struct task *t = malloc(sizeof *t);
     if (!t)
         return false;
@@ -92,16 +87,14 @@ static void on_committed(struct commit_request *r, int result) /* on the commit 
         loop_wake_send(sc->wake);
 }
 
-static void on_commit(void *arg, struct shard_batch *b)
-{
+static void on_commit(void *arg, struct shard_batch *b) {
     struct scheduler *sc = arg;
     b->owner = sc;
     b->request.done = on_committed;
     commit_submit(sc->commit, &b->request);
 }
 
-static void take_done(struct scheduler *sc)
-{
+static void take_done(struct scheduler *sc) {
     pthread_mutex_lock(&sc->lock);
     struct shard_batch *b = sc->done;
     sc->done = sc->done_last = NULL;
@@ -114,14 +107,12 @@ static void take_done(struct scheduler *sc)
 
 /* -- settings -- */
 
-static void free_settings(char *hostname, char *postmaster)
-{
+static void free_settings(char *hostname, char *postmaster) {
     free(hostname);
     free(postmaster);
 }
 
-static int stage_settings(struct scheduler *sc, const struct scheduler_settings *settings)
-{
+static int stage_settings(struct scheduler *sc, const struct scheduler_settings *settings) {
     char *hostname = strdup(settings->hostname ? settings->hostname : "localhost");
     char *postmaster = strdup(settings->postmaster ? settings->postmaster : "postmaster");
     if (!hostname || !postmaster) {
@@ -138,8 +129,7 @@ static int stage_settings(struct scheduler *sc, const struct scheduler_settings 
     return ERR_OK;
 }
 
-static void adopt_settings(struct scheduler *sc)
-{
+static void adopt_settings(struct scheduler *sc) {
     free_settings(sc->hostname, sc->postmaster);
     pthread_mutex_lock(&sc->lock);
     sc->settings = sc->next;
@@ -151,17 +141,21 @@ static void adopt_settings(struct scheduler *sc)
     sc->settings.postmaster = sc->postmaster;
 }
 
-static struct sched_config core_config(const struct scheduler *sc, uint32_t shard)
-{
+static struct sched_config core_config(const struct scheduler *sc, uint32_t shard) {
     return (struct sched_config){
-        .shard = shard, .active_max = sc->settings.active_max, .retry = sc->settings.retry,
-        .per_site = sc->settings.per_site, .recipients_per_job = 100, .jobs_per_connection = 2,
-        .report_delay_ms = 60000, .suspend_first_ms = 60000, .suspend_max_ms = 30 * 60000,
+        .shard = shard,
+        .active_max = sc->settings.active_max,
+        .retry = sc->settings.retry,
+        .per_site = sc->settings.per_site,
+        .recipients_per_job = 100,
+        .jobs_per_connection = 2,
+        .report_delay_ms = 60000,
+        .suspend_first_ms = 60000,
+        .suspend_max_ms = 30 * 60000,
     };
 }
 
-static void apply_settings(struct scheduler *sc)
-{
+static void apply_settings(struct scheduler *sc) {
     adopt_settings(sc);
     for (uint32_t i = 0; i < sc->config.shards; i++) {
         struct sched_event e = {.kind = SCHED_RECONFIGURED, .config = core_config(sc, i)};
@@ -170,8 +164,7 @@ static void apply_settings(struct scheduler *sc)
     }
 }
 
-int scheduler_reconfigure(struct scheduler *sc, const struct scheduler_settings *settings)
-{
+int scheduler_reconfigure(struct scheduler *sc, const struct scheduler_settings *settings) {
     int err = stage_settings(sc, settings);
     if (err == ERR_OK)
         loop_wake_send(sc->wake);
@@ -180,8 +173,7 @@ int scheduler_reconfigure(struct scheduler *sc, const struct scheduler_settings 
 
 /* -- the turn of the loop -- */
 
-static void sweep_staged(struct scheduler *sc, struct shard *s)
-{
+static void sweep_staged(struct scheduler *sc, struct shard *s) {
     LIST_FOREACH(it, next, &shard_payloads(s)->all) {
         struct payload *l = LIST_ENTRY(it, struct payload, link);
         bool idle = l->phase == PAYLOAD_STAGING && !l->submitted && !l->aborted;
@@ -190,8 +182,7 @@ static void sweep_staged(struct scheduler *sc, struct shard *s)
     }
 }
 
-static bool is_drained(struct scheduler *sc)
-{
+static bool is_drained(struct scheduler *sc) {
     for (uint32_t i = 0; i < sc->config.shards; i++) {
         struct sched_counts c;
         sched_counts(shard_core(sc->shards[i]), &c);
@@ -202,8 +193,7 @@ static bool is_drained(struct scheduler *sc)
 }
 
 /* Stop waits for what is under way: helper threads and batches. Nothing new begins. */
-static void poll_stop(struct scheduler *sc)
-{
+static void poll_stop(struct scheduler *sc) {
     bool idle = sc->work == 0;
     for (uint32_t i = 0; i < sc->config.shards; i++)
         idle = idle && shard_is_idle(sc->shards[i]);
@@ -211,16 +201,14 @@ static void poll_stop(struct scheduler *sc)
         loop_stop(sc->loop);
 }
 
-static void poll_drain(struct scheduler *sc)
-{
+static void poll_drain(struct scheduler *sc) {
     if (!sc->draining || sc->drained || !(is_drained(sc) || scheduler_now(sc) >= sc->drain_deadline_ms))
         return;
     sc->drained = true;
     sc->drain_done(sc->drain_arg);
 }
 
-static void on_wake(void *arg)
-{
+static void on_wake(void *arg) {
     struct scheduler *sc = arg;
     take_done(sc);
     if (atomic_exchange(&sc->has_next, false))
@@ -233,8 +221,7 @@ static void on_wake(void *arg)
         sc->draining = sc->stopping = true;
 }
 
-static void on_tick(void *arg)
-{
+static void on_tick(void *arg) {
     struct scheduler *sc = arg;
     struct sched_event e = {.kind = SCHED_TICK};
     for (uint32_t i = 0; i < sc->config.shards; i++) {
@@ -248,8 +235,7 @@ static void on_tick(void *arg)
 }
 
 /* When the core or a near recipient wants to be looked at before the next tick. */
-static void set_tick(struct scheduler *sc)
-{
+static void set_tick(struct scheduler *sc) {
     uint64_t now_ms = scheduler_now(sc), next_ms = now_ms + TICK_MS;
     for (uint32_t i = 0; i < sc->config.shards; i++) {
         uint64_t core_ms = sched_next_ms(shard_core(sc->shards[i]));
@@ -265,8 +251,7 @@ static void set_tick(struct scheduler *sc)
     }
 }
 
-static bool before_block(void *arg)
-{
+static bool before_block(void *arg) {
     struct scheduler *sc = arg;
     for (uint32_t i = 0; i < sc->config.shards; i++)
         shard_flush(sc->shards[i], scheduler_now(sc));
@@ -276,15 +261,13 @@ static bool before_block(void *arg)
     return false;
 }
 
-static void after_block(void *arg)
-{
+static void after_block(void *arg) {
     (void)arg;
 }
 
 /* -- the thread -- */
 
-static void say_hello(struct scheduler *sc)
-{
+static void say_hello(struct scheduler *sc) {
     Words__Hello h = WORDS__HELLO__INIT;
     h.role = ROLE_SCHEDULER;
     h.name = frame_bytes(SPAN("scheduler"));
@@ -292,15 +275,13 @@ static void say_hello(struct scheduler *sc)
         LOG_WARN("admin_unreachable", LOG_STR("from", "scheduler"));
 }
 
-static void *run(void *arg)
-{
+static void *run(void *arg) {
     struct scheduler *sc = arg;
     loop_run(sc->loop);
     return NULL;
 }
 
-static void close_all(struct scheduler *sc)
-{
+static void close_all(struct scheduler *sc) {
     if (sc->commit)
         commit_free(sc->commit);
     for (uint32_t i = 0; sc->loaders && i < sc->config.shards; i++)
@@ -331,16 +312,21 @@ static void close_all(struct scheduler *sc)
     free(sc);
 }
 
-static int open_shards(struct scheduler *sc)
-{
-    struct shard_out out = {.arg = sc, .commit = on_commit, .answer = hub_answer, .credit = hub_credit,
-                            .assign = job_assign, .ack = hub_ack, .compose = compose_start};
+static int open_shards(struct scheduler *sc) {
+    struct shard_out out = {.arg = sc,
+                            .commit = on_commit,
+                            .answer = hub_answer,
+                            .credit = hub_credit,
+                            .assign = job_assign,
+                            .ack = hub_ack,
+                            .compose = compose_start};
     sc->shards = calloc(sc->config.shards, sizeof(struct shard *));
     sc->loaders = calloc(sc->config.shards, sizeof(struct loader *));
     if (!sc->shards || !sc->loaders)
         return ERR_NOMEM;
     for (uint32_t i = 0; i < sc->config.shards; i++) {
-        struct shard_config c = {.core = core_config(sc, i), .pending_max = PENDING_MAX,
+        struct shard_config c = {.core = core_config(sc, i),
+                                 .pending_max = PENDING_MAX,
                                  .cache_bytes = sc->config.body_cache / sc->config.shards};
         rand_secure(&c.core.seed, sizeof c.core.seed);
         int err = shard_open(&sc->shards[i], &c, sc->store, &out, scheduler_now(sc));
@@ -353,8 +339,7 @@ static int open_shards(struct scheduler *sc)
     return ERR_OK;
 }
 
-static int open_loop(struct scheduler *sc)
-{
+static int open_loop(struct scheduler *sc) {
     sc->loop = loop_new();
     if (!sc->loop)
         return ERR_NOMEM;
@@ -364,8 +349,7 @@ static int open_loop(struct scheduler *sc)
     return sc->wake && sc->tick && sc->hook ? ERR_OK : ERR_NOMEM;
 }
 
-static struct scheduler *scheduler_new(const struct scheduler_config *c, struct store *s)
-{
+static struct scheduler *scheduler_new(const struct scheduler_config *c, struct store *s) {
     struct scheduler *sc = calloc(1, sizeof *sc);
     if (!sc)
         return NULL;
@@ -387,8 +371,7 @@ static struct scheduler *scheduler_new(const struct scheduler_config *c, struct 
 }
 
 int scheduler_start(struct scheduler **out, const struct scheduler_config *c, const struct scheduler_settings *settings,
-                    struct store *s)
-{
+                    struct store *s) {
     struct scheduler *sc = scheduler_new(c, s);
     if (!sc)
         return ERR_NOMEM;
@@ -405,8 +388,8 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
     if (err == ERR_OK)
         err = hub_open(sc);
     if (err == ERR_OK && sc->admin_endpoint)
-        err = bus_peer_open(&sc->admin, c->bus, sc->loop, sc->admin_endpoint, "scheduler", FRAME_PART_MAX, HUB_QUEUE_MAX,
-                            operator_on_message, sc);
+        err = bus_peer_open(&sc->admin, c->bus, sc->loop, sc->admin_endpoint, "scheduler", FRAME_PART_MAX,
+                            HUB_QUEUE_MAX, operator_on_message, sc);
     if (err == ERR_OK) {
         say_hello(sc);
         loop_timer_set(sc->tick, 1);
@@ -421,8 +404,7 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
     return ERR_OK;
 }
 
-void scheduler_drain(struct scheduler *sc, uint64_t timeout_ms, void (*done)(void *arg), void *arg)
-{
+void scheduler_drain(struct scheduler *sc, uint64_t timeout_ms, void (*done)(void *arg), void *arg) {
     sc->drain_timeout_ms = timeout_ms;
     sc->drain_done = done;
     sc->drain_arg = arg;
@@ -430,8 +412,7 @@ void scheduler_drain(struct scheduler *sc, uint64_t timeout_ms, void (*done)(voi
     loop_wake_send(sc->wake);
 }
 
-void scheduler_stop(struct scheduler *sc)
-{
+void scheduler_stop(struct scheduler *sc) {
     atomic_store(&sc->wants_stop, true);
     loop_wake_send(sc->wake);
     pthread_join(sc->thread, NULL);

@@ -13,27 +13,28 @@
 #include "scheduler/core/sched.h"
 #include "store/store.h"
 
-struct scheduler_settings {        /* may change on reload */
-    const char *hostname;          /* of reports */
+struct scheduler_settings { /* may change on reload */
+    const char *hostname;   /* of reports */
     const char *postmaster;
     struct sched_retry retry;
     uint32_t per_site;
-    uint32_t active_max;           /* recipients in memory, per shard */
-    uint64_t trace_keep_ms;        /* default 7 days */
+    uint32_t active_max;    /* recipients in memory, per shard */
+    uint64_t trace_keep_ms; /* default 7 days */
 };
 struct scheduler_config {
     struct bus *bus;
-    const char *endpoint;          /* hub to bind, "inproc://scheduler" */
-    const char *admin;             /* endpoint of the admin hub, or NULL */
-    uint32_t shards;               /* 1..1024 */
-    uint64_t gateway_credit;       /* bytes on the way per gateway loop, default 16 MiB */
-    uint64_t body_cache;           /* bytes of bodies kept for the first attempt, default 64 MiB */
+    const char *endpoint;    /* hub to bind, "inproc://scheduler" */
+    const char *admin;       /* endpoint of the admin hub, or NULL */
+    uint32_t shards;         /* 1..1024 */
+    uint64_t gateway_credit; /* bytes on the way per gateway loop, default 16 MiB */
+    uint64_t body_cache;     /* bytes of bodies kept for the first attempt, default 64 MiB */
 };
 struct scheduler;
 /* Takes the open store s (and does not close it). ERR_CORRUPT, ERR_IO, ERR_NOMEM... */
 int scheduler_start(struct scheduler **out, const struct scheduler_config *c, const struct scheduler_settings *settings,
                     struct store *s) MUST_CHECK;
-int scheduler_reconfigure(struct scheduler *sc, const struct scheduler_settings *settings) MUST_CHECK; /* thread-safe; copies */
+int scheduler_reconfigure(struct scheduler *sc,
+                          const struct scheduler_settings *settings) MUST_CHECK; /* thread-safe; copies */
 /* Stops taking submissions and assigning; done (on the scheduler's thread) when all is durable and every
  * assigned attempt has been reported, or after timeout_ms. */
 void scheduler_drain(struct scheduler *sc, uint64_t timeout_ms, void (*done)(void *arg), void *arg);

@@ -24,9 +24,9 @@ struct shard_batch {
     struct commit_request request; /* request.arg is the batch */
     struct shard *shard;
     uint64_t number;
-    struct arena arena;            /* of the held actions */
+    struct arena arena; /* of the held actions */
     struct held *held, *held_last;
-    struct gone *gone;             /* messages that left memory in this batch */
+    struct gone *gone; /* messages that left memory in this batch */
     uint64_t opened_ms;
     bool refusable;                /* holds submissions */
     struct shard_batch *next;      /* of the batches under way, or of the pool */
@@ -69,14 +69,14 @@ struct shard_out {
 };
 
 struct shard_config {
-    struct sched_config core;     /* core.epoch is set by shard_open */
+    struct sched_config core; /* core.epoch is set by shard_open */
     uint64_t cache_bytes;
     uint32_t pending_max;
 };
 
-struct shard_totals {             /* of the whole queue, on disk too */
+struct shard_totals { /* of the whole queue, on disk too */
     uint64_t messages;
-    uint64_t counted_to;          /* last id of an earlier life that the scan has counted */
+    uint64_t counted_to; /* last id of an earlier life that the scan has counted */
 };
 
 /* A reading of the store that is on its way. What leaves memory while it lasts, or had left and was not yet on
@@ -92,10 +92,12 @@ int shard_open(struct shard **s, const struct shard_config *c, struct store *sto
 /* No batch may be under way. */
 void shard_close(struct shard *s);
 
-/* Hands a complete submission to the core; takes l. fair: see sched_submit. Answers through out.answer, also when refused. */
+/* Hands a complete submission to the core; takes l. fair: see sched_submit. Answers through out.answer, also when
+ * refused. */
 void shard_submit(struct shard *s, struct payload *l, const Words__Envelope *e, uint64_t now_ms);
 /* A staged chunk: written at once, sealed by the submission. The payload must have been made by shard_stage. */
-struct payload *shard_stage(struct shard *s, const uint8_t *submission, struct hub_peer *peer, uint64_t now_ms) MUST_CHECK;
+struct payload *shard_stage(struct shard *s, const uint8_t *submission, struct hub_peer *peer,
+                            uint64_t now_ms) MUST_CHECK;
 void shard_chunk(struct shard *s, struct payload *l, struct span octets, uint64_t credit, uint64_t now_ms);
 /* Forgets a staged payload and its chunks. */
 void shard_abort(struct shard *s, struct payload *l);
@@ -108,8 +110,9 @@ void shard_reading_begin(struct shard *s, struct shard_reading *r);
 void shard_reading_end(struct shard *s, struct shard_reading *r);
 /* A message read from the store by reading r: makes the LOADED event of it. states as from queue_get_states.
  * ERR_AGAIN: what was read is stale (the message was settled or deferred meanwhile). */
-int shard_load(struct shard *s, const struct shard_reading *r, uint64_t id, const Words__Envelope *e, Words__RecipientState *const *states,
-               uint64_t inflight, const uint32_t *inflight_recipients, uint32_t inflight_count, uint64_t now_ms) MUST_CHECK;
+int shard_load(struct shard *s, const struct shard_reading *r, uint64_t id, const Words__Envelope *e,
+               Words__RecipientState *const *states, uint64_t inflight, const uint32_t *inflight_recipients,
+               uint32_t inflight_count, uint64_t now_ms) MUST_CHECK;
 /* Cuts the current batch if it holds anything, and sends it off. Once for each turn of the loop. */
 void shard_flush(struct shard *s, uint64_t now_ms);
 /* A batch ended (in order). Frees or reuses b. */

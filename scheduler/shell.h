@@ -31,9 +31,9 @@ struct hub_peer {
     struct map_node by_name;
     char name[BUS_PEER_MAX];
     size_t name_len;
-    uint32_t role;               /* enum frame_role; 0: has not said hello */
-    uint32_t worker;             /* of a delivery node: its number, > 0; 0: gone */
-    struct list_node link;       /* of all peers */
+    uint32_t role;         /* enum frame_role; 0: has not said hello */
+    uint32_t worker;       /* of a delivery node: its number, > 0; 0: gone */
+    struct list_node link; /* of all peers */
 };
 
 struct loader;
@@ -62,20 +62,20 @@ struct scheduler {
     struct bus_hub *hub;
     struct bus_peer *admin;
     struct shard **shards;
-    struct loader **loaders;     /* one for each shard */
+    struct loader **loaders; /* one for each shard */
 
     struct map peers;
     struct list peer_list;
-    struct hub_peer **workers;   /* by worker number; slot 0 unused */
+    struct hub_peer **workers; /* by worker number; slot 0 unused */
     uint32_t worker_count, worker_cap;
 
-    pthread_mutex_t lock;        /* of done and done_last, and of the next settings */
+    pthread_mutex_t lock; /* of done and done_last, and of the next settings */
     struct shard_batch *done, *done_last;
 
-    uint32_t work;               /* tasks on helper threads */
-    struct arena scratch;        /* of one frame */
-    struct buf pack, pack2;      /* for packing frames and envelopes */
-    uint64_t now_ms;             /* wall time of this turn, never going back */
+    uint32_t work;          /* tasks on helper threads */
+    struct arena scratch;   /* of one frame */
+    struct buf pack, pack2; /* for packing frames and envelopes */
+    uint64_t now_ms;        /* wall time of this turn, never going back */
     uint64_t started_ms;
     uint64_t tick_at_ms;
 };
@@ -95,8 +95,8 @@ void hub_credit(void *arg, struct hub_peer *peer, uint64_t bytes);
 void hub_ack(void *arg, uint32_t worker, uint64_t attempt);
 struct hub_peer *hub_worker(const struct scheduler *sc, uint32_t worker); /* NULL: gone */
 /* Sends to a peer; a delivery node that is gone is reported to the cores. */
-int hub_send(struct scheduler *sc, struct hub_peer *peer, uint16_t kind, uint64_t correlation, const ProtobufCMessage *m,
-             struct bus_bytes *body);
+int hub_send(struct scheduler *sc, struct hub_peer *peer, uint16_t kind, uint64_t correlation,
+             const ProtobufCMessage *m, struct bus_bytes *body);
 
 /* -- job.c -- */
 void job_assign(void *arg, struct shard *s, const struct shard_assign *a);

@@ -12,8 +12,7 @@ struct overlay {
     size_t count;
 };
 
-static void on_view(void *arg, const struct sched_view *v)
-{
+static void on_view(void *arg, const struct sched_view *v) {
     struct overlay *o = arg;
     if (v->index >= o->count)
         return;
@@ -31,8 +30,7 @@ static void on_view(void *arg, const struct sched_view *v)
     r->resume_ms = v->site_resume_ms;
 }
 
-void why_overlay(struct scheduler *sc, uint64_t message, Words__AdminRow **rows, size_t count)
-{
+void why_overlay(struct scheduler *sc, uint64_t message, Words__AdminRow **rows, size_t count) {
     struct overlay o = {rows, count};
     struct shard *s = scheduler_shard_of(sc, message);
     /* Not in memory: then the store's word stands. */
@@ -40,8 +38,7 @@ void why_overlay(struct scheduler *sc, uint64_t message, Words__AdminRow **rows,
         return;
 }
 
-static void add_when(struct buf *to, uint64_t at_ms, uint64_t now_ms)
-{
+static void add_when(struct buf *to, uint64_t at_ms, uint64_t now_ms) {
     char text[32];
     if (at_ms <= now_ms) {
         buf_add_str(to, "now");
@@ -51,8 +48,7 @@ static void add_when(struct buf *to, uint64_t at_ms, uint64_t now_ms)
     buf_printf(to, "in %s", text);
 }
 
-static void add_last(struct buf *to, const Words__Result *last)
-{
+static void add_last(struct buf *to, const Words__Result *last) {
     if (!last || !last->has_text)
         return;
     buf_add_str(to, " Last answer");
@@ -73,8 +69,7 @@ struct place {
     bool found;
 };
 
-static void on_place(void *arg, const struct sched_view *v)
-{
+static void on_place(void *arg, const struct sched_view *v) {
     struct place *p = arg;
     if (v->index != p->index)
         return;
@@ -84,8 +79,8 @@ static void on_place(void *arg, const struct sched_view *v)
     p->busy = v->site_busy;
 }
 
-static void add_ready(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r, uint64_t now_ms)
-{
+static void add_ready(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r,
+                      uint64_t now_ms) {
     struct place p = {.index = r->index};
     struct shard *s = scheduler_shard_of(sc, message);
     if (s && sched_look(shard_core(s), message, on_place, &p) != ERR_OK)
@@ -95,15 +90,17 @@ static void add_ready(struct buf *to, struct scheduler *sc, uint64_t message, co
         add_when(to, r->resume_ms, now_ms);
         buf_add_str(to, ".");
     } else if (p.found) {
-        buf_printf(to, "is ready and waits for its turn: %u before it to the same destination, %u of %u jobs of its site under way.",
+        buf_printf(to,
+                   "is ready and waits for its turn: %u before it to the same destination, %u of %u jobs of its site "
+                   "under way.",
                    p.ahead, p.busy, p.concurrency);
     } else {
         buf_add_str(to, "is ready and waits on disk until there is room in memory.");
     }
 }
 
-static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r, uint64_t now_ms)
-{
+static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r,
+                          uint64_t now_ms) {
     buf_add_str(to, "<");
     buf_add_escaped(to, frame_span(r->recipient));
     buf_add_str(to, "> ");
@@ -120,7 +117,8 @@ static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message
         buf_add_str(to, ".");
         break;
     case SCHED_DEFERRED:
-        buf_printf(to, "was deferred after %u attempt%s; the next one is due ", r->attempts, r->attempts == 1 ? "" : "s");
+        buf_printf(to, "was deferred after %u attempt%s; the next one is due ", r->attempts,
+                   r->attempts == 1 ? "" : "s");
         add_when(to, r->due_ms, now_ms);
         buf_printf(to, ", and it is given up ");
         add_when(to, r->received_ms + sc->settings.retry.give_up_ms, now_ms);
@@ -139,21 +137,26 @@ static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message
     buf_add_str(to, "\n");
 }
 
-static const char *ending(uint32_t kind)
-{
+static const char *ending(uint32_t kind) {
     switch (kind) {
-    case SCHED_TRACE_DELIVERED: return "was delivered";
-    case SCHED_TRACE_FAILED: return "failed for good";
-    case SCHED_TRACE_EXPIRED: return "was given up";
-    case SCHED_TRACE_REPORTED: return "was reported to the sender";
-    case SCHED_TRACE_NO_REPORT: return "ended without a report";
-    case SCHED_TRACE_DONE: return "was settled";
-    default: return "was last seen";
+    case SCHED_TRACE_DELIVERED:
+        return "was delivered";
+    case SCHED_TRACE_FAILED:
+        return "failed for good";
+    case SCHED_TRACE_EXPIRED:
+        return "was given up";
+    case SCHED_TRACE_REPORTED:
+        return "was reported to the sender";
+    case SCHED_TRACE_NO_REPORT:
+        return "ended without a report";
+    case SCHED_TRACE_DONE:
+        return "was settled";
+    default:
+        return "was last seen";
     }
 }
 
-static void add_ended(struct buf *to, const Words__AdminReply *r, uint64_t now_ms)
-{
+static void add_ended(struct buf *to, const Words__AdminReply *r, uint64_t now_ms) {
     buf_add_str(to, "The message is no longer in the queue.");
     for (size_t i = 0; i < r->n_traces; i++) {
         const Words__Trace *t = r->traces[i];
@@ -176,8 +179,7 @@ static void add_ended(struct buf *to, const Words__AdminReply *r, uint64_t now_m
     }
 }
 
-void why_write(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminReply *r, uint64_t now_ms)
-{
+void why_write(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminReply *r, uint64_t now_ms) {
     size_t told = 0, left = 0;
     if (!r->envelope) {
         add_ended(to, r, now_ms);

@@ -102,6 +102,7 @@ struct sched_new_recipient {
 };
 struct sched_submit {
     uint64_t token;          /* names the payload that the shell holds */
+    uint64_t id;             /* reserved with sched_reserve_id (chunks are staged under it), or 0: make one */
     struct span sender;      /* reverse-path; empty: null path */
     struct span fair;        /* whose share it uses: account, else sender's domain, else client network */
     uint32_t priority;       /* 0..2 */
@@ -181,7 +182,7 @@ struct sched_event {
 enum sched_action_kind {
     /* writes, part of batch .batch, in order */
     SCHED_PUT_MESSAGE,    /* .put: envelope, body and submission of token, under this id */
-    SCHED_DROP_MESSAGE,   /* .id, .count recipients; .states: some had a state record */
+    SCHED_DROP_MESSAGE,   /* .drop: octets of the body, recipients; .states: some had a state record */
     SCHED_PUT_RECIPIENT,  /* .recipient: state record; when DEFERRED also a due key */
     SCHED_PUT_INFLIGHT,   /* .attempt */
     SCHED_DROP_INFLIGHT,  /* .attempt (only .attempt.attempt and .attempt.id are set) */
@@ -221,7 +222,7 @@ struct sched_action {
             uint64_t id, token;
         } put;
         struct {
-            uint64_t id;
+            uint64_t id, size;
             uint32_t count;
             bool states;
         } drop;
@@ -285,6 +286,8 @@ void sched_free(struct sched *s);
  * ERR_OK; ERR_FULL: a submission beyond what memory allows (refuse it with 451); ERR_NOMEM likewise;
  * ERR_INVALID: the event was refused. */
 int sched_step(struct sched *s, const struct sched_event *e, uint64_t now_ms, struct sched_actions *out) MUST_CHECK;
+/* Gives out an id before its message is complete. Never 0, never given out again. */
+uint64_t sched_reserve_id(struct sched *s, uint64_t now_ms);
 /* Ends the current batch and returns its number (numbers start at 1). Later writes go to the next one. */
 uint64_t sched_cut(struct sched *s);
 /* How many more recipients the hot set would take from the store now (0 under pressure). */

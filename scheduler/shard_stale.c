@@ -1,0 +1,82 @@
+/*
+ * shard_stale: keeps what was settled from coming back. A reading of the store takes time; a message
+ * that leaves memory meanwhile (settled or deferred), or had left when the reading began but was not yet on
+ * disk, is stale in what was read. Such a message is refused by shard_load.
+ *
+ * Costs nothing while no reading lasts: then the ids live in the arenas of the batches under way, and go with them.
+ */
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "scheduler/shard_in.h"
+
+void shard_note_gone(struct shard *s, uint64_t id) {
+    shard_touch(s);
+    if (s->current->gone && s->current->gone->id == id)
+        return;
+    struct gone *g = arena_alloc(&s->current->arena, sizeof *g);
+    CHECK(g);
+    *g = (struct gone){.next = s->current->gone, .id = id};
+    s->current->gone = g;
+}
+
+static bool match_stale(const struct map_node *n, const void *key) {
+    return LIST_ENTRY(n, struct stale, by_id)->id == *(const uint64_t *)key;
+}
+
+static void stale_add(struct shard *s, uint64_t id) {
+    struct stale *t = calloc(1, sizeof *t);
+    CHECK(t);
+    t->id = id;
+    t->durable = s->sequence;
+    CHECK(map_insert(&s->stale, &t->by_id, hash_bytes(&id, sizeof id, 0)) == ERR_OK);
+    list_push_back(&s->stale_list, &t->link);
+}
+
+void shard_stale_prune(struct shard *s) {
+    struct list_node *oldest = list_first(&s->readings);
+    uint64_t begun = oldest ? LIST_ENTRY(oldest, struct shard_reading, link)->begun : UINT64_MAX;
+    while (!list_is_empty(&s->stale_list)) {
+        struct stale *t = LIST_ENTRY(list_first(&s->stale_list), struct stale, link);
+        if (t->durable > begun)
+            return;
+        map_remove(&s->stale, &t->by_id);
+        list_remove(&s->stale_list, &t->link);
+        free(t);
+    }
+}
+
+static bool has_gone(const struct shard_batch *b, uint64_t id) {
+    for (const struct gone *g = b->gone; g; g = g->next)
+        if (g->id == id)
+            return true;
+    return false;
+}
+
+bool shard_is_stale(const struct shard *s, uint64_t id) {
+    if (map_find(&s->stale, hash_bytes(&id, sizeof id, 0), match_stale, &id) || has_gone(s->current, id))
+        return true;
+    for (const struct shard_batch *b = s->sent; b; b = b->next)
+        if (has_gone(b, id))
+            return true;
+    return false;
+}
+
+void shard_reading_begin(struct shard *s, struct shard_reading *r) {
+    *r = (struct shard_reading){.begun = s->sequence};
+    list_push_back(&s->readings, &r->link);
+}
+
+void shard_reading_end(struct shard *s, struct shard_reading *r) {
+    list_remove(&s->readings, &r->link);
+    shard_stale_prune(s);
+}
+
+void shard_stale_settle(struct shard *s, const struct shard_batch *b) {
+    s->sequence++;
+    if (list_is_empty(&s->readings))
+        return;
+    for (const struct gone *g = b->gone; g; g = g->next)
+        stale_add(s, g->id);
+}

@@ -1,0 +1,230 @@
+/*
+ * shard_write: the core's actions become operations of the current batch, or are held in it until
+ * it is on disk. The one place that knows which record belongs to which part of a batch:
+ *
+ * `keep` holds what must be written sooner or later (states, settlements, reports, and everything of
+ * messages that are already stored); `refusable` holds new submissions with all their records, which may
+ * be turned away with 451 or 452 when the disk does not take them; `undo` removes those again should the failed
+ * write have left a trace.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "proto/frame.h"
+#include "proto/id.h"
+#include "scheduler/shard_in.h"
+
+#define ID_MARK_AHEAD_MS 10000u /* the stored last id runs ahead by this, so that it is seldom written */
+
+/* The part of the batch that records of this message belong to. */
+static struct store_batch *part_for(struct shard *s, uint64_t id) {
+    shard_touch(s);
+    return id == s->put_id ? s->current->request.refusable : s->current->request.keep;
+}
+
+static ProtobufCBinaryData bytes_of(struct span s) {
+    return frame_bytes(s);
+}
+
+static void fill_result(Words__Result *to, const struct sched_result *from) {
+    words__result__init(to);
+    to->outcome = from->outcome;
+    to->has_code = from->code != 0;
+    to->code = from->code;
+    to->has_enhanced = from->enhanced.len > 0;
+    to->enhanced = bytes_of(from->enhanced);
+    to->has_text = from->text.len > 0;
+    to->text = bytes_of(from->text);
+    to->has_remote = from->remote.len > 0;
+    to->remote = bytes_of(from->remote);
+    to->has_scope = from->scope != 0;
+    to->scope = from->scope;
+}
+
+void shard_mark_id(struct shard *s, uint64_t id) {
+    if (id <= s->last_id_mark)
+        return;
+    s->last_id_mark = id + ((uint64_t)ID_MARK_AHEAD_MS << (ID_SHARD_BITS + ID_COUNTER_BITS));
+    queue_put_number(shard_keep(s), s->number, QUEUE_LAST_ID, s->last_id_mark);
+}
+
+static void on_put_message(struct shard *s, const struct sched_action *a) {
+    struct payload *l = payload_by_token(&s->payloads, a->put.token);
+    CHECK(l);
+    CHECK(!l->id || l->id == a->put.id);
+    l->id = a->put.id;
+    shard_mark_id(s, l->id);
+    struct commit_request *r = &s->current->request;
+    /* A report is written with what it settles, whatever happens to the submissions of this batch. */
+    s->put_id = l->report ? 0 : l->id;
+    struct span submission = l->report ? SPAN_EMPTY : span_make(l->submission, sizeof l->submission);
+    struct store_batch *b = part_for(s, l->id);
+    queue_put_message(b, s->number, l->id, span_make(l->envelope, l->envelope_len), bus_bytes_span(l->body), submission,
+                      s->now_ms);
+    if (l->chunks)
+        queue_seal_chunks(b, s->number, l->id);
+    s->totals.messages++;
+    if (l->report)
+        return;
+    s->current->refusable = true;
+    uint64_t size = l->chunks ? l->staged_bytes : bus_bytes_span(l->body).len;
+    queue_drop_message(r->undo, s->number, l->id, size, l->recipients, true);
+    queue_drop_submission(r->undo, s->number, submission, s->now_ms);
+    if (l->chunks)
+        queue_seal_chunks(r->undo, s->number, l->id);
+}
+
+static void on_put_recipient(struct shard *s, const struct sched_action *a) {
+    Words__RecipientState state = WORDS__RECIPIENT_STATE__INIT;
+    Words__Result last;
+    state.state = a->recipient.state;
+    state.has_attempts = a->recipient.attempts != 0;
+    state.attempts = a->recipient.attempts;
+    state.has_due_ms = a->recipient.due_ms != 0;
+    state.due_ms = a->recipient.due_ms;
+    state.has_delay_notified = a->recipient.delay_notified;
+    state.delay_notified = a->recipient.delay_notified;
+    if (a->recipient.has_result) {
+        fill_result(&last, &a->recipient.last);
+        state.last = &last;
+    }
+    queue_put_recipient(part_for(s, a->recipient.id), s->number, a->recipient.id, a->recipient.index, &state);
+    if (a->recipient.state != SCHED_DEFERRED)
+        return;
+    uint64_t due_ms = a->recipient.due_ms > s->now_ms ? a->recipient.due_ms : s->now_ms;
+    queue_put_due(part_for(s, a->recipient.id), s->number, due_ms, a->recipient.destination, a->recipient.id,
+                  a->recipient.index);
+    if (due_ms < s->now_ms + NEAR_SETTLE_MS)
+        due_ms = s->now_ms + NEAR_SETTLE_MS; /* not before the record can be read back */
+    if (due_ms < s->now_ms + NEAR_HORIZON_MS)
+        near_add(&s->near, due_ms, a->recipient.id);
+}
+
+static void on_put_inflight(struct shard *s, const struct sched_action *a) {
+    Words__Inflight record = WORDS__INFLIGHT__INIT;
+    record.message = a->attempt.id;
+    record.n_recipients = a->attempt.count;
+    record.recipients = (uint32_t *)(uintptr_t)a->attempt.indexes;
+    queue_put_inflight(shard_keep(s), s->number, a->attempt.attempt, &record);
+}
+
+static void on_trace(struct shard *s, const struct sched_action *a) {
+    Words__Trace t = WORDS__TRACE__INIT;
+    Words__Result result;
+    t.at_ms = s->now_ms;
+    t.message = a->trace.id;
+    t.kind = a->trace.kind;
+    t.n_recipients = a->trace.count;
+    t.recipients = (uint32_t *)(uintptr_t)a->trace.indexes;
+    t.has_text = a->trace.text.len > 0;
+    t.text = bytes_of(a->trace.text);
+    t.has_next_ms = a->trace.next_ms != 0;
+    t.next_ms = a->trace.next_ms;
+    t.has_attempt = a->trace.attempt != 0;
+    t.attempt = a->trace.attempt;
+    if (a->trace.has_result) {
+        fill_result(&result, &a->trace.result);
+        t.result = &result;
+    }
+    queue_put_trace(part_for(s, a->trace.id), s->number, &t, s->trace_number++);
+}
+
+static void on_drop_message(struct shard *s, const struct sched_action *a) {
+    queue_drop_message(shard_keep(s), s->number, a->drop.id, a->drop.size, a->drop.count, a->drop.states);
+    cached_drop(&s->payloads, a->drop.id);
+    shard_note_gone(s, a->drop.id);
+    shard_count_down(s, a->drop.id);
+}
+
+static void hold_attempt(struct shard *s, enum held_kind kind, const struct sched_action *a) {
+    struct held *h = shard_hold(s, kind);
+    uint32_t *indexes = arena_alloc(&s->current->arena, a->attempt.count * sizeof *indexes + 1);
+    CHECK(indexes);
+    if (a->attempt.count)
+        memcpy(indexes, a->attempt.indexes, a->attempt.count * sizeof *indexes);
+    struct span destination = arena_dup(&s->current->arena, a->attempt.destination);
+    h->assign = (struct shard_assign){
+        .attempt = a->attempt.attempt,
+        .id = a->attempt.id,
+        .worker = a->attempt.worker,
+        .indexes = indexes,
+        .count = a->attempt.count,
+        .attempts = a->attempt.attempts,
+        .concurrency = a->attempt.concurrency,
+        .destination = destination,
+    };
+}
+
+static struct sched_result copy_result(struct arena *mem, const struct sched_result *from) {
+    struct sched_result r = *from;
+    r.enhanced = arena_dup(mem, from->enhanced);
+    r.text = arena_dup(mem, from->text);
+    r.remote = arena_dup(mem, from->remote);
+    return r;
+}
+
+static void on_compose(struct shard *s, const struct sched_action *a) {
+    struct shard_compose *c = calloc(1, sizeof *c);
+    CHECK(c);
+    arena_init(&c->arena, 4096, 0);
+    c->shard = s;
+    c->id = a->compose.id;
+    c->compose = a->compose.compose;
+    c->kind = a->compose.kind;
+    c->count = a->compose.count;
+    c->will_retry_until_ms = a->compose.will_retry_until_ms;
+    c->indexes = arena_calloc(&c->arena, c->count + 1u, sizeof *c->indexes);
+    c->results = arena_calloc(&c->arena, c->count + 1u, sizeof *c->results);
+    CHECK(c->indexes && c->results);
+    for (uint32_t i = 0; i < c->count; i++) {
+        c->indexes[i] = a->compose.indexes[i];
+        c->results[i] = copy_result(&c->arena, &a->compose.results[i]);
+    }
+    s->out.compose(s->out.arg, c);
+}
+
+void shard_apply(struct shard *s, const struct sched_action *a) {
+    if (a->kind < SCHED_COMPOSE)
+        shard_touch(s);
+    switch (a->kind) {
+    case SCHED_PUT_MESSAGE:
+        on_put_message(s, a);
+        return;
+    case SCHED_DROP_MESSAGE:
+        on_drop_message(s, a);
+        return;
+    case SCHED_PUT_RECIPIENT:
+        on_put_recipient(s, a);
+        return;
+    case SCHED_PUT_INFLIGHT:
+        on_put_inflight(s, a);
+        return;
+    case SCHED_DROP_INFLIGHT:
+        queue_drop_inflight(shard_keep(s), s->number, a->attempt.attempt);
+        return;
+    case SCHED_TRACE:
+        on_trace(s, a);
+        return;
+    case SCHED_ANSWER: {
+        struct held *h = shard_hold(s, HELD_ANSWER);
+        h->token = a->answer.token;
+        h->id = a->answer.id;
+        return;
+    }
+    case SCHED_ASSIGN:
+        hold_attempt(s, HELD_ASSIGN, a);
+        return;
+    case SCHED_REPORT_ACK:
+        hold_attempt(s, HELD_ACK, a);
+        return;
+    case SCHED_COMPOSE:
+        on_compose(s, a);
+        return;
+    case SCHED_FORGET:
+        shard_note_gone(s, a->id);
+        cached_drop(&s->payloads, a->id);
+        return;
+    }
+    CHECK_UNREACHABLE();
+}
