@@ -51,14 +51,15 @@ static bool is_identity(enum mime_encoding e) {
     return e == MIME_NONE || e == MIME_7BIT || e == MIME_8BIT || e == MIME_BINARY;
 }
 
-/* The header with its Content-Transfer-Encoding replaced by `encoding` (NULL: left out), and the empty line. */
-static void put_header(struct walk *w, const struct mime_header *h, const char *encoding) {
+/* The header with its Content-Transfer-Encoding replaced by `encoding` (NULL: left out), behind `label`. */
+static void put_header(struct walk *w, const struct mime_header *h, struct span label, const char *encoding) {
     struct span fields = h->fields, old = h->encoding_field;
     size_t before = old.len ? (size_t)(old.at - fields.at) : fields.len;
     buf_add(w->to, span_first(fields, before));
     if (encoding) {
         if (before && fields.at[before - 1] != '\n')
             buf_add(w->to, SPAN("\r\n"));
+        buf_add(w->to, label);
         buf_add(w->to, SPAN("Content-Transfer-Encoding: "));
         buf_add_str(w->to, encoding);
         buf_add(w->to, SPAN("\r\n"));
@@ -72,12 +73,13 @@ static int walk_leaf(struct walk *w, const struct mime_header *h, bool whole) {
     if (!is_identity(h->encoding))
         return fail(w, ERR_INVALID, "an encoded part holds 8-bit octets");
     bool base64 = mime_prefers_base64(h->body);
+    struct span label = SPAN_EMPTY;
     if (whole && !h->version) { /* not MIME yet: label it (RFC 1428) */
         if (h->type.given || h->encoding_field.len)
             return fail(w, ERR_INVALID, "MIME fields without MIME-Version");
-        buf_add(w->to, SPAN("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n"));
+        label = SPAN("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n");
     }
-    put_header(w, h, base64 ? "base64" : "quoted-printable");
+    put_header(w, h, label, base64 ? "base64" : "quoted-printable");
     buf_add(w->to, SPAN("\r\n"));
     if (base64)
         mime_add_base64(w->to, h->body);
@@ -132,7 +134,7 @@ static int walk_multipart(struct walk *w, const struct mime_header *h, int depth
         return fail(w, ERR_INVALID, "a multipart lacks its boundary");
     if (mime_has_8bit(span_first(body, at.start)))
         return fail(w, ERR_INVALID, "8-bit octets before the first part");
-    put_header(w, h, h->encoding_field.len ? "7bit" : NULL);
+    put_header(w, h, SPAN_EMPTY, h->encoding_field.len ? "7bit" : NULL);
     buf_add(w->to, SPAN("\r\n"));
     buf_add(w->to, span_first(body, at.end));
     bool digest = is_type(h, "multipart", "digest");
@@ -154,7 +156,7 @@ static int walk_multipart(struct walk *w, const struct mime_header *h, int depth
 static int walk_message(struct walk *w, const struct mime_header *h, int depth) {
     if (!is_identity(h->encoding))
         return fail(w, ERR_INVALID, "a message part is encoded as a whole");
-    put_header(w, h, h->encoding_field.len ? "7bit" : NULL);
+    put_header(w, h, SPAN_EMPTY, h->encoding_field.len ? "7bit" : NULL);
     buf_add(w->to, SPAN("\r\n"));
     return walk_entity(w, h->body, true, false, depth + 1);
 }
