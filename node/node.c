@@ -1,0 +1,346 @@
+/*
+ * node: see node.h. It holds one of each part, starts them in order, passes reloads on, and runs the drain. No
+ * mail passes through here.
+ */
+#include "node/node.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "node/notify.h"
+#include "node/privilege.h"
+#include "node/reload.h"
+
+#define SCHEDULER_HUB "inproc://scheduler"
+#define DRAIN_GATEWAY_MS 30000u
+#define DRAIN_DELIVERY_MS 60000u
+#define LOOPS_MAX 64u
+#define VERSION "0.1.0"
+
+enum phase { PHASE_RUNNING, PHASE_DRAIN_GATEWAY, PHASE_DRAIN_DELIVERY, PHASE_STOPPED };
+
+struct node {
+    struct settings *settings;
+    struct bus *bus;
+    struct loop *loop;
+    struct loop_wake *wake;         /* a part has drained */
+    struct loop_signal *signals[3];
+    struct admin *admin;
+    struct store *store;
+    struct scheduler *scheduler;
+    struct outbound *outbound;
+    struct inbound *inbound;
+    struct recipients *recipients;
+    struct reload *reload;
+    int (*fds)[16];                 /* of each gateway loop and listener; -1: none, or handed over */
+    enum phase phase;
+    atomic_uint drained;            /* parts that have drained in this phase */
+    int status;
+};
+
+/* -- start -- */
+
+static void close_fds(struct node *n) {
+    for (uint32_t i = 0; n->fds && i < n->settings->loops; i++)
+        for (uint32_t k = 0; k < n->settings->listen_count; k++)
+            if (n->fds[i][k] >= 0)
+                close(n->fds[i][k]);
+    free(n->fds);
+    n->fds = NULL;
+}
+
+static int bind_all(struct node *n) {
+    const struct settings *s = n->settings;
+    n->fds = malloc(s->loops * sizeof *n->fds);
+    if (!n->fds)
+        return EX_OSERR;
+    for (uint32_t i = 0; i < s->loops; i++)
+        for (uint32_t k = 0; k < 16; k++)
+            n->fds[i][k] = -1;
+    for (uint32_t i = 0; i < s->loops; i++) {
+        for (uint32_t k = 0; k < s->listen_count; k++) {
+            char text[128];
+            n->fds[i][k] = tcp_bind(&s->listen[k], true);
+            if (n->fds[i][k] >= 0)
+                continue;
+            tcp_addr_format(&s->listen[k], text, sizeof text);
+            LOG_ERROR("bind_failed", LOG_STR("address", text), LOG_ERR("why", n->fds[i][k]));
+            n->fds[i][k] = -1;
+            return EX_UNAVAILABLE;
+        }
+    }
+    return EX_OK;
+}
+
+/* A store that is damaged does not stop the gateway: it answers 451, and the log names the damage. Nothing that was
+ * acknowledged is dropped in silence. */
+static int open_store(struct node *n) {
+    char path[4096];
+    struct store_report report = {0};
+    snprintf(path, sizeof path, "%s/queue", n->settings->data_dir);
+    struct store_config c = {.path = path, .node = n->settings->name, .memory_bytes = n->settings->memory,
+                             .reserve_bytes = 64u * 1024u * 1024u};
+    int err = store_open(&n->store, &c, &report);
+    if (err == ERR_OK) {
+        LOG_INFO("store_open", LOG_STR("path", path), LOG_U64("created", report.created));
+        return EX_OK;
+    }
+    LOG_ERROR("store_refused", LOG_STR("path", path), LOG_ERR("why", err), LOG_STR("damage", report.damage));
+    n->store = NULL;
+    if (err != ERR_CORRUPT)
+        return EX_IOERR;
+    LOG_ERROR("queue_closed", LOG_STR("effect", "mail is answered 451 until the store is repaired"),
+              LOG_STR("hint", "posthouse store verify"));
+    return EX_OK;
+}
+
+static int start_scheduler(struct node *n) {
+    if (!(n->settings->roles & SETTINGS_SCHEDULER))
+        return EX_OK;
+    int status = open_store(n);
+    if (status != EX_OK || !n->store)
+        return status;
+    struct scheduler_config c = {.bus = n->bus, .endpoint = SCHEDULER_HUB, .admin = ADMIN_HUB, .shards = n->settings->shards};
+    int err = scheduler_start(&n->scheduler, &c, &n->settings->scheduler, n->store);
+    if (err == ERR_OK)
+        return EX_OK;
+    LOG_ERROR("scheduler_refused", LOG_ERR("why", err));
+    return err == ERR_CORRUPT || err == ERR_IO ? EX_IOERR : EX_OSERR;
+}
+
+static int start_delivery(struct node *n) {
+    if (!(n->settings->roles & SETTINGS_DELIVERY))
+        return EX_OK;
+    struct outbound_config c = {.bus = n->bus, .scheduler = SCHEDULER_HUB, .admin = ADMIN_HUB, .jobs_max = 2000,
+                                .bytes_max = 64u * 1024u * 1024u};
+    int err = outbound_start(&n->outbound, &c, &n->settings->outbound);
+    if (err != ERR_OK)
+        LOG_ERROR("delivery_refused", LOG_ERR("why", err));
+    return err == ERR_OK ? EX_OK : EX_OSERR;
+}
+
+static int start_gateway(struct node *n) {
+    if (!(n->settings->roles & SETTINGS_GATEWAY))
+        return EX_OK;
+    struct inbound_config c = {.bus = n->bus, .scheduler = SCHEDULER_HUB, .admin = ADMIN_HUB, .loops = n->settings->loops,
+                               .fds = (const int(*)[16])n->fds, .listeners = n->settings->listen_count};
+    int err = inbound_start(&n->inbound, &c, &n->settings->inbound, n->recipients);
+    if (err != ERR_OK) {
+        LOG_ERROR("gateway_refused", LOG_ERR("why", err));
+        return EX_OSERR;
+    }
+    free(n->fds); /* the sockets are the gateway's now */
+    n->fds = NULL;
+    return EX_OK;
+}
+
+static int make_recipients(struct node *n) {
+    struct buf problems;
+    buf_init(&problems, 65536);
+    int err = recipients_new(&n->recipients, &n->settings->recipients, &problems);
+    struct span rest = buf_span(&problems);
+    while (rest.len) {
+        struct span line = span_cut(rest, '\n', &rest);
+        if (line.len)
+            LOG_ERROR("settings_problem", LOG_SPAN("problem", line));
+    }
+    buf_deinit(&problems);
+    return err == ERR_OK ? EX_OK : EX_CONFIG;
+}
+
+/* -- reload -- */
+
+static bool needs_restart(const struct settings *a, const struct settings *b) {
+    return a->roles != b->roles || a->loops != b->loops || a->listen_count != b->listen_count || a->shards != b->shards ||
+           memcmp(a->listen, b->listen, sizeof a->listen) != 0 || strcmp(a->data_dir, b->data_dir) != 0 ||
+           strcmp(a->name, b->name) != 0 || strcmp(a->admin_rpc, b->admin_rpc) != 0;
+}
+
+static void take_settings(struct node *n, struct settings *s) {
+    if (needs_restart(n->settings, s))
+        LOG_WARN("restart_needed",
+                 LOG_STR("why", "node name, roles, data_dir, listeners, loops, shards or the RPC endpoint changed"));
+    log_setup(s->log_level, s->log_format);
+    if (n->outbound && outbound_reconfigure(n->outbound, &s->outbound) != ERR_OK)
+        LOG_ERROR("reload_incomplete", LOG_STR("part", "delivery"));
+    if (n->scheduler && scheduler_reconfigure(n->scheduler, &s->scheduler) != ERR_OK)
+        LOG_ERROR("reload_incomplete", LOG_STR("part", "scheduler"));
+    /* What cannot change without a restart stays as it was started. */
+    s->loops = n->settings->loops;
+    s->listen_count = n->settings->listen_count;
+    settings_free(n->settings);
+    n->settings = s;
+}
+
+static void on_reload(void *arg, struct settings *s, struct recipients *r) {
+    struct node *n = arg;
+    if (s)
+        take_settings(n, s);
+    recipients_unref(n->recipients);
+    n->recipients = r;
+    if (n->inbound && inbound_reconfigure(n->inbound, &n->settings->inbound, r) != ERR_OK)
+        LOG_ERROR("reload_incomplete", LOG_STR("part", "gateway"));
+}
+
+/* -- drain -- */
+
+static void on_part_drained(void *arg) { /* on a part's thread */
+    struct node *n = arg;
+    atomic_fetch_add(&n->drained, 1);
+    loop_wake_send(n->wake);
+}
+
+static void stop(struct node *n) {
+    n->phase = PHASE_STOPPED;
+    loop_stop(n->loop);
+}
+
+static void drain_delivery(struct node *n) {
+    n->phase = PHASE_DRAIN_DELIVERY;
+    atomic_store(&n->drained, 0);
+    /* The scheduler first: it stops assigning what the delivery node hands back. */
+    if (n->scheduler)
+        scheduler_drain(n->scheduler, DRAIN_DELIVERY_MS, on_part_drained, n);
+    else
+        on_part_drained(n);
+    if (n->outbound)
+        outbound_drain(n->outbound, DRAIN_DELIVERY_MS, on_part_drained, n);
+    else
+        on_part_drained(n);
+}
+
+static void on_wake(void *arg) {
+    struct node *n = arg;
+    unsigned drained = atomic_load(&n->drained);
+    if (n->phase == PHASE_DRAIN_GATEWAY && drained >= 1)
+        drain_delivery(n);
+    else if (n->phase == PHASE_DRAIN_DELIVERY && drained >= 2)
+        stop(n);
+}
+
+static void on_signal(void *arg, int signum) {
+    struct node *n = arg;
+    if (signum == SIGHUP) {
+        if (n->phase == PHASE_RUNNING)
+            reload_all(n->reload);
+        return;
+    }
+    if (n->phase != PHASE_RUNNING) {
+        LOG_WARN("stop_at_once", LOG_U64("signal", signum));
+        stop(n);
+        return;
+    }
+    LOG_INFO("drain", LOG_U64("signal", signum));
+    notify_state(NOTIFY_STATE_STOPPING);
+    n->phase = PHASE_DRAIN_GATEWAY;
+    atomic_store(&n->drained, 0);
+    if (n->inbound)
+        inbound_drain(n->inbound, DRAIN_GATEWAY_MS, on_part_drained, n);
+    else
+        on_part_drained(n);
+}
+
+/* -- life -- */
+
+static int open_loop(struct node *n) {
+    static const int wanted[3] = {SIGTERM, SIGINT, SIGHUP};
+    signal(SIGPIPE, SIG_IGN);
+    n->bus = bus_new(1);
+    n->loop = loop_new();
+    if (!n->bus || !n->loop)
+        return EX_OSERR;
+    n->wake = loop_wake_new(n->loop, on_wake, n);
+    for (size_t i = 0; i < 3; i++)
+        n->signals[i] = loop_signal_new(n->loop, wanted[i], on_signal, n);
+    n->reload = reload_new(n->loop, n->settings->file, n->recipients, on_reload, n);
+    return n->wake && n->signals[0] && n->signals[1] && n->signals[2] && n->reload ? EX_OK : EX_OSERR;
+}
+
+static int open_admin(struct node *n) {
+    struct admin_config c = {.bus = n->bus, .loop = n->loop, .rpc = n->settings->admin_rpc, .name = n->settings->name,
+                             .version = VERSION};
+    int err = admin_open(&n->admin, &c);
+    if (err != ERR_OK)
+        LOG_ERROR("admin_refused", LOG_STR("endpoint", n->settings->admin_rpc), LOG_ERR("why", err));
+    return err == ERR_OK ? EX_OK : EX_UNAVAILABLE;
+}
+
+static int open_parts(struct node *n) {
+    int status = make_recipients(n);
+    if (status == EX_OK && (n->settings->roles & SETTINGS_GATEWAY))
+        status = bind_all(n);
+    if (status == EX_OK && privilege_data_dir(n->settings->data_dir, n->settings->user) != ERR_OK)
+        status = EX_NOPERM;
+    if (status == EX_OK && privilege_drop(n->settings->user) != ERR_OK)
+        status = EX_NOPERM;
+    if (status == EX_OK)
+        status = open_loop(n);
+    if (status == EX_OK)
+        status = open_admin(n);
+    if (status == EX_OK)
+        status = start_scheduler(n);
+    if (status == EX_OK)
+        status = start_delivery(n);
+    if (status == EX_OK)
+        status = start_gateway(n);
+    return status;
+}
+
+int node_open(struct node **out, struct settings *s) {
+    struct node *n = calloc(1, sizeof *n);
+    CHECK(n);
+    n->settings = s;
+    log_setup(s->log_level, s->log_format);
+    privilege_harden();
+    int status = open_parts(n);
+    if (status != EX_OK) {
+        node_close(n);
+        return status;
+    }
+    *out = n;
+    return EX_OK;
+}
+
+int node_run(struct node *n) {
+    LOG_INFO("ready", LOG_STR("name", n->settings->name), LOG_STR("version", VERSION), LOG_U64("pid", getpid()));
+    notify_state(NOTIFY_STATE_READY);
+    loop_run(n->loop);
+    LOG_INFO("stopped", LOG_I64("status", n->status));
+    return n->status;
+}
+
+void node_close(struct node *n) {
+    if (n->inbound)
+        inbound_stop(n->inbound);
+    if (n->outbound)
+        outbound_stop(n->outbound);
+    if (n->scheduler)
+        scheduler_stop(n->scheduler);
+    if (n->store)
+        store_close(n->store);
+    if (n->admin)
+        admin_close(n->admin);
+    if (n->reload)
+        reload_free(n->reload);
+    for (size_t i = 0; i < 3; i++)
+        if (n->signals[i])
+            loop_signal_close(n->signals[i]);
+    if (n->wake)
+        loop_wake_close(n->wake);
+    if (n->loop)
+        loop_free(n->loop);
+    if (n->bus)
+        bus_free(n->bus);
+    if (n->recipients)
+        recipients_unref(n->recipients);
+    close_fds(n);
+    settings_free(n->settings);
+    free(n);
+}

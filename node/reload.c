@@ -1,0 +1,163 @@
+/*
+ * reload: see reload.h. One reading at a time; a file that changes several times within SETTLE_MS (an editor
+ * at work) is read once.
+ */
+#include "node/reload.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "node/notify.h"
+
+#define SETTLE_MS 200u
+#define WATCHES_MAX 4096u
+#define PROBLEMS_MAX 65536u
+
+struct reload {
+    struct loop *loop;
+    char *file;
+    struct recipients *current;
+    reload_cb cb;
+    void *arg;
+    struct loop_timer *timer;
+    struct loop_watch **watches;
+    size_t watch_count;
+    bool busy, wants_all, wants_tables;
+    /* the reading */
+    bool all;
+    struct settings *settings;
+    struct recipients *fresh;
+    struct buf problems;
+    int err;
+};
+
+static void on_change(void *arg) {
+    reload_tables(arg);
+}
+
+static void watch_files(struct reload *r) {
+    for (size_t i = 0; i < r->watch_count; i++)
+        loop_watch_close(r->watches[i]);
+    r->watch_count = 0;
+    size_t count = 0;
+    while (count < WATCHES_MAX && recipients_file(r->current, count))
+        count++;
+    struct loop_watch **grown = realloc(r->watches, (count + 1) * sizeof(struct loop_watch *));
+    CHECK(grown);
+    r->watches = grown;
+    for (size_t i = 0; i < count; i++) {
+        struct loop_watch *w = loop_watch_new(r->loop, recipients_file(r->current, i), on_change, r);
+        if (w)
+            r->watches[r->watch_count++] = w;
+        else
+            LOG_WARN("table_not_watched", LOG_STR("file", recipients_file(r->current, i)));
+    }
+}
+
+static void work(void *arg) {
+    struct reload *r = arg;
+    if (!r->all) {
+        r->err = recipients_reload(r->current, &r->fresh, &r->problems);
+        return;
+    }
+    r->err = settings_load(&r->settings, r->file, &r->problems);
+    if (r->err == ERR_OK)
+        r->err = recipients_new(&r->fresh, &r->settings->recipients, &r->problems);
+}
+
+static void log_problems(struct reload *r) {
+    struct span rest = buf_span(&r->problems);
+    while (rest.len) {
+        struct span line = span_cut(rest, '\n', &rest);
+        if (line.len)
+            LOG_ERROR("settings_problem", LOG_SPAN("problem", line));
+    }
+}
+
+static void next(struct reload *r);
+
+static void done(void *arg) {
+    struct reload *r = arg;
+    r->busy = false;
+    log_problems(r);
+    if (r->all && r->err != ERR_OK) {
+        LOG_ERROR("reload_refused", LOG_STR("file", r->file), LOG_STR("hint", "the old settings stay in force"));
+        if (r->settings)
+            settings_free(r->settings);
+        if (r->fresh)
+            recipients_unref(r->fresh);
+    } else if (r->fresh) {
+        recipients_unref(r->current);
+        r->current = recipients_ref(r->fresh);
+        LOG_INFO("reloaded", LOG_STR("what", r->all ? "settings" : "tables"));
+        r->cb(r->arg, r->settings, r->fresh);
+    }
+    if (r->fresh)
+        watch_files(r);
+    if (r->all)
+        notify_state(NOTIFY_STATE_READY);
+    next(r);
+}
+
+static void next(struct reload *r) {
+    if (r->busy || !(r->wants_all || r->wants_tables))
+        return;
+    r->all = r->wants_all;
+    r->wants_all = r->wants_tables = false;
+    r->settings = NULL;
+    r->fresh = NULL;
+    r->err = ERR_OK;
+    buf_clear(&r->problems);
+    r->busy = loop_work(r->loop, work, done, r) == ERR_OK;
+}
+
+void reload_all(struct reload *r) {
+    notify_state(NOTIFY_STATE_RELOADING);
+    r->wants_all = true;
+    next(r);
+}
+
+void reload_tables(struct reload *r) {
+    r->wants_tables = true;
+    loop_timer_set(r->timer, SETTLE_MS);
+}
+
+static void on_timer(void *arg) {
+    next(arg);
+}
+
+bool reload_is_busy(const struct reload *r) {
+    return r->busy;
+}
+
+struct reload *reload_new(struct loop *l, const char *file, struct recipients *current, reload_cb cb, void *arg) {
+    struct reload *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->loop = l;
+    r->file = strdup(file);
+    r->current = recipients_ref(current);
+    r->cb = cb;
+    r->arg = arg;
+    r->timer = loop_timer_new(l, on_timer, r);
+    buf_init(&r->problems, PROBLEMS_MAX);
+    CHECK(r->file && r->timer);
+    watch_files(r);
+    return r;
+}
+
+void reload_free(struct reload *r) {
+    if (!r)
+        return;
+    CHECK(!r->busy);
+    for (size_t i = 0; i < r->watch_count; i++)
+        loop_watch_close(r->watches[i]);
+    free(r->watches);
+    loop_timer_close(r->timer);
+    recipients_unref(r->current);
+    buf_deinit(&r->problems);
+    free(r->file);
+    free(r);
+}

@@ -1,0 +1,49 @@
+/*
+ * settings: the one YAML file, checked whole, as the structs that the roles take.
+ *
+ * Every error is "file:line: key: what", and all of them are listed at once. Unknown keys are refused; keys
+ * that belong to a later version are refused by that name, never ignored. Every key has a safe default: a
+ * file with only node.hostname runs.
+ */
+#ifndef NODE_SETTINGS_H
+#define NODE_SETTINGS_H
+
+#include "base/arena.h"
+#include "base/log.h"
+#include "gateway/inbound/inbound.h"
+#include "gateway/outbound/outbound.h"
+#include "scheduler/scheduler.h"
+
+#define SETTINGS_LISTEN_MAX 16
+
+enum settings_role { SETTINGS_GATEWAY = 1, SETTINGS_SCHEDULER = 2, SETTINGS_DELIVERY = 4 };
+
+struct settings {
+    struct arena mem;               /* owns everything below */
+    const char *file;
+    const char *name, *hostname, *postmaster, *data_dir, *user;
+    unsigned roles;                 /* enum settings_role bits */
+    enum log_level log_level;
+    enum log_format log_format;
+    uint64_t memory;                /* of the store: write buffers and cache, bytes */
+
+    uint32_t loops;                 /* gateway threads */
+    struct tcp_addr listen[SETTINGS_LISTEN_MAX];
+    uint32_t listen_count;
+    struct inbound_settings inbound;
+    struct recipients_config recipients;
+
+    struct outbound_settings outbound;
+    struct scheduler_settings scheduler;
+    uint32_t shards;
+    const char *admin_rpc;
+};
+
+/* Reads and checks the file. problems gets one line for each error. ERR_INVALID: problems tell; ERR_NOT_FOUND, ERR_IO,
+ * ERR_NOMEM: the file itself (also told in problems). */
+int settings_load(struct settings **s, const char *file, struct buf *problems) MUST_CHECK;
+void settings_free(struct settings *s);
+/* The reference of all keys in Markdown, from the table that checks them (docs/settings.md). */
+int settings_reference(struct buf *to) MUST_CHECK;
+
+#endif
