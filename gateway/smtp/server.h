@@ -1,0 +1,174 @@
+/*
+ * server: the SMTP server protocol (RFC 5321 and the extensions that EHLO lists), without I/O and clock.
+ *
+ * Octets of the client go in through server_next, which consumes some, appends replies to `out`, and
+ * returns at the first step that concerns the owner: a sender or recipient to judge, octets of the body,
+ * the end of the message. Whatever the owner is asked it answers by server_answer, at once or later; until
+ * then nothing more is consumed, so replies keep their order under pipelining. The owner writes `out` to the
+ * client whenever server_next has nothing more to do. Called by gateway/inbound/session; it never
+ * judges an address itself and never stores anything.
+ *
+ * Memory: one idle server owns its HELO name and nothing else. A transaction lives in the server's arena,
+ * which the owner may use for what belongs to that transaction, and which is emptied when it is over.
+ */
+#ifndef GATEWAY_SMTP_SERVER_H
+#define GATEWAY_SMTP_SERVER_H
+
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "gateway/smtp/address.h"
+#include "gateway/smtp/data.h"
+
+#define SERVER_OUT_MAX 65536u            /* what `out` must be able to hold */
+#define SERVER_ARENA_MAX (4u << 20)      /* most memory of one transaction, without the body */
+
+struct server_config {
+    const char *hostname;
+    uint64_t message_size;               /* octets, > 0 */
+    uint32_t recipients;                 /* RCPT commands accepted in one transaction */
+    uint32_t received_headers;           /* so many hops are a loop */
+    uint32_t commands_bad;               /* errors before 421; five times as many refused recipients */
+    bool normalize;                      /* bare newlines become CRLF instead of being refused */
+    bool vrfy;                           /* ask the owner at VRFY */
+};
+/* What all sessions between two reloads share: the configuration and the composed texts. */
+struct server_settings {
+    struct server_config config;
+    struct span hostname, greeting, ehlo;
+    struct arena mem;
+};
+int server_settings_init(struct server_settings *s, const struct server_config *c) MUST_CHECK; /* ERR_NOMEM */
+void server_settings_deinit(struct server_settings *s);
+
+/*
+ * Transitions (server_state.c holds them as a table):
+ *   START -> HELLO, REFUSED    the greeting
+ *   HELLO -> READY             EHLO, HELO
+ *   READY -> MAIL              MAIL
+ *   MAIL  -> RCPT              first accepted RCPT
+ *   RCPT  -> DATA              DATA
+ *   DATA  -> READY             CRLF.CRLF and its answer
+ *   any but START, REFUSED, DATA -> CHUNK   BDAT; out of order the chunk is read and refused
+ *   CHUNK -> BDAT, READY, DEAD the chunk is over: more follow, message over, failed
+ *            HELLO             a chunk out of order is over
+ *   MAIL, RCPT, BDAT -> DEAD   malformed BDAT
+ *   MAIL, RCPT, BDAT, DEAD -> READY   RSET, EHLO, HELO
+ *   any   -> CLOSED            QUIT, 421, a bare newline
+ */
+enum server_state {
+    SERVER_START, SERVER_REFUSED, SERVER_HELLO, SERVER_READY, SERVER_MAIL, SERVER_RCPT, SERVER_DATA, SERVER_CHUNK,
+    SERVER_BDAT, SERVER_DEAD, SERVER_CLOSED,
+};
+enum server_wait { SERVER_WAIT_NONE, SERVER_WAIT_MAIL, SERVER_WAIT_RCPT, SERVER_WAIT_VRFY, SERVER_WAIT_END };
+enum server_fault {
+    SERVER_FAULT_NONE, SERVER_FAULT_BARE, SERVER_FAULT_LINE, SERVER_FAULT_SIZE, SERVER_FAULT_LOOP,
+    SERVER_FAULT_ORDER,  /* BDAT out of order */
+    SERVER_FAULT_OWNER,  /* server_fail_body */
+};
+
+/* texts of a reply; the text is made printable and cut to 400 octets. */
+struct server_reply {
+    uint16_t code;
+    struct span enhanced; /* "2.1.5" */
+    struct span text;
+};
+struct server_mail {
+    struct address sender;
+    struct span envid;     /* decoded; .at NULL: not given */
+    uint64_t size;         /* declared; 0: not */
+    uint8_t ret;           /* 0 not given, 1 FULL, 2 HDRS */
+    bool smtputf8;
+};
+struct server_rcpt {
+    struct address address;
+    struct span orcpt;     /* "type;decoded"; .at NULL: not given */
+    uint8_t notify;        /* bits of RFC 3461: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: not given */
+};
+
+enum server_step_kind {
+    SERVER_STEP_INPUT,  /* all that can be used was used: write `out`, come again with more */
+    SERVER_STEP_FLUSH,  /* `out` is well filled: write it, come again */
+    SERVER_STEP_ANSWER, /* an answer is owed: nothing was consumed */
+    SERVER_STEP_MAIL,   /* judge server->mail; answer 250 or a refusal */
+    SERVER_STEP_RCPT,   /* judge server->rcpt; answer 250 or a refusal */
+    SERVER_STEP_VRFY,   /* judge step->span (the argument); answer anything */
+    SERVER_STEP_BEGIN,  /* the body begins: BODY steps, then END or ABORT */
+    SERVER_STEP_BODY,   /* step->span: octets of the message, in the input or constant; may be empty */
+    SERVER_STEP_END,    /* the message is complete; answer with its fate */
+    SERVER_STEP_ABORT,  /* forget the transaction: body, recipients, sender */
+    SERVER_STEP_CLOSE,  /* write `out`, then close; forget the transaction */
+};
+struct server_step {
+    enum server_step_kind kind;
+    size_t used;        /* octets of the input consumed */
+    struct span span;
+};
+
+/* Counts for the owner's log and metrics. */
+struct server_tally {
+    uint32_t commands, syntax, order, unknown, refused;
+};
+
+struct server {
+    const struct server_settings *settings; /* borrowed; the owner may change it with server_use */
+    enum server_state state;
+    enum server_wait wait;
+    enum server_fault fault;
+    bool esmtp, draining;
+    bool open;           /* the owner has a transaction of ours */
+    bool closing;        /* CLOSE is the next step */
+    bool skipping;       /* an overlong command line is thrown away */
+    bool abort_due;      /* ABORT is the next step */
+    bool stale;          /* the arena holds what is over */
+    bool chunk_last;
+    enum server_state chunk_back; /* state after a refused chunk */
+    struct span helo;    /* heap; as given */
+    struct arena mem;    /* of the transaction */
+    struct server_mail mail;
+    struct server_rcpt rcpt;
+    uint32_t rcpt_count; /* accepted */
+    uint32_t errors, refusals;
+    uint64_t skipped;    /* octets of the overlong line */
+    uint64_t chunk_left, chunk_size;
+    struct data data;
+    struct server_reply owner_fault;
+    struct server_tally tally;
+};
+
+void server_init(struct server *s, const struct server_settings *settings);
+void server_deinit(struct server *s);
+/* New settings from now on; only between transactions (server_is_idle) . */
+void server_use(struct server *s, const struct server_settings *settings);
+
+/* The greeting. refuse: 554; then everything but QUIT is answered 503. */
+void server_greet(struct server *s, bool refuse, struct buf *out);
+/* A farewell at the owner's wish: appends this reply; CLOSE follows. */
+void server_farewell(struct server *s, struct server_reply reply, struct buf *out);
+/* From now on the next command is answered 421. A body under way is finished first. */
+void server_drain(struct server *s);
+
+/* Consumes and acts until a step concerns the owner. `in` is all input not yet consumed. */
+void server_next(struct server *s, struct span in, struct buf *out, struct server_step *step);
+/* The answer to MAIL, RCPT, VRFY or END. */
+void server_answer(struct server *s, struct server_reply reply, struct buf *out);
+/* Between BEGIN and END: the owner cannot take this body. The rest is read and dropped, and this is the reply at its
+ * end (the texts must outlive that). No ABORT follows. */
+void server_fail_body(struct server *s, struct server_reply reply);
+
+/* Between commands, with nothing owed: a farewell fits in. */
+static inline bool server_is_between(const struct server *s) {
+    return s->wait == SERVER_WAIT_NONE && s->state != SERVER_DATA && s->state != SERVER_CHUNK;
+}
+/* Between commands and outside a transaction. */
+static inline bool server_is_idle(const struct server *s) {
+    return server_is_between(s) && (s->state <= SERVER_READY || s->state == SERVER_CLOSED);
+}
+/* Octets of a body are expected. */
+static inline bool server_is_reading_body(const struct server *s) {
+    return s->state == SERVER_DATA || s->state == SERVER_CHUNK;
+}
+
+#endif
