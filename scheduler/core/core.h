@@ -22,16 +22,18 @@
 #include "scheduler/core/sched.h"
 
 #define CORE_CLASSES 3
-#define CORE_QUANTUM 10            /* recipients that a turn or a lane may send before the next one */
-#define CORE_COST_MAX 110          /* most that one job is charged with */
-#define CORE_SMALL_SENDER 50u      /* READY recipients up to which a sender counts as small */
-#define CORE_PROBE_KEEP 100u       /* READY recipients that a destination of a suspended site keeps */
-#define CORE_SPILL_STEP 512u       /* recipients put to disk for suspended sites in one step */
+#define CORE_QUANTUM 10       /* recipients that a turn or a lane may send before the next one */
+#define CORE_COST_MAX 110     /* most that one job is charged with */
+#define CORE_SMALL_SENDER 50u /* READY recipients up to which a sender counts as small */
+#define CORE_KEEP_DEST 100u   /* READY recipients kept per destination of a suspended site, */
+#define CORE_KEEP_SITE 1000u  /* and in all of it; */
+#define CORE_KEEP_PRESSED 2u  /* for both when the hot set is more than half full */
+#define CORE_SPILL_STEP 512u  /* recipients put to disk for suspended sites in one step */
 #define CORE_WORKERS_MAX 64u
 #define CORE_RECIPIENTS_MAX 100000u
-#define CORE_NAME_MAX 320u         /* of a destination */
+#define CORE_NAME_MAX 320u /* of a destination */
 #define CORE_SITE_NAME_MAX 1024u
-#define CORE_IDLE_MAX 20000u       /* destinations remembered without recipients */
+#define CORE_IDLE_MAX 20000u /* destinations remembered without recipients */
 #define CORE_IDLE_MS 3600000u
 
 /* -- results -- */
@@ -62,7 +64,7 @@ struct lane { /* READY recipients of one sender in one turn; exists while there 
     bool small; /* its sender had few READY recipients when the lane opened */
 };
 enum turn_place { TURN_NONE, TURN_RING, TURN_WAIT };
-struct turn { /* the READY recipients of one class at one destination */
+struct turn {              /* the READY recipients of one class at one destination */
     struct list_node node; /* in a ring of the home's line, or of the site's waiting line */
     struct list lanes;
     uint32_t ready;
@@ -101,14 +103,15 @@ struct site {
     struct line wait;
     struct worker *home;
     uint64_t serial;
-    uint64_t resume_ms;  /* paused until then; 0: not paused */
-    uint64_t pause_ms;   /* length of the pause that runs or ran */
-    uint32_t failures;   /* in a row, of the whole site; over 0: suspended, then probed */
+    uint64_t resume_ms; /* paused until then; 0: not paused */
+    uint64_t pause_ms;  /* length of the pause that runs or ran */
+    uint32_t failures;  /* in a row, of the whole site; over 0: suspended, then probed */
     uint32_t concurrency, successes;
-    uint32_t busy;       /* attempts under way */
-    uint32_t ringed;     /* turns in the home's line */
-    bool rehome;         /* its home moves when nothing is under way */
-    bool own;            /* stands for one destination whose site is not known */
+    uint32_t busy;   /* attempts under way */
+    uint32_t ready;  /* READY recipients of its destinations */
+    uint32_t ringed; /* turns in the home's line */
+    bool rehome;     /* its home moves when nothing is under way */
+    bool own;        /* stands for one destination whose site is not known */
     uint32_t len;
     char name[];
 };
@@ -147,6 +150,7 @@ struct recipient {
 };
 struct news { /* reports that a message waits for */
     struct list_node timer;
+    struct message *message;
     uint64_t since_ms;
     uint64_t compose; /* under way: its number; 0: none */
     enum sched_report_kind kind;
@@ -178,9 +182,9 @@ struct sched {
     struct map messages, attempts, dests, sites, fairs, lanes;
     struct list workers, all_sites, idle, pins, timers, spills;
     struct heap resumes;
-    struct worker nobody;   /* home of sites when there is no delivery node */
+    struct worker nobody;    /* home of sites when there is no delivery node */
     struct message *visitor; /* loaded with nothing due: stays for one step, for the operator */
-    uint32_t active;        /* recipients in memory */
+    uint32_t active;         /* recipients in memory */
     struct sched_counts counts;
     /* of the step that runs */
     struct arena arena;
@@ -234,8 +238,9 @@ int core_on_load(struct sched *s, const struct sched_load *e);
 int core_on_operator(struct sched *s, const struct sched_operator *e);
 void core_on_rejected(struct sched *s);
 void core_on_durable(struct sched *s);
-/* Enqueues a submission or a report; ERR_OK, ERR_INVALID, ERR_NOMEM (and nothing was changed). */
-int core_enqueue_message(struct sched *s, const struct sched_submit *e, bool report, uint64_t *id);
+/* Enqueues a submission, or a report that was composed for us, which the disk does not reject. ERR_OK, ERR_INVALID,
+ * ERR_NOMEM (and nothing was changed). */
+int core_enqueue_message(struct sched *s, const struct sched_submit *e, bool composed, uint64_t *id);
 
 /* -- ready.c -- */
 struct fair *core_fair_take(struct sched *s, struct span name); /* NULL: no memory */
@@ -248,7 +253,7 @@ void core_turn_unplace(struct turn *t);
 void core_turn_rotate(struct turn *t); /* to the end of its ring */
 struct dest *core_turn_dest(const struct turn *t);
 struct lane *core_turn_lane(struct turn *t); /* the lane whose turn it is */
-void core_turn_charge(struct turn *t, struct lane *l, uint32_t cost);
+void core_turn_charge(struct sched *s, struct turn *t, struct lane *l, uint32_t cost);
 void core_ready_put(struct sched *s, struct message *m, struct recipient *r, bool front);
 void core_ready_take(struct sched *s, struct recipient *r); /* out of its lane, which may be freed */
 
@@ -262,16 +267,21 @@ static inline struct span core_dest_name(const struct dest *d) {
 }
 uint32_t core_site_free_slots(const struct sched *s, const struct site *site);
 bool core_site_is_suspended(const struct sched *s, const struct site *site);
-void core_site_wake(struct sched *s, struct site *site);   /* lets turns that wait into the line, as far as it takes them */
-void core_site_leave(struct sched *s, struct site *site);  /* one attempt less under way */
+/* d's site is suspended and holds as many READY recipients as it may; or (over) more than that. */
+bool core_site_is_stuffed(const struct sched *s, const struct dest *d, bool over);
+/* A suspended site whose name is no longer fresh may no longer be the right one: d is resolved anew. */
+void core_site_refresh(struct sched *s, struct dest *d);
+void core_site_wake(struct sched *s,
+                    struct site *site); /* lets turns that wait into the line, as far as it takes them */
+void core_site_leave(struct sched *s, struct site *site); /* one attempt less under way */
 void core_site_name(struct sched *s, struct dest *d, struct span name, uint64_t ttl_ms);
 void core_site_success(struct sched *s, struct site *site);
 void core_site_shrink(struct sched *s, struct site *site);
-void core_site_fail(struct sched *s, struct site *site);   /* the whole site could not be reached */
+void core_site_fail(struct sched *s, struct site *site); /* the whole site could not be reached */
 void core_site_pause(struct sched *s, struct site *site, uint64_t ms);
 void core_site_probe_now(struct sched *s, struct site *site);
 void core_site_resume_due(struct sched *s);
-void core_site_spill(struct sched *s);                     /* READY ones of suspended sites to disk, a step's worth */
+void core_site_spill(struct sched *s); /* READY ones of suspended sites to disk, a step's worth */
 void core_site_rehome(struct sched *s, struct site *site);
 
 /* -- assign.c -- */
@@ -287,8 +297,10 @@ void core_worker_free_all(struct sched *s);
 int core_on_reported(struct sched *s, const struct sched_report *e);
 /* An attempt whose end nobody knows. r is in no lane and no attempt any more. draw: for the jitter. */
 void core_in_doubt(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt, uint64_t draw);
-/* Puts off without an attempt counted; gives up when due_ms is too late. */
-void core_put_off(struct sched *s, struct message *m, struct recipient *r, uint64_t due_ms, bool trace);
+/* Puts off without an attempt counted: for want of room, or for its site, which is suspended (then it is
+ * given up when due_ms is too late). */
+enum core_want { CORE_WANT_ROOM, CORE_WANT_SITE };
+void core_put_off(struct sched *s, struct message *m, struct recipient *r, uint64_t due_ms, enum core_want want);
 
 /* -- reports.c -- */
 /* r has FAILED for good (the result is kept in it): to be reported, or settled with the reason for none. */

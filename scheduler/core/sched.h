@@ -84,9 +84,12 @@ struct sched_config {
 /* -- events -- */
 enum sched_event_kind {
     SCHED_SUBMITTED,  /* .submit: a gateway hands over a message */
-    SCHED_LOADED,     /* .load: a message read from the store: at start, due, or on the operator's request */
-    SCHED_DURABLE,    /* .batch is synced */
-    SCHED_REJECTED,   /* .batch: its submissions were not written and never will be; all its other writes were */
+    SCHED_LOADED,     /* .load: a message read from the store: at start, due, or on the operator's request. It must not
+                       * have left memory since the reading began, nor shortly before in a batch not yet durable */
+    SCHED_DURABLE,    /* .batch (and all before it) is synced */
+    SCHED_REJECTED,   /* .batch, the next to end: the writes of the steps of its submissions were not done and never
+                       * will be; all its other writes were. Answers and assignments of these messages are void, in
+                       * this batch and in later ones (sched_is_assigned) */
     SCHED_WORKER_UP,  /* .worker: a delivery node is there (or changed its capacity) */
     SCHED_WORKER_DOWN,/* .worker.worker went away: its attempts are in doubt */
     SCHED_REPORTED,   /* .report: results of one attempt */
@@ -129,7 +132,8 @@ struct sched_load {
     uint64_t size, received_ms;
     bool report;
     uint64_t inflight;       /* attempt recorded as under way when the old process died, or 0 */
-    const uint32_t *inflight_recipients; /* those become ready again and are counted in doubt */
+    const uint32_t *inflight_recipients; /* of all such attempts; they are in doubt: counted, and put off by a full
+                                          * retry interval. Records of attempts but this one are the shell's to drop */
     uint32_t inflight_count;
     const struct sched_stored_recipient *recipients; /* all of the message, in order */
     uint32_t count;
@@ -288,6 +292,9 @@ void sched_free(struct sched *s);
 int sched_step(struct sched *s, const struct sched_event *e, uint64_t now_ms, struct sched_actions *out) MUST_CHECK;
 /* Gives out an id before its message is complete. Never 0, never given out again. */
 uint64_t sched_reserve_id(struct sched *s, uint64_t now_ms);
+/* The attempt is under way. An ASSIGN is void, and must not be sent, when this is false at the time it would be
+ * released: its message was rejected, or its node went away, while it was held. */
+bool sched_is_assigned(const struct sched *s, uint64_t attempt);
 /* Ends the current batch and returns its number (numbers start at 1). Later writes go to the next one. */
 uint64_t sched_cut(struct sched *s);
 /* How many more recipients the hot set would take from the store now (0 under pressure). */

@@ -1,0 +1,239 @@
+/*
+ * outcome: what a report, a lost node or a late hour makes of a recipient.
+ *
+ * Each recipient of an attempt gets exactly one outcome: the one reported for it, or "deferred" when
+ * the report is silent about it. Outcomes of one job share one draw for their jitter, so that
+ * recipients of one message to one destination stay together. What a report tells of the site
+ * is taken after its recipients: the site learns once per job.
+ */
+#include "base/buf.h"
+#include "base/units.h"
+#include "scheduler/core/core.h"
+#include "scheduler/core/retry.h"
+
+#define RETURNED_PAUSE_MS 250u /* so that a node that hands back at once does not spin */
+
+struct judge { /* of one attempt */
+    uint64_t attempt, draw;
+    bool host_failed, worked;
+};
+
+/* Gives up: the sender gets the last thing that was heard. */
+static void expire(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt) {
+    struct sched_result last = {0};
+    bool known = core_view_result(r, &last);
+    char period[32], text[1024];
+    units_format_duration(s->config.retry.give_up_ms, period, sizeof period);
+    struct buf b;
+    buf_init(&b, 2048);
+    buf_printf(&b, "not delivered within %s", period);
+    if (known && last.text.len) {
+        buf_add_str(&b, ": ");
+        buf_add(&b, last.text);
+    }
+    size_t len = span_copy(buf_span(&b), text, sizeof text);
+    buf_deinit(&b);
+    struct sched_result result = {
+        .outcome = SCHED_OUT_FAILED,
+        .scope = known ? last.scope : (uint32_t)SCHED_SCOPE_DESTINATION,
+        .enhanced = SPAN("4.4.7"),
+        .text = {text, len},
+        .remote = known ? last.remote : SPAN_EMPTY,
+    };
+    s->counts.failed++;
+    s->counts.expired++;
+    core_trace(s, m, SCHED_TRACE_EXPIRED, r->index, attempt, 0, SPAN_EMPTY, &result);
+    result = core_copy_result(s, &result); /* it borrows from what is replaced now */
+    core_set_result(r, &result);
+    core_set_state(s, m, r, SCHED_FAILED);
+    core_report_failure(s, m, r);
+}
+
+void core_put_off(struct sched *s, struct message *m, struct recipient *r, uint64_t due_ms, enum core_want want) {
+    core_set_state(s, m, r, SCHED_DEFERRED);
+    if (want == CORE_WANT_SITE && retry_is_over(&s->config.retry, m->received_ms, due_ms)) {
+        expire(s, m, r, 0);
+        return;
+    }
+    r->due_ms = due_ms;
+    core_mark_dirty(s, r);
+    if (want != CORE_WANT_SITE)
+        return;
+    core_trace(s, m, SCHED_TRACE_SUSPENDED, r->index, 0, due_ms, SPAN_EMPTY, NULL);
+    core_report_delay(s, m, r);
+}
+
+/* After an attempt: until due_ms, unless that is too late. The result is kept in r. */
+static void retry_at(struct sched *s, struct message *m, struct recipient *r, uint64_t due_ms,
+                     enum sched_trace_kind kind, uint64_t attempt) {
+    struct sched_result result;
+    bool known = core_view_result(r, &result);
+    core_set_state(s, m, r, SCHED_DEFERRED);
+    bool over = retry_is_over(&s->config.retry, m->received_ms, due_ms);
+    core_trace(s, m, kind, r->index, attempt, over ? 0 : due_ms, SPAN_EMPTY, known ? &result : NULL);
+    if (over) {
+        expire(s, m, r, attempt);
+        return;
+    }
+    r->due_ms = due_ms;
+    core_mark_dirty(s, r);
+    core_report_delay(s, m, r);
+}
+
+static void add_attempt(struct recipient *r) {
+    if (r->attempts < UINT16_MAX)
+        r->attempts++;
+}
+
+void core_in_doubt(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt, uint64_t draw) {
+    const struct sched_result lost = {
+        .outcome = SCHED_OUT_IN_DOUBT,
+        .scope = SCHED_SCOPE_MESSAGE,
+        .enhanced = SPAN("4.4.2"),
+        .text = SPAN("the delivery node went away before it reported; the message may have arrived"),
+    };
+    add_attempt(r);
+    s->counts.in_doubt++;
+    core_set_result(r, &lost);
+    retry_at(s, m, r, retry_doubt_due_ms(&s->config.retry, r->attempts, s->now, draw), SCHED_TRACE_IN_DOUBT, attempt);
+}
+
+static void on_delivered(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
+                         const struct judge *j) {
+    add_attempt(r);
+    s->counts.delivered++;
+    core_trace(s, m, SCHED_TRACE_DELIVERED, r->index, j->attempt, 0, SPAN_EMPTY, result);
+    if (r->notify & SCHED_NOTIFY_SUCCESS)
+        core_set_result(r, result);
+    core_set_state(s, m, r, SCHED_DELIVERED);
+    core_report_success(s, m, r);
+}
+
+static void on_failed(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
+                      const struct judge *j) {
+    add_attempt(r);
+    s->counts.failed++;
+    core_trace(s, m, SCHED_TRACE_FAILED, r->index, j->attempt, 0, SPAN_EMPTY, result);
+    core_set_result(r, result);
+    core_set_state(s, m, r, SCHED_FAILED);
+    core_report_failure(s, m, r);
+}
+
+static void on_deferred(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
+                        const struct judge *j) {
+    add_attempt(r);
+    s->counts.deferrals++;
+    core_set_result(r, result);
+    retry_at(s, m, r, retry_due_ms(&s->config.retry, r->attempts, s->now, j->draw), SCHED_TRACE_DEFERRED, j->attempt);
+}
+
+static void on_doubt(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
+                     const struct judge *j) {
+    add_attempt(r);
+    s->counts.in_doubt++;
+    core_set_result(r, result);
+    retry_at(s, m, r, retry_doubt_due_ms(&s->config.retry, r->attempts, s->now, j->draw), SCHED_TRACE_IN_DOUBT,
+             j->attempt);
+}
+
+static void judge_one(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
+                      struct judge *j) {
+    bool wide = result->scope == SCHED_SCOPE_HOST || result->scope == SCHED_SCOPE_DESTINATION;
+    switch (result->outcome) {
+    case SCHED_OUT_RETURNED:
+        r->returned = 1; /* goes back when all are known, so that their order stays */
+        return;
+    case SCHED_OUT_DELIVERED:
+        j->worked = true;
+        on_delivered(s, m, r, result, j);
+        return;
+    case SCHED_OUT_FAILED:
+        j->worked = j->worked || !wide;
+        on_failed(s, m, r, result, j);
+        return;
+    case SCHED_OUT_IN_DOUBT:
+        j->host_failed = true;
+        on_doubt(s, m, r, result, j);
+        return;
+    default: /* deferred, and what we do not know */
+        j->host_failed = j->host_failed || wide;
+        j->worked = j->worked || !wide;
+        on_deferred(s, m, r, result, j);
+        return;
+    }
+}
+
+/* The recipients that the report was silent about, and those handed back. */
+static uint32_t settle_rest(struct sched *s, struct attempt *a, struct judge *j) {
+    const struct sched_result silent = {
+        .outcome = SCHED_OUT_DEFERRED,
+        .scope = SCHED_SCOPE_RECIPIENT,
+        .enhanced = SPAN("4.3.0"),
+        .text = SPAN("the delivery node gave no result for this recipient"),
+    };
+    struct message *m = a->message;
+    uint32_t returned = 0;
+    for (uint32_t i = 0; i < a->count; i++) {
+        struct recipient *r = &m->at[a->indexes[i]];
+        if (r->state == SCHED_ASSIGNED && r->attempt == a && !r->returned)
+            on_deferred(s, m, r, &silent, j);
+        else if (r->state == SCHED_ASSIGNED && r->attempt == a)
+            core_trace(s, m, SCHED_TRACE_RETURNED, r->index, a->id, 0, SPAN_EMPTY, NULL);
+    }
+    for (uint32_t i = a->count; i-- > 0;) {
+        struct recipient *r = &m->at[a->indexes[i]];
+        if (r->state != SCHED_ASSIGNED || r->attempt != a)
+            continue;
+        r->returned = 0;
+        core_set_state(s, m, r, SCHED_READY);
+        core_ready_put(s, m, r, true);
+        returned++;
+    }
+    return returned;
+}
+
+static void tell_site(struct sched *s, struct dest *d, const struct sched_report *e, const struct judge *j,
+                      bool handed_back) {
+    struct site *site = d->site;
+    if (e->site_failed)
+        core_site_fail(s, site);
+    else if (j->host_failed)
+        core_site_shrink(s, site);
+    else if (j->worked)
+        core_site_success(s, site);
+    if (handed_back && !e->site_failed)
+        core_site_pause(s, site, RETURNED_PAUSE_MS);
+}
+
+static struct attempt *find_reported(struct sched *s, const struct sched_report *e) {
+    struct attempt *a = core_attempt_find(s, e->attempt);
+    /* An attempt whose batch is not durable was not sent yet: nobody can know of it. */
+    if (!a || a->worker->number != e->worker || a->message->id != e->message || a->batch > s->done)
+        return NULL;
+    return a;
+}
+
+int core_on_reported(struct sched *s, const struct sched_report *e) {
+    struct attempt *a = find_reported(s, e);
+    struct sched_action *ack = core_act(s, SCHED_REPORT_ACK);
+    ack->attempt.attempt = e->attempt;
+    ack->attempt.worker = e->worker;
+    if (!a || (e->count && (!e->indexes || !e->results)))
+        return ERR_INVALID;
+    struct message *m = a->message;
+    struct dest *d = a->dest;
+    struct judge j = {.attempt = a->id, .draw = rand_u64(&s->rand)};
+    struct site *before = d->site;
+    core_site_name(s, d, e->site, e->site_ttl_ms);
+    bool moved = before != d->site;
+    for (uint32_t i = 0; i < e->count; i++) {
+        struct recipient *r = e->indexes[i] < m->count ? &m->at[e->indexes[i]] : NULL;
+        if (r && r->state == SCHED_ASSIGNED && r->attempt == a && !r->returned)
+            judge_one(s, m, r, &e->results[i], &j);
+    }
+    uint32_t returned = settle_rest(s, a, &j);
+    tell_site(s, d, e, &j, returned && !moved);
+    core_attempt_end(s, a);
+    core_message_check(s, m);
+    return ERR_OK;
+}
