@@ -8,6 +8,7 @@
  */
 #include "admin/admin.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
