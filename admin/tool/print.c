@@ -1,0 +1,257 @@
+/*
+ * print: answers as text for people. Times are shown as durations from now, ids as base32; everything that strangers
+ * may have written is escaped.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "admin/tool/tool.h"
+#include "base/base32.h"
+#include "base/clock.h"
+#include "base/units.h"
+#include "proto/filter.h"
+#include "proto/outcome.h"
+#include "proto/trace.h"
+
+void print_span(FILE *to, struct span s) {
+    struct buf b;
+    buf_init(&b, 65536);
+    buf_add_escaped(&b, span_first(s, 16000));
+    struct span clean = buf_span(&b);
+    fwrite(clean.at ? clean.at : "", 1, clean.len, to);
+    buf_deinit(&b);
+}
+
+static void print_bytes(ProtobufCBinaryData b) {
+    print_span(stdout, frame_span(b));
+}
+
+static void print_id(uint64_t id) {
+    char text[BASE32_ID_LEN + 1];
+    base32_encode(id, text);
+    fputs(text, stdout);
+}
+
+static void print_age(uint64_t since_ms) {
+    char text[32];
+    uint64_t now_ms = clock_wall_ms();
+    units_format_duration(now_ms > since_ms ? now_ms - since_ms : 0, text, sizeof text);
+    fputs(text, stdout);
+}
+
+static void print_due(uint64_t due_ms) {
+    char text[32];
+    uint64_t now_ms = clock_wall_ms();
+    if (due_ms <= now_ms) {
+        fputs("now", stdout);
+        return;
+    }
+    units_format_duration(due_ms - now_ms, text, sizeof text);
+    printf("in %s", text);
+}
+
+static const char *state_colour(const struct tool *t, uint32_t state) {
+    static const char *const colours[] = {"", "\033[36m", "\033[34m", "\033[33m", "\033[32m", "\033[31m", "\033[32m"};
+    return t->colour && state < 7 ? colours[state] : "";
+}
+
+static void print_result(const Words__Result *r) {
+    if (r->has_code && r->code)
+        printf("%u ", r->code);
+    if (r->has_enhanced && r->enhanced.len) {
+        print_bytes(r->enhanced);
+        putchar(' ');
+    }
+    if (r->has_text)
+        print_bytes(r->text);
+    if (r->has_remote && r->remote.len) {
+        fputs(" [", stdout);
+        print_bytes(r->remote);
+        putchar(']');
+    }
+}
+
+/* -- status -- */
+
+static double figure(const struct answer *a, const char *name) {
+    double sum = 0;
+    for (size_t i = 0; i < a->r.n_figures; i++)
+        if (span_eq(frame_span(a->r.figures[i]->name), span_of(name)))
+            sum += a->r.figures[i]->value;
+    return sum;
+}
+
+void print_status(const struct tool *t, const struct answer *a) {
+    char up[32], disk[16];
+    (void)t;
+    units_format_duration((uint64_t)(figure(a, "uptime_seconds") * 1000), up, sizeof up);
+    units_format_size((uint64_t)figure(a, "store_disk_bytes"), disk, sizeof disk);
+    fputs("node       ", stdout);
+    print_bytes(a->r.text);
+    printf(", up %s\n", up);
+    printf("queue      %.0f messages; in memory: %.0f ready, %.0f being delivered%s\n", figure(a, "queue_messages"),
+           figure(a, "queue_ready"), figure(a, "queue_assigned"),
+           figure(a, "queue_scanned") > 0 ? "" : " (still reading the queue after the start)");
+    printf("since start %.0f delivered, %.0f deferrals, %.0f failed, %.0f given up, %.0f in doubt, %.0f reports\n",
+           figure(a, "delivered"), figure(a, "deferrals"), figure(a, "failed"), figure(a, "expired"), figure(a, "in_doubt"),
+           figure(a, "reports"));
+    printf("store      %s, %s on disk\n", figure(a, "store_healthy") > 0 ? "healthy" : "NOT WRITABLE: mail is answered 451 or 452",
+           disk);
+    printf("delivery   %.0f nodes, %.0f destinations, %.0f sites in memory\n", figure(a, "delivery_nodes"),
+           figure(a, "destinations"), figure(a, "sites"));
+    printf("gateway    %.0f sessions now\n", figure(a, "sessions"));
+}
+
+/* -- queue -- */
+
+void print_rows(const struct tool *t, const struct answer *a) {
+    for (size_t i = 0; i < a->r.n_rows; i++) {
+        const Words__AdminRow *r = a->r.rows[i];
+        print_id(r->message);
+        printf("  %s%-9s%s  ", state_colour(t, r->state), filter_state_name(r->state), t->colour ? "\033[0m" : "");
+        print_age(r->received_ms);
+        fputs(" old  <", stdout);
+        print_bytes(r->sender);
+        fputs("> -> <", stdout);
+        print_bytes(r->recipient);
+        putchar('>');
+        if (r->state == 3) {
+            printf("  after %u, next ", r->attempts);
+            print_due(r->due_ms);
+        }
+        if (r->last) {
+            fputs(": ", stdout);
+            print_result(r->last);
+        }
+        putchar('\n');
+    }
+    printf("%zu recipient%s%s\n", a->r.n_rows, a->r.n_rows == 1 ? "" : "s",
+           t->limit && a->r.n_rows >= t->limit ? " (the limit; more may match)" : "");
+}
+
+void print_summary(const struct tool *t, const struct answer *a) {
+    (void)t;
+    printf("%10s %10s %10s  %-12s %s\n", "recipients", "ready", "deferred", "oldest", "destination");
+    for (size_t i = 0; i < a->r.n_rows; i++) {
+        const Words__AdminRow *r = a->r.rows[i];
+        char age[32];
+        uint64_t now_ms = clock_wall_ms();
+        units_format_duration(now_ms > r->oldest_ms ? now_ms - r->oldest_ms : 0, age, sizeof age);
+        printf("%10" PRIu64 " %10" PRIu64 " %10" PRIu64 "  %-12s ", r->count, r->ready, r->deferred, age);
+        print_bytes(r->destination);
+        putchar('\n');
+    }
+    printf("%" PRIu64 " in all\n", a->r.count);
+}
+
+/* -- one message -- */
+
+void print_message(const struct tool *t, const struct answer *a, uint64_t id) {
+    const Words__Envelope *e = a->r.envelope;
+    char when[32], size[16];
+    if (!e) {
+        fputs("message ", stdout);
+        print_id(id);
+        fputs(" is no longer in the queue (see: posthouse msg trace)\n", stdout);
+        return;
+    }
+    clock_rfc3339(e->received_ms, when, sizeof when);
+    units_format_size(e->size, size, sizeof size);
+    fputs("message    ", stdout);
+    print_id(id);
+    printf("\nreceived   %s", when);
+    if (e->has_client) {
+        fputs(" from ", stdout);
+        print_bytes(e->client);
+    }
+    if (e->has_helo) {
+        fputs(" (", stdout);
+        print_bytes(e->helo);
+        putchar(')');
+    }
+    printf("\nsize       %s\nsender     <", size);
+    print_bytes(e->sender);
+    fputs(">\n", stdout);
+    for (size_t i = 0; i < a->r.n_rows; i++) {
+        const Words__AdminRow *r = a->r.rows[i];
+        fputs("recipient  <", stdout);
+        print_bytes(r->recipient);
+        printf(">  %s%s%s", state_colour(t, r->state), filter_state_name(r->state), t->colour ? "\033[0m" : "");
+        if (r->state == 3) {
+            printf(" after %u attempt%s, next ", r->attempts, r->attempts == 1 ? "" : "s");
+            print_due(r->due_ms);
+        }
+        if (r->last) {
+            fputs(": ", stdout);
+            print_result(r->last);
+        }
+        putchar('\n');
+    }
+}
+
+static void print_indexes(const struct answer *a, const Words__Trace *tr) {
+    for (size_t i = 0; i < tr->n_recipients && i < 10; i++) {
+        uint32_t n = tr->recipients[i];
+        fputs(i ? ", " : "  ", stdout);
+        if (a->r.envelope && n < a->r.envelope->n_recipients) {
+            putchar('<');
+            print_bytes(a->r.envelope->recipients[n]->address);
+            putchar('>');
+        } else {
+            printf("recipient %u", n);
+        }
+    }
+    if (tr->n_recipients > 10)
+        printf(" and %zu more", tr->n_recipients - 10);
+}
+
+void print_trace(const struct tool *t, const struct answer *a, uint64_t id) {
+    (void)t;
+    fputs("message ", stdout);
+    print_id(id);
+    putchar('\n');
+    for (size_t i = 0; i < a->r.n_traces; i++) {
+        const Words__Trace *tr = a->r.traces[i];
+        char when[32];
+        clock_rfc3339(tr->at_ms, when, sizeof when);
+        printf("%s  %-10s", when, trace_kind_name(tr->kind));
+        print_indexes(a, tr);
+        if (tr->has_text && tr->text.len) {
+            fputs("  ", stdout);
+            print_bytes(tr->text);
+        }
+        if (tr->result) {
+            fputs("  ", stdout);
+            print_result(tr->result);
+        }
+        if (tr->has_next_ms && tr->next_ms) {
+            fputs("  next ", stdout);
+            print_due(tr->next_ms);
+        }
+        putchar('\n');
+    }
+}
+
+void print_steps(const struct tool *t, const struct answer *a) {
+    (void)t;
+    for (size_t i = 0; i < a->r.n_steps; i++) {
+        const Words__AdminStep *s = a->r.steps[i];
+        if (s->has_host) {
+            printf("  %u. ", (unsigned)(s->has_preference ? s->preference : 0));
+            print_bytes(s->host);
+            if (s->has_address) {
+                fputs(" [", stdout);
+                print_bytes(s->address);
+                printf("]:%u", s->port);
+            }
+            if (s->text.len)
+                fputs("  ", stdout);
+        }
+        print_bytes(s->text);
+        putchar('\n');
+    }
+    if (a->r.has_text) {
+        print_bytes(a->r.text);
+        putchar('\n');
+    }
+}
