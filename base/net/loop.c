@@ -102,10 +102,17 @@ struct loop_timer *loop_timer_new(struct loop *l, loop_timer_cb cb, void *arg) {
 
 static void on_timer(uv_timer_t *uv) {
     struct loop_timer *t = CONTAINER_OF(uv, struct loop_timer, uv);
+    struct loop *l = CONTAINER_OF(uv->loop, struct loop, uv);
+    l->in_timer = true;
     t->cb(t->arg);
+    l->in_timer = false;
 }
 
 void loop_timer_set(struct loop_timer *t, uint64_t delay_ms) {
+    /* libuv runs all timers that are due before it goes on, so one that a timer makes due at once
+     * again and again would keep the loop from ever polling. */
+    if (delay_ms == 0 && CONTAINER_OF(t->uv.loop, struct loop, uv)->in_timer)
+        delay_ms = 1;
     uv_timer_start(&t->uv, on_timer, delay_ms, 0);
 }
 

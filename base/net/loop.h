@@ -25,7 +25,8 @@ void loop_stop(struct loop *l);          /* from the loop's thread; loop_run ret
 void loop_free(struct loop *l);
 uint64_t loop_now_ms(const struct loop *l); /* monotonic, cached at the start of the turn */
 
-/* One-shot timers; set again moves it; the callback may set it again. */
+/* One-shot timers; set again moves it; the callback may set it again
+ * (0 then means 1 ms, so that the loop goes on). */
 struct loop_timer;
 typedef void (*loop_timer_cb)(void *arg);
 struct loop_timer *loop_timer_new(struct loop *l, loop_timer_cb cb, void *arg) MUST_CHECK;

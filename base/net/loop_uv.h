@@ -20,7 +20,7 @@ struct loop {
     uv_check_t check;
     uv_idle_t idle; /* active while a hook has work pending, so that the loop does not block */
     struct list hooks;
-    bool in_hooks;
+    bool in_hooks, in_timer;
     /* for tcp.c */
     struct loop_hook *tcp_hook;
     struct list tcp_resumed; /* connections to look at in the next turn */
