@@ -232,7 +232,7 @@ void core_message_check(struct sched *s, struct message *m);
 /* READY, or DEFERRED when it must wait on disk (full: the hot set takes no more; forced: whatever comes). */
 enum core_admission { CORE_ADMIT, CORE_ADMIT_FULL, CORE_ADMIT_FORCED };
 void core_admit(struct sched *s, struct message *m, struct recipient *r, enum core_admission how);
-/* Events. */
+/* Events (message.c, loaded.c). */
 int core_on_submit(struct sched *s, const struct sched_submit *e);
 int core_on_load(struct sched *s, const struct sched_load *e);
 int core_on_operator(struct sched *s, const struct sched_operator *e);

@@ -1,5 +1,5 @@
 /*
- * message: messages in memory: how they come in (submitted, loaded), how their recipients change
+ * message: messages in memory: how they come in (loaded.c has those from the store), how their recipients change
  * state, and how they leave (dropped when all is settled, forgotten when nothing is to be done now).
  *
  * A submission's writes may be refused by the disk. Until its batch has ended such a message is pinned:
@@ -11,8 +11,6 @@
  */
 #include <stdlib.h>
 
-#include "base/hash.h"
-#include "base/units.h"
 #include "scheduler/core/core.h"
 #include "scheduler/core/retry.h"
 
@@ -360,145 +358,4 @@ void core_on_rejected(struct sched *s) {
             return;
         reject(s, m);
     }
-}
-
-/* -- loaded -- */
-
-static bool is_valid_load(const struct sched_load *e) {
-    if (!e->id || !e->count || e->count > CORE_RECIPIENTS_MAX || !e->recipients || e->priority >= CORE_CLASSES)
-        return false;
-    for (uint32_t i = 0; i < e->count; i++) {
-        const struct sched_stored_recipient *r = &e->recipients[i];
-        if (!r->destination.len || r->destination.len > CORE_NAME_MAX || r->notify > 15 || r->state < SCHED_READY ||
-            r->state > SCHED_SETTLED)
-            return false;
-    }
-    return true;
-}
-
-static bool fill_loaded(struct sched *s, struct message *m, const struct sched_load *e) {
-    m->size = e->size;
-    m->received_ms = e->received_ms;
-    m->priority = (uint8_t)e->priority;
-    m->report = e->report;
-    m->null_sender = e->sender.len == 0;
-    m->states = true;
-    for (uint32_t i = 0; i < e->count; i++) {
-        const struct sched_stored_recipient *from = &e->recipients[i];
-        struct recipient *r = &m->at[i];
-        r->notify = from->notify & 15u;
-        r->attempts = from->attempts < UINT16_MAX ? (uint16_t)from->attempts : UINT16_MAX;
-        r->delay_notified = from->delay_notified;
-        r->due_ms = from->due_ms;
-        r->dest = core_dest_take(s, from->destination);
-        if (!r->dest)
-            return false;
-        if (from->has_result)
-            core_set_result(r, &from->last);
-    }
-    return true;
-}
-
-/* Recipients of an attempt whose end the last process did not see. Those that a loading without the attempt's
- * record has sent on their way meanwhile can only be counted. */
-static void load_doubts(struct sched *s, struct message *m, const struct sched_load *e, bool in_memory) {
-    if (!e->inflight)
-        return;
-    uint64_t draw = rand_u64(&s->rand);
-    for (uint32_t i = 0; i < e->inflight_count; i++) {
-        if (e->inflight_recipients[i] >= m->count)
-            continue;
-        struct recipient *r = &m->at[e->inflight_recipients[i]];
-        if (in_memory && r->state != SCHED_READY) {
-            s->counts.in_doubt++;
-            core_trace(s, m, SCHED_TRACE_IN_DOUBT, r->index, e->inflight, 0, SPAN_EMPTY, NULL);
-            continue;
-        }
-        if (in_memory)
-            core_ready_take(s, r);
-        else if (r->state == 0 && e->recipients[r->index].state <= SCHED_DEFERRED)
-            core_set_state(s, m, r, SCHED_DEFERRED);
-        else
-            continue;
-        core_in_doubt(s, m, r, e->inflight, draw);
-    }
-    struct sched_action *a = core_act(s, SCHED_DROP_INFLIGHT);
-    a->attempt.attempt = e->inflight;
-    a->attempt.id = m->id;
-}
-
-static void admit_loaded(struct sched *s, struct message *m, const struct sched_load *e, bool full) {
-    for (uint32_t i = 0; i < m->count; i++) {
-        struct recipient *r = &m->at[i];
-        enum sched_state state = e->recipients[i].state;
-        if (r->state) /* in doubt, just now */
-            continue;
-        if (state == SCHED_FAILED || state == SCHED_DELIVERED || state == SCHED_SETTLED) {
-            core_set_state(s, m, r, state);
-        } else if (state == SCHED_DEFERRED && r->due_ms > s->now) {
-            core_set_state(s, m, r, SCHED_DEFERRED);
-        } else {
-            core_admit(s, m, r, full ? CORE_ADMIT_FULL : CORE_ADMIT);
-        }
-    }
-}
-
-static void wake(struct sched *s, struct message *m) {
-    for (uint32_t i = 0; i < m->count; i++)
-        if (m->at[i].state == SCHED_DEFERRED && m->at[i].due_ms <= s->now)
-            core_admit(s, m, &m->at[i], CORE_ADMIT);
-}
-
-int core_on_load(struct sched *s, const struct sched_load *e) {
-    if (!is_valid_load(e) || (e->inflight_count && !e->inflight_recipients))
-        return ERR_INVALID;
-    bool full = s->active >= s->config.active_max;
-    struct message *m = core_message_find(s, e->id);
-    if (e->id > s->last_id)
-        s->last_id = e->id;
-    if (m) {
-        load_doubts(s, m, e, true);
-        wake(s, m);
-        core_message_check(s, m);
-        return ERR_OK;
-    }
-    m = core_message_new(s, e->id, e->fair, e->count);
-    if (!m)
-        return ERR_NOMEM;
-    if (!fill_loaded(s, m, e)) {
-        core_message_free(s, m);
-        return ERR_NOMEM;
-    }
-    load_doubts(s, m, e, false); /* before anything else is READY */
-    admit_loaded(s, m, e, full);
-    if (m->waiting)
-        core_report_open(s, m);
-    if (!m->work)
-        s->visitor = m;
-    core_message_check(s, m);
-    return ERR_OK;
-}
-
-/* -- operator -- */
-
-int core_on_operator(struct sched *s, const struct sched_operator *e) {
-    struct message *m = core_message_find(s, e->message);
-    if (!m)
-        return ERR_NOT_FOUND;
-    if (e->verb != SCHED_OP_RETRY || (e->recipient != UINT32_MAX && e->recipient >= m->count))
-        return ERR_INVALID;
-    for (uint32_t i = 0; i < m->count; i++) {
-        struct recipient *r = &m->at[i];
-        if (e->recipient != UINT32_MAX && i != e->recipient)
-            continue;
-        if (r->state == SCHED_DEFERRED) {
-            core_admit(s, m, r, CORE_ADMIT_FORCED);
-            core_mark_dirty(s, r);
-            core_trace(s, m, SCHED_TRACE_RETRIED, i, 0, 0, SPAN_EMPTY, NULL);
-        }
-        if (r->state == SCHED_READY)
-            core_site_probe_now(s, r->dest->site);
-    }
-    core_message_check(s, m);
-    return ERR_OK;
 }
