@@ -6,7 +6,11 @@
  * lives on one loop. Nothing is ever lost in silence: the hub uses MANDATORY and DONTWAIT and
  * keeps a bounded queue of its own per peer; what does not fit is reported to the caller.
  * Flow is bounded by the credit that the roles count (proto/credit.h), so a full queue is a
- * breach of contract and closes the peer.
+ * breach of contract, and its owner closes the peer. Messages to one peer arrive in the order
+ * in which they were sent. What a socket has sent and the other end has not yet received is
+ * gone when the socket is closed: roles wait for their answers before they close.
+ *
+ * A socket may be closed inside its own callback; no callback comes after.
  */
 #ifndef BASE_NET_BUS_H
 #define BASE_NET_BUS_H
@@ -44,19 +48,24 @@ struct bus_message {
 typedef void (*bus_hub_cb)(void *arg, struct span peer, const struct bus_message *m);
 struct bus_hub;
 /* endpoint "inproc://…" or "ipc://…". message_max bounds each part, in bytes. queue_max bounds
- * the bytes waiting per peer. ERR_EXISTS: address in use; ERR_INVALID; ERR_NOMEM. ipc sockets are made
- * with mode 0600. */
+ * the bytes waiting per peer. ERR_EXISTS: address in use; ERR_INVALID: no such kind of endpoint;
+ * ERR_NOT_FOUND, ERR_DENIED: the folder of an ipc socket; ERR_NOMEM; ERR_IO. ipc sockets are made
+ * with mode 0600; one that a dead process left is replaced. Messages with a part over message_max,
+ * or of more than three parts, are dropped and counted. */
 int bus_hub_open(struct bus_hub **h, struct bus *b, struct loop *l, const char *endpoint,
                  size_t message_max, size_t queue_max, bus_hub_cb cb, void *arg) MUST_CHECK;
 void bus_hub_close(struct bus_hub *h);
 /* Queues or sends. header and meta are copied; body is referenced (the caller keeps its own
- * reference). ERR_NOT_FOUND: no such peer now (nothing is queued). ERR_FULL: over queue_max. */
+ * reference). ERR_NOT_FOUND: no such peer now (nothing is queued). ERR_FULL: over queue_max.
+ * ERR_RANGE: a part over message_max. ERR_NOMEM. What is queued for a peer that then goes away is
+ * dropped, which is logged. */
 int bus_hub_send(struct bus_hub *h, struct span peer, struct span header, struct span meta,
                  struct bus_bytes *body) MUST_CHECK;
 
 typedef void (*bus_peer_cb)(void *arg, const struct bus_message *m);
 struct bus_peer;
-/* Connects (and reconnects) to a hub. name <= 40 bytes; a random incarnation is added. */
+/* Connects to a hub, which may be opened later, and over ipc reconnects (an inproc peer ends with
+ * its hub). name: 1..40 bytes; a random incarnation is added. ERR_INVALID, ERR_NOMEM. */
 int bus_peer_open(struct bus_peer **p, struct bus *b, struct loop *l, const char *endpoint, const char *name,
                   size_t message_max, size_t queue_max, bus_peer_cb cb, void *arg) MUST_CHECK;
 void bus_peer_close(struct bus_peer *p);
@@ -64,7 +73,8 @@ void bus_peer_close(struct bus_peer *p);
 int bus_peer_send(struct bus_peer *p, struct span header, struct span meta, struct bus_bytes *body) MUST_CHECK;
 
 /* A plain blocking call for tools: connects, sends one message, gets answers until `more`
- * returns false or timeout_ms passes without one. For the operator's tool only. ERR_TIMEOUT, ERR_IO. */
+ * returns false or timeout_ms passes without one. For the operator's tool only. ERR_TIMEOUT;
+ * ERR_UNREACHABLE: nobody listens on an ipc endpoint; ERR_DENIED; ERR_INVALID; ERR_NOMEM; ERR_IO. */
 typedef bool (*bus_more_cb)(void *arg, const struct bus_message *m);
 int bus_call(const char *endpoint, size_t message_max, struct span header, struct span meta,
              uint64_t timeout_ms, bus_more_cb more, void *arg) MUST_CHECK;
