@@ -29,7 +29,7 @@ struct commit_request {
 int commit_new(struct commit **c, struct store *s, size_t gather_bytes, size_t gather_count) MUST_CHECK;
 /* From any thread. Never blocks; the queue is bounded by the callers' own credit. */
 void commit_submit(struct commit *c, struct commit_request *r);
-/* Whether the store takes writes now (false while it waits to be reopened or has no room). */
+/* False while the store waits to be reopened after a failed write: new submissions are better refused at once. */
 bool commit_is_healthy(const struct commit *c);
 /* Writes what is queued, stops the thread. Requests that cannot be written are completed with their error. */
 void commit_free(struct commit *c);

@@ -35,7 +35,7 @@ const char *store_family_name(enum store_family f);
 struct store;
 struct store_config {
     const char *path;            /* directory (rocks) */
-    const char *node;            /* node name: checked against the store's identity at open */
+    const char *node;            /* node name: checked against the store's identity at open; "": any */
     uint64_t memory_bytes;       /* write buffers and block cache together, default 192 MiB */
     uint64_t reserve_bytes;      /* free space that must remain for store_has_room */
 };

@@ -1,0 +1,44 @@
+/*
+ * backend: what a backend of the store provides, and how it walks a batch. Private to store/.
+ */
+#ifndef STORE_BACKEND_H
+#define STORE_BACKEND_H
+
+#include "store/store.h"
+
+struct store_ops {
+    void (*close)(struct store *s);
+    int (*reopen)(struct store *s, struct store_report *report);
+    int (*write)(struct store *s, const struct store_batch *b, bool sync);
+    int (*get)(struct store *s, enum store_family f, struct span key, struct buf *to);
+    int (*iter_open)(struct store_iter **it, struct store *s, enum store_family f, struct span from, struct span to);
+    bool (*has_room)(struct store *s, uint64_t more);
+    void (*stats)(struct store *s, struct store_stats *out);
+};
+struct store {
+    const struct store_ops *ops;
+};
+
+struct store_iter_ops {
+    bool (*next)(struct store_iter *it, struct span *key, struct span *value);
+    int (*error)(const struct store_iter *it);
+    void (*seek)(struct store_iter *it, struct span key);
+    void (*close)(struct store_iter *it);
+};
+struct store_iter {
+    const struct store_iter_ops *ops;
+};
+
+enum batch_op { BATCH_PUT = 1, BATCH_DELETE = 2, BATCH_SINGLE_DELETE = 3, BATCH_DELETE_RANGE = 4 };
+struct batch_entry {
+    enum batch_op op;
+    enum store_family family;
+    struct span key;
+    struct span value; /* of PUT; the end of DELETE_RANGE */
+};
+/* Walks the operations in order: *at starts at 0. False at the end. */
+bool store_batch_next(const struct store_batch *b, size_t *at, struct batch_entry *e);
+/* The first error of an append, ERR_OK so far. */
+int store_batch_error(const struct store_batch *b) MUST_CHECK;
+
+#endif

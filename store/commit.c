@@ -1,0 +1,247 @@
+/*
+ * commit: see commit.h. One thread, one queue, one sync for all that wait. While a sync runs the next
+ * write gathers by itself: the queue fills.
+ *
+ * A failed write leaves open what is on disk. So the store is opened again, and a repair is written: what must be kept
+ * once more (all operations are absolute), and the undo of every submission of that write. Only then is each
+ * request told; so a client that hears 451 can be sure that its message is not delivered later.
+ */
+#include "store/commit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+
+#define PAUSE_FIRST_MS 100u
+#define PAUSE_MAX_MS 5000u
+
+METRIC_COUNTER(metric_syncs, "posthouse_store_syncs_total", "Synced writes to the store")
+METRIC_COUNTER(metric_failures, "posthouse_store_write_failures_total", "Writes to the store that failed")
+METRIC_COUNTER(metric_bytes, "posthouse_store_written_bytes_total", "Bytes of keys and values given to the store")
+METRIC_HISTOGRAM(metric_time, "posthouse_store_commit_microseconds", "Time of one synced write")
+
+struct commit {
+    struct store *store;
+    size_t gather_bytes, gather_count;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct commit_request *first, *last; /* queue, under lock */
+    bool stopping;                       /* under lock */
+    bool waiting;                        /* the thread sleeps, under lock */
+    atomic_bool healthy;
+    uint64_t pause_ms;
+    struct store_batch *write;
+};
+
+static size_t request_bytes(const struct commit_request *r) {
+    return (r->keep ? store_batch_bytes(r->keep) : 0) + (r->refusable ? store_batch_bytes(r->refusable) : 0);
+}
+
+/* Takes what is written together: at least one request. NULL: stop. */
+static struct commit_request *gather(struct commit *c) {
+    size_t bytes = 0, count = 0;
+    pthread_mutex_lock(&c->lock);
+    while (!c->first && !c->stopping) {
+        c->waiting = true;
+        pthread_cond_wait(&c->wake, &c->lock);
+        c->waiting = false;
+    }
+    struct commit_request *head = c->first, *end = head;
+    for (; end; end = end->next) {
+        bytes += request_bytes(end);
+        if (++count >= c->gather_count || bytes >= c->gather_bytes || !end->next)
+            break;
+    }
+    if (end) {
+        c->first = end->next;
+        end->next = NULL;
+        if (!c->first)
+            c->last = NULL;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return head;
+}
+
+static void add(struct store_batch *to, const struct store_batch *from) {
+    if (from && store_batch_count(from))
+        store_batch_add(to, from);
+}
+
+static void complete(struct commit_request *head, int result) {
+    for (struct commit_request *r = head, *next; r; r = next) {
+        next = r->next;
+        r->next = NULL;
+        r->done(r, r->refusable && store_batch_count(r->refusable) ? result : ERR_OK);
+    }
+}
+
+static int write_once(struct commit *c) {
+    if (store_batch_count(c->write) == 0)
+        return ERR_OK;
+    uint64_t start_us = clock_mono_us();
+    int err = store_write(c->store, c->write, true);
+    if (err != ERR_OK) {
+        metric_add(&metric_failures, 1);
+        return err;
+    }
+    metric_add(&metric_syncs, 1);
+    metric_add(&metric_bytes, store_batch_bytes(c->write));
+    metric_observe(&metric_time, clock_mono_us() - start_us);
+    return ERR_OK;
+}
+
+static bool is_stopping(struct commit *c) {
+    pthread_mutex_lock(&c->lock);
+    bool stopping = c->stopping;
+    pthread_mutex_unlock(&c->lock);
+    return stopping;
+}
+
+static void pause(struct commit *c) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += (time_t)(c->pause_ms / 1000);
+    until.tv_nsec += (long)(c->pause_ms % 1000) * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&c->lock);
+    if (!c->stopping)
+        pthread_cond_timedwait(&c->wake, &c->lock, &until);
+    pthread_mutex_unlock(&c->lock);
+    c->pause_ms = c->pause_ms * 2 < PAUSE_MAX_MS ? c->pause_ms * 2 : PAUSE_MAX_MS;
+}
+
+static void set_health(struct commit *c, bool healthy, int err) {
+    if (atomic_exchange(&c->healthy, healthy) == healthy)
+        return;
+    if (healthy)
+        LOG_INFO("store_recovered", LOG_STR("effect", "mail is accepted again"));
+    else
+        LOG_ERROR("store_not_writable", LOG_ERR("why", err), LOG_STR("effect", "mail is answered 451 or 452"));
+}
+
+/* Opens the store again and writes the repair of these requests. Tries until it holds, or the process stops. */
+static int repair(struct commit *c, struct commit_request *head, int why) {
+    set_health(c, false, why);
+    c->pause_ms = PAUSE_FIRST_MS;
+    for (;;) {
+        struct store_report report;
+        int err = store_reopen(c->store, &report);
+        if (err == ERR_OK) {
+            store_batch_clear(c->write);
+            for (struct commit_request *r = head; r; r = r->next) {
+                add(c->write, r->keep);
+                add(c->write, r->undo);
+            }
+            err = write_once(c);
+        } else if (err == ERR_CORRUPT) {
+            LOG_ERROR("store_damaged", LOG_STR("damage", report.damage));
+        }
+        if (err == ERR_OK)
+            return ERR_OK;
+        if (is_stopping(c))
+            return err;
+        pause(c);
+    }
+}
+
+static bool has_refusable(const struct commit_request *head) {
+    for (const struct commit_request *r = head; r; r = r->next)
+        if (r->refusable && store_batch_count(r->refusable))
+            return true;
+    return false;
+}
+
+static void commit_all(struct commit *c, struct commit_request *head) {
+    size_t bytes = 0;
+    for (const struct commit_request *r = head; r; r = r->next)
+        bytes += request_bytes(r);
+    bool room = !has_refusable(head) || store_has_room(c->store, bytes);
+    store_batch_clear(c->write);
+    for (struct commit_request *r = head; r; r = r->next) {
+        add(c->write, r->keep);
+        if (room)
+            add(c->write, r->refusable);
+    }
+    int err = write_once(c);
+    if (err == ERR_OK) {
+        if (!room)
+            LOG_WARN("store_full", LOG_STR("effect", "new mail is answered 452"));
+        complete(head, room ? ERR_OK : ERR_NO_SPACE);
+        return;
+    }
+    int repaired = repair(c, head, err);
+    if (repaired == ERR_OK)
+        set_health(c, true, ERR_OK);
+    complete(head, err);
+}
+
+static void *run(void *arg) {
+    struct commit *c = arg;
+    for (struct commit_request *head; (head = gather(c));)
+        commit_all(c, head);
+    return NULL;
+}
+
+int commit_new(struct commit **out, struct store *s, size_t gather_bytes, size_t gather_count) {
+    struct commit *c = calloc(1, sizeof *c);
+    if (!c)
+        return ERR_NOMEM;
+    c->store = s;
+    c->gather_bytes = gather_bytes;
+    c->gather_count = gather_count;
+    c->write = store_batch_new();
+    atomic_init(&c->healthy, true);
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->wake, NULL);
+    if (!c->write || pthread_create(&c->thread, NULL, run, c) != 0) {
+        store_batch_free(c->write);
+        free(c);
+        return ERR_NOMEM;
+    }
+    pthread_setname_np(c->thread, "commit");
+    *out = c;
+    return ERR_OK;
+}
+
+void commit_submit(struct commit *c, struct commit_request *r) {
+    r->next = NULL;
+    pthread_mutex_lock(&c->lock);
+    if (c->last)
+        c->last->next = r;
+    else
+        c->first = r;
+    c->last = r;
+    bool wake = c->waiting;
+    pthread_mutex_unlock(&c->lock);
+    if (wake)
+        pthread_cond_signal(&c->wake);
+}
+
+bool commit_is_healthy(const struct commit *c) {
+    return atomic_load(&c->healthy);
+}
+
+void commit_free(struct commit *c) {
+    if (!c)
+        return;
+    pthread_mutex_lock(&c->lock);
+    c->stopping = true;
+    pthread_mutex_unlock(&c->lock);
+    pthread_cond_signal(&c->wake);
+    pthread_join(c->thread, NULL);
+    store_batch_free(c->write);
+    pthread_mutex_destroy(&c->lock);
+    pthread_cond_destroy(&c->wake);
+    free(c);
+}
