@@ -245,8 +245,6 @@ static int iter_error(const struct store_iter *iter) {
 
 static void iter_seek(struct store_iter *iter, struct span key) {
     struct memory_iter *it = (struct memory_iter *)iter;
-    if (span_cmp(key, buf_span(&it->at)) <= 0)
-        return;
     buf_clear(&it->at);
     buf_add(&it->at, key);
 }

@@ -4,7 +4,9 @@
  *
  * What is asked of RocksDB, and why:
  * - The log is read at open so that a torn last record (never acknowledged) is dropped, and everything else that
- *   does not check is an error that names the file. Logs are listed in the manifest, so that a missing one is noticed.
+ *   does not check is an error that names the file. Closed logs are listed in the manifest, so that a missing one is
+ *   noticed. For the newest one, which the manifest cannot know, a small file beside the store (PATH.acked) holds the
+ *   sequence number of the last synced write: a store that comes back with less has lost what was acknowledged.
  * - Memory: one block cache with index and filter blocks in it, and one budget for all write buffers.
  * - Mail delivered at once dies in the write buffer: single deletes meet their puts there, and a flush
  *   writes neither. Bodies that live longer go to blob files, so that compactions do not copy them.
@@ -20,6 +22,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <rocksdb/c.h>
 
@@ -39,6 +42,7 @@ struct rocks {
     struct store store;
     pthread_rwlock_t lock;
     char *path, *node;
+    int acked; /* descriptor of PATH.acked */
     uint64_t memory_bytes, reserve_bytes;
     rocksdb_options_t *options, *family_options[STORE_FAMILIES + 1];
     rocksdb_cache_t *cache;
@@ -172,6 +176,31 @@ static void close_database(struct rocks *r) {
     r->db = NULL;
 }
 
+/* Remembers that everything up to now is acknowledged. Not synced: after a loss of power it may be older, never newer. */
+static void note_acked(struct rocks *r) {
+    uint64_t sequence = rocksdb_get_latest_sequence_number(r->db);
+    if (pwrite(r->acked, &sequence, sizeof sequence, 0) != sizeof sequence)
+        LOG_WARN("acked_not_noted", LOG_STR("why", strerror(errno)));
+}
+
+static int check_acked(struct rocks *r, struct store_report *report) {
+    uint64_t noted, sequence = rocksdb_get_latest_sequence_number(r->db);
+    if (pread(r->acked, &noted, sizeof noted, 0) != sizeof noted || noted <= sequence)
+        return ERR_OK;
+    snprintf(report->damage, sizeof report->damage,
+             "%s: the log ends at write %llu, but writes up to %llu were acknowledged: a log file is missing or cut "
+             "(after restoring an older copy on purpose, remove %s.acked)",
+             r->path, (unsigned long long)sequence, (unsigned long long)noted, r->path);
+    return ERR_CORRUPT;
+}
+
+static int open_acked(struct rocks *r) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s.acked", r->path);
+    r->acked = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return r->acked >= 0 ? ERR_OK : errno == ENOSPC ? ERR_NO_SPACE : ERR_IO;
+}
+
 static int open_database(struct rocks *r, struct store_report *report) {
     const char *names[STORE_FAMILIES + 1];
     char *text = NULL;
@@ -179,8 +208,12 @@ static int open_database(struct rocks *r, struct store_report *report) {
         names[i] = column_name(i);
     r->db = rocksdb_open_column_families(r->options, r->path, STORE_FAMILIES + 1, names,
                                          (const rocksdb_options_t *const *)r->family_options, r->families, &text);
-    if (!text)
-        return ERR_OK;
+    if (!text) {
+        int err = check_acked(r, report);
+        if (err != ERR_OK)
+            close_database(r);
+        return err;
+    }
     r->db = NULL;
     snprintf(report->damage, sizeof report->damage, "%s", text);
     return take_error("open", text);
@@ -278,6 +311,8 @@ static int rocks_write(struct store *s, const struct store_batch *b, bool sync) 
     }
     rocksdb_write(r->db, sync ? r->write_synced : r->write_plain, w, &text);
     rocksdb_writebatch_destroy(w);
+    if (!text && sync)
+        note_acked(r);
     pthread_rwlock_unlock(&r->lock);
     return take_error("write", text);
 }
@@ -439,6 +474,8 @@ static void rocks_close(struct store *s) {
     if (r->read)
         rocksdb_readoptions_destroy(r->read);
     pthread_rwlock_destroy(&r->lock);
+    if (r->acked >= 0)
+        close(r->acked);
     free(r->path);
     free(r->node);
     free(r);
@@ -453,12 +490,15 @@ int store_open(struct store **out, const struct store_config *c, struct store_re
     if (!r)
         return ERR_NOMEM;
     r->store.ops = &ops;
+    r->acked = -1;
     pthread_rwlock_init(&r->lock, NULL);
     r->path = strdup(c->path);
     r->node = strdup(c->node);
     r->memory_bytes = c->memory_bytes ? c->memory_bytes : MEMORY_DEFAULT;
     r->reserve_bytes = c->reserve_bytes;
     int err = r->path && r->node ? make_directory(c->path) : ERR_NOMEM;
+    if (err == ERR_OK)
+        err = open_acked(r);
     if (err == ERR_OK)
         err = make_options(r);
     if (err == ERR_OK)

@@ -84,7 +84,7 @@ int store_iter_open(struct store_iter **it, struct store *s, enum store_family f
 /* True: *key and *value (borrowed until the next call); false at the end or on error. value may be NULL: keys only. */
 bool store_iter_next(struct store_iter *it, struct span *key, struct span *value);
 int store_iter_error(const struct store_iter *it) MUST_CHECK; /* ERR_OK at a clean end */
-/* Skips forward to the first key >= key. */
+/* The next one is the first key >= key. */
 void store_iter_seek(struct store_iter *it, struct span key);
 void store_iter_close(struct store_iter *it);
 
