@@ -167,7 +167,16 @@ struct lane *core_turn_lane(struct turn *t) {
     return l;
 }
 
+/* A sender that has grown loses the fast ring. */
+static void check_small(struct turn *t, struct lane *l) {
+    if (!l->small || l->fair->ready <= CORE_SMALL_SENDER)
+        return;
+    l->small = false;
+    t->express--;
+}
+
 void core_turn_charge(struct sched *s, struct turn *t, struct lane *l, uint32_t cost) {
+    check_small(t, l);
     t->deficit -= (int32_t)cost;
     l->deficit -= (int32_t)cost;
     if (l->deficit <= 0) {
@@ -243,10 +252,8 @@ void core_ready_put(struct sched *s, struct message *m, struct recipient *r, boo
     d->ready++;
     d->site->ready++;
     t->ready++;
-    if (++m->fair->ready > CORE_SMALL_SENDER && l->small) {
-        l->small = false;
-        t->express--;
-    }
+    m->fair->ready++;
+    check_small(t, l);
     if (t->place == TURN_NONE)
         core_turn_place(s, t);
     else if (t->express && !t->fast)
