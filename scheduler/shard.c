@@ -117,16 +117,6 @@ void shard_flush(struct shard *s, uint64_t now_ms) {
     s->out.commit(s->out.arg, b);
 }
 
-static bool is_rejected(const struct shard *s, const struct shard_batch *b, uint64_t id) {
-    for (const struct held *h = b->held; h; h = h->next) {
-        if (h->kind != HELD_ANSWER || h->id != id)
-            continue;
-        const struct payload *l = payload_by_token(&s->payloads, h->token);
-        return l && !l->report;
-    }
-    return false;
-}
-
 static void release_answer(struct shard *s, struct held *h, int result) {
     struct payload *l = payload_by_token(&s->payloads, h->token);
     if (!l)
@@ -164,13 +154,13 @@ static void release_chunk(struct shard *s, struct held *h, int result) {
     arena_deinit(&mem);
 }
 
-static void release(struct shard *s, struct shard_batch *b, struct held *h, int result) {
+static void release(struct shard *s, struct held *h, int result) {
     switch (h->kind) {
     case HELD_ANSWER:
         release_answer(s, h, result);
         return;
-    case HELD_ASSIGN:
-        if (result == ERR_OK || !is_rejected(s, b, h->assign.id))
+    case HELD_ASSIGN: /* void when its message was rejected or its node went away meanwhile */
+        if (sched_is_assigned(s->core, h->assign.attempt))
             s->out.assign(s->out.arg, s, &h->assign);
         return;
     case HELD_ACK:
@@ -192,13 +182,8 @@ void shard_done(struct shard *s, struct shard_batch *b, int result, uint64_t now
     CHECK(s->sent == b);
     s->sent = b->next;
     shard_stale_settle(s, b);
-    /* Assignments first: they look at the answers of this batch to see what was rejected. */
     for (struct held *h = b->held; h; h = h->next)
-        if (h->kind == HELD_ASSIGN && result != ERR_OK)
-            release(s, b, h, result);
-    for (struct held *h = b->held; h; h = h->next)
-        if (h->kind != HELD_ASSIGN || result == ERR_OK)
-            release(s, b, h, result);
+        release(s, h, result);
     batch_recycle(s, b);
 }
 

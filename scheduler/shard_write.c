@@ -106,7 +106,7 @@ static void on_put_inflight(struct shard *s, const struct sched_action *a) {
     record.message = a->attempt.id;
     record.n_recipients = a->attempt.count;
     record.recipients = (uint32_t *)(uintptr_t)a->attempt.indexes;
-    queue_put_inflight(shard_keep(s), s->number, a->attempt.attempt, &record);
+    queue_put_inflight(part_for(s, a->attempt.id), s->number, a->attempt.attempt, &record);
 }
 
 static void on_trace(struct shard *s, const struct sched_action *a) {
