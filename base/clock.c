@@ -66,8 +66,8 @@ size_t clock_rfc5322(uint64_t wall_ms, char *to, size_t size) {
                                        "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
     struct date d = date_of(wall_ms);
     CHECK(size >= 32);
-    int len = snprintf(to, size, "%s, %u %s %04u %02u:%02u:%02u +0000", weekdays[d.weekday], d.day,
-                       months[d.month - 1], d.year, d.hour, d.minute, d.second);
+    int len = snprintf(to, size, "%s, %u %s %04u %02u:%02u:%02u +0000", weekdays[d.weekday], d.day, months[d.month - 1],
+                       d.year, d.hour, d.minute, d.second);
     return (size_t)len;
 }
 

@@ -19,7 +19,7 @@ struct bus_bytes {
     atomic_size_t refs;
     char *at;
     size_t len;
-    bool received;     /* the bytes are those of `message`, else those of mem */
+    bool received; /* the bytes are those of `message`, else those of mem */
     zmq_msg_t message;
     char mem[];
 };

@@ -22,7 +22,8 @@
 
 enum { MESSAGES_PER_TURN = 256, HWM_MESSAGES = 1000 };
 
-METRIC_COUNTER(refused_total, "posthouse_bus_refused_total", "Messages dropped because of their size or number of parts.");
+METRIC_COUNTER(refused_total, "posthouse_bus_refused_total",
+               "Messages dropped because of their size or number of parts.");
 
 /* -- queue -- */
 

@@ -26,6 +26,8 @@ enum dns_status {
 #define DNS_NAME_MAX 255      /* text form, without the final dot */
 #define DNS_RECORDS_MAX 200   /* more are cut off, lowest preference kept; `truncated` is set */
 
+#define DNS_PENDING_MAX 10000
+
 struct dns_record {
     uint16_t preference;           /* MX */
     char name[DNS_NAME_MAX + 1];   /* MX target, lower case, no final dot; "" is the root (null MX) */
@@ -33,7 +35,7 @@ struct dns_record {
 };
 struct dns_answer {
     enum dns_status status;
-    const char *why;               /* static text for TEMPFAIL and LOOP, else "" */
+    const char *why;               /* static text for TEMPFAIL, LOOP and a bad name, else "" */
     uint32_t ttl_s;                /* the smallest of all records used; bounded to [0, 7 days] */
     bool authentic;                /* AD bit */
     bool truncated;                /* more than DNS_RECORDS_MAX records */
@@ -44,10 +46,11 @@ struct dns_answer {
 struct dns;
 /* servers: "127.0.0.1:5302,[::1]:53", or NULL for the system's. ERR_INVALID for bad text. */
 int dns_new(struct dns **d, struct loop *l, const char *servers, uint32_t timeout_ms, uint32_t tries) MUST_CHECK;
-/* Pending queries end with DNS_TEMPFAIL "canceled". */
+/* Pending queries end with DNS_TEMPFAIL "canceled". Not from inside a dns_cb. */
 void dns_free(struct dns *d);
 typedef void (*dns_cb)(void *arg, const struct dns_answer *a);
-/* Always answers through cb, possibly before it returns. name without trailing dot; labels with
+/* For A, AAAA and MX (others end with DNS_TEMPFAIL). At most DNS_PENDING_MAX queries wait at a time;
+ * more end with DNS_TEMPFAIL. Always answers through cb, possibly before it returns. name without trailing dot; labels with
  * bytes other than letters, digits, '-', '_' are refused as DNS_NXDOMAIN "bad name". */
 void dns_query(struct dns *d, const char *name, enum dns_type type, dns_cb cb, void *arg);
 /* Abandons all queries of this arg: no callback comes. */

@@ -45,9 +45,9 @@ struct tcp {
     uv_write_t write;
     struct list_node turn;
     enum waiting waiting;
-    int pending_err;          /* of a connect that failed at once */
-    bool writing;             /* `flying` is with libuv */
-    bool broken;              /* nothing can be written any more */
+    int pending_err; /* of a connect that failed at once */
+    bool writing;    /* `flying` is with libuv */
+    bool broken;     /* nothing can be written any more */
     bool started, paused, eof, failed;
     bool finishing;           /* tcp_finish was called */
     bool ended;               /* finishing, and our side is shut down */
@@ -424,8 +424,8 @@ static struct tcp *tcp_new(struct loop *l, int family) {
     if (!c)
         return NULL;
     c->loop = l;
-    int status = family == AF_UNIX ? uv_pipe_init(&l->uv, &c->uv.pipe, 0)
-                                   : uv_tcp_init_ex(&l->uv, &c->uv.tcp, (unsigned)family);
+    int status =
+        family == AF_UNIX ? uv_pipe_init(&l->uv, &c->uv.pipe, 0) : uv_tcp_init_ex(&l->uv, &c->uv.tcp, (unsigned)family);
     if (status) {
         free(c);
         return NULL;

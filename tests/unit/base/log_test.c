@@ -43,7 +43,8 @@ static void writes_text(void **state) {
     log_setup(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
     catch_lines();
     LOG_INFO("delivered", LOG_STR("id", "0ABC"), LOG_U64("size", 12), LOG_I64("n", -5), LOG_SPAN("to", SPAN("<a@b>")),
-             LOG_STR("said", "two \"words\"\r\nx"), LOG_STR("none", ""), LOG_I64("least", INT64_MIN), LOG_ERR("e", ERR_FULL));
+             LOG_STR("said", "two \"words\"\r\nx"), LOG_STR("none", ""), LOG_I64("least", INT64_MIN),
+             LOG_ERR("e", ERR_FULL));
     LOG_DEBUG("unseen");
     const char *out = caught();
     assert_int_equal(out[23], 'Z');
@@ -60,7 +61,8 @@ static void writes_json(void **state) {
     LOG_WARN("bare");
     const char *out = caught();
     log_setup(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
-    assert_non_null(strstr(out, "Z\",\"level\":\"debug\",\"event\":\"tried\",\"said\":\"a\\\"b\\n\xef\xbf\xbd\",\"n\":3}\n{\"time\":"));
+    assert_non_null(strstr(
+        out, "Z\",\"level\":\"debug\",\"event\":\"tried\",\"said\":\"a\\\"b\\n\xef\xbf\xbd\",\"n\":3}\n{\"time\":"));
     assert_non_null(strstr(out, "\"level\":\"warn\",\"event\":\"bare\"}\n"));
 }
 

@@ -57,11 +57,13 @@ static void buckets_hold_what_is_not_above_their_bound(void **state) {
     buf_init(&b, 1 << 20);
     assert_int_equal(metric_expose(&b), ERR_OK);
     const char *text = buf_cstr(&b);
-    static const char *const lines[] = {
-        "posthouse_test_us_bucket{le=\"1\"} 2\n",       "posthouse_test_us_bucket{le=\"2\"} 3\n",
-        "posthouse_test_us_bucket{le=\"4\"} 5\n",       "posthouse_test_us_bucket{le=\"8\"} 6\n",
-        "posthouse_test_us_bucket{le=\"4194304\"} 7\n", "posthouse_test_us_bucket{le=\"+Inf\"} 9\n",
-        "posthouse_test_us_count 9\n"};
+    static const char *const lines[] = {"posthouse_test_us_bucket{le=\"1\"} 2\n",
+                                        "posthouse_test_us_bucket{le=\"2\"} 3\n",
+                                        "posthouse_test_us_bucket{le=\"4\"} 5\n",
+                                        "posthouse_test_us_bucket{le=\"8\"} 6\n",
+                                        "posthouse_test_us_bucket{le=\"4194304\"} 7\n",
+                                        "posthouse_test_us_bucket{le=\"+Inf\"} 9\n",
+                                        "posthouse_test_us_count 9\n"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         assert_non_null(strstr(text, lines[i]));
     buf_deinit(&b);

@@ -53,7 +53,8 @@ static void reads_numbers(void **state) {
     assert_true(n == UINT64_MAX);
     assert_true(span_u64(SPAN("007"), &n));
     assert_int_equal(n, 7);
-    static const char *const bad[] = {"", "18446744073709551616", "99999999999999999999", "-1", "+1", "1 ", "0x1", "1a"};
+    static const char *const bad[] = {"",  "18446744073709551616", "99999999999999999999", "-1", "+1", "1 ", "0x1",
+                                      "1a"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(span_u64(span_of(bad[i]), &n));
     assert_int_equal(n, 7);

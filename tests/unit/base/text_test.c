@@ -35,19 +35,44 @@ static void base32_round_trip(void **state) {
     assert_int_equal(id, 31);
     assert_true(base32_decode(SPAN("00000000000iO"), &id));
     assert_int_equal(id, 32);
-    static const char *const bad[] = {"", "000000000000", "00000000000000", "G000000000000", "ZZZZZZZZZZZZZ",
-                                      "00000000000U0", "000000-000000", "000000000 000"};
+    static const char *const bad[] = {"",
+                                      "000000000000",
+                                      "00000000000000",
+                                      "G000000000000",
+                                      "ZZZZZZZZZZZZZ",
+                                      "00000000000U0",
+                                      "000000-000000",
+                                      "000000000 000"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(base32_decode(span_of(bad[i]), &id));
 }
 
 static void utf8_is_strict(void **state) {
     (void)state;
-    static const char *const good[] = {"", "ascii only, and long enough for words", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80",
-                                       "\xed\x9f\xbf", "\xee\x80\x80", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"};
-    static const char *const bad[] = {"\x80", "\xc0\x80", "\xc1\xbf", "\xc2", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xed\xbf\xbf",
-                                      "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xe2\x82",
-                                      "\xc3(", "12345678\xc3", "\xf0\x9f\x98"};
+    static const char *const good[] = {"",
+                                       "ascii only, and long enough for words",
+                                       "\xc2\x80",
+                                       "\xdf\xbf",
+                                       "\xe0\xa0\x80",
+                                       "\xed\x9f\xbf",
+                                       "\xee\x80\x80",
+                                       "\xf0\x90\x80\x80",
+                                       "\xf4\x8f\xbf\xbf"};
+    static const char *const bad[] = {"\x80",
+                                      "\xc0\x80",
+                                      "\xc1\xbf",
+                                      "\xc2",
+                                      "\xe0\x9f\xbf",
+                                      "\xed\xa0\x80",
+                                      "\xed\xbf\xbf",
+                                      "\xf0\x8f\xbf\xbf",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf5\x80\x80\x80",
+                                      "\xff",
+                                      "\xe2\x82",
+                                      "\xc3(",
+                                      "12345678\xc3",
+                                      "\xf0\x9f\x98"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         assert_true(utf8_is_valid(span_of(good[i])));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -68,10 +93,10 @@ static void units_are_strict(void **state) {
     static const struct {
         const char *text;
         uint64_t value;
-    } sizes[] = {{"0", 0}, {"812", 812}, {"812B", 812}, {"64k", 65536}, {"1KB", 1024}, {"50MiB", 52428800},
-                 {"2G", 2147483648}, {"3tib", 3298534883328}},
-      times[] = {{"0", 0}, {"1500ms", 1500}, {"5s", 5000}, {"5m", 300000}, {"4h", 14400000}, {"5d", 432000000},
-                 {"2w", 1209600000}};
+    } sizes[] = {{"0", 0},      {"812", 812},        {"812B", 812},      {"64k", 65536},
+                 {"1KB", 1024}, {"50MiB", 52428800}, {"2G", 2147483648}, {"3tib", 3298534883328}},
+      times[] = {{"0", 0},         {"1500ms", 1500},  {"5s", 5000},      {"5m", 300000},
+                 {"4h", 14400000}, {"5d", 432000000}, {"2w", 1209600000}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         assert_int_equal(units_size(span_of(sizes[i].text), &n), ERR_OK);
         assert_int_equal(n, sizes[i].value);
@@ -98,9 +123,10 @@ static void units_format(void **state) {
     static const struct {
         uint64_t value;
         const char *text;
-    } times[] = {{0, "0ms"}, {250, "250ms"}, {35000, "35s"}, {35250, "35s 250ms"}, {15120000, "4h 12m"},
-                 {15120999, "4h 12m"}, {3600000, "1h"}, {864000000, "10d"}},
-      sizes[] = {{0, "0 B"}, {812, "812 B"}, {1024, "1.0 KiB"}, {3565159, "3.4 MiB"}, {1048575, "1.0 MiB"}, {UINT64_MAX, "16.0 EiB"}};
+    } times[] = {{0, "0ms"},           {250, "250ms"},       {35000, "35s"},  {35250, "35s 250ms"},
+                 {15120000, "4h 12m"}, {15120999, "4h 12m"}, {3600000, "1h"}, {864000000, "10d"}},
+      sizes[] = {{0, "0 B"},           {812, "812 B"},       {1024, "1.0 KiB"},
+                 {3565159, "3.4 MiB"}, {1048575, "1.0 MiB"}, {UINT64_MAX, "16.0 EiB"}};
     for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
         assert_int_equal(units_format_duration(times[i].value, text, sizeof text), strlen(times[i].text));
         assert_string_equal(text, times[i].text);
@@ -197,9 +223,9 @@ static void every_error_has_a_text(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(base32_round_trip), cmocka_unit_test(utf8_is_strict),
-        cmocka_unit_test(units_are_strict),  cmocka_unit_test(units_format),
-        cmocka_unit_test(clock_writes_dates), cmocka_unit_test(hash_is_stable),
+        cmocka_unit_test(base32_round_trip),          cmocka_unit_test(utf8_is_strict),
+        cmocka_unit_test(units_are_strict),           cmocka_unit_test(units_format),
+        cmocka_unit_test(clock_writes_dates),         cmocka_unit_test(hash_is_stable),
         cmocka_unit_test(rand_repeats_from_its_seed), cmocka_unit_test(every_error_has_a_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

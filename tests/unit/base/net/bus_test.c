@@ -137,13 +137,15 @@ static void both_ways_in_order(void **state) {
         w->goal = MESSAGES;
         w->echo = true;
         if (!late)
-            assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://order", MIB, 64 * MIB, on_hub, w), ERR_OK);
+            assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://order", MIB, 64 * MIB, on_hub, w),
+                             ERR_OK);
         assert_int_equal(bus_peer_open(&w->peer, w->bus, w->loop, "inproc://order", "peer", MIB, 64 * MIB, on_peer, w),
                          ERR_OK);
         send_numbered(w); /* far more than ZeroMQ holds */
         if (late) {
             run_for(w, 20);
-            assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://order", MIB, 64 * MIB, on_hub, w), ERR_OK);
+            assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://order", MIB, 64 * MIB, on_hub, w),
+                             ERR_OK);
         }
         run(w);
         assert_int_equal(w->hub_got, MESSAGES);
@@ -177,7 +179,8 @@ static void both_ways_between_threads(void **state) {
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, hub_thread, &far), 0);
     w->goal = MESSAGES;
-    assert_int_equal(bus_peer_open(&w->peer, w->bus, w->loop, "inproc://threads", "p", MIB, 64 * MIB, on_peer, w), ERR_OK);
+    assert_int_equal(bus_peer_open(&w->peer, w->bus, w->loop, "inproc://threads", "p", MIB, 64 * MIB, on_peer, w),
+                     ERR_OK);
     send_numbered(w);
     run(w);
     assert_int_equal(w->peer_got, MESSAGES);
@@ -236,7 +239,8 @@ static void keep(void *arg, const struct bus_message *m) {
 static void big_bodies_pass_without_a_copy(void **state) {
     (void)state;
     struct world *w = world_new();
-    assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://big", 4 * MIB, 8 * MIB, keep_and_echo, w), ERR_OK);
+    assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://big", 4 * MIB, 8 * MIB, keep_and_echo, w),
+                     ERR_OK);
     assert_int_equal(bus_peer_open(&w->peer, w->bus, w->loop, "inproc://big", "p", 4 * MIB, 8 * MIB, keep, w), ERR_OK);
     struct bus_bytes *body = bus_bytes_new(4 * MIB);
     memset(bus_bytes_mem(body), 'b', 4 * MIB);
@@ -294,7 +298,8 @@ static void what_does_not_fit_is_reported(void **state) {
     while ((err = bus_peer_send(w->peer, number(&to_hub), meta_of(to_hub), NULL)) == ERR_OK)
         to_hub++;
     assert_int_equal(err, ERR_FULL);
-    while ((err = bus_hub_send(w->hub, span_make(w->id, w->id_len), number(&to_peer), meta_of(to_peer), NULL)) == ERR_OK)
+    while ((err = bus_hub_send(w->hub, span_make(w->id, w->id_len), number(&to_peer), meta_of(to_peer), NULL)) ==
+           ERR_OK)
         to_peer++;
     assert_int_equal(err, ERR_FULL);
     assert_in_range(to_hub, 2500, 10000);
@@ -348,7 +353,8 @@ static void may_be_closed_in_its_own_callback(void **state) {
 static void bad_endpoints_are_refused(void **state) {
     (void)state;
     struct world *w = world_new();
-    static const char *const bad[] = {"tcp://127.0.0.1:1", "inproc://", "ipc://", "ipc://relative", "nonsense", "", "udp://1"};
+    static const char *const bad[] = {"tcp://127.0.0.1:1", "inproc://", "ipc://", "ipc://relative",
+                                      "nonsense",          "",          "udp://1"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, bad[i], 1, 1, on_hub, w), ERR_INVALID);
         assert_int_equal(bus_peer_open(&w->peer, w->bus, w->loop, bad[i], "p", 1, 1, on_peer, w), ERR_INVALID);
@@ -356,7 +362,8 @@ static void bad_endpoints_are_refused(void **state) {
     }
     static const char *const names[] = {"", "a name that is longer than forty characters"};
     for (size_t i = 0; i < 2; i++)
-        assert_int_equal(bus_peer_open(&w->peer, w->bus, w->loop, "inproc://x", names[i], 1, 1, on_peer, w), ERR_INVALID);
+        assert_int_equal(bus_peer_open(&w->peer, w->bus, w->loop, "inproc://x", names[i], 1, 1, on_peer, w),
+                         ERR_INVALID);
     assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "ipc:///nowhere/at/all", 1, 1, on_hub, w), ERR_NOT_FOUND);
     world_free(w);
 }
@@ -420,7 +427,7 @@ static void ipc_serves_calls_and_survives_strangers(void **state) {
     static char big[2000];
     memset(big, 'x', sizeof big - 1);
     static const char *const five[] = {"three", "meta", "body", "more", "and more"}, *const huge[] = {"three", big},
-                            *const empty[] = {"", "", ""};
+                             *const empty[] = {"", "", ""};
     send_raw(five, 5);
     send_raw(huge, 2); /* ZeroMQ itself ends that connection */
     send_raw(empty, 0);

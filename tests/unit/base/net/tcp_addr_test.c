@@ -19,8 +19,11 @@ static void reads_and_writes(void **state) {
     static const struct {
         const char *text, *formatted;
         bool v6;
-    } good[] = {{"127.0.0.1", "127.0.0.1:25", false}, {"::1", "[::1]:25", true}, {"[2001:db8::1]", "[2001:db8::1]:25", true},
-                {"::ffff:192.0.2.1", "192.0.2.1:25", false}, {"unix:/run/a", "unix:/run/a", false}};
+    } good[] = {{"127.0.0.1", "127.0.0.1:25", false},
+                {"::1", "[::1]:25", true},
+                {"[2001:db8::1]", "[2001:db8::1]:25", true},
+                {"::ffff:192.0.2.1", "192.0.2.1:25", false},
+                {"unix:/run/a", "unix:/run/a", false}};
     char text[128];
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct tcp_addr a = addr(good[i].text);
@@ -31,8 +34,8 @@ static void reads_and_writes(void **state) {
     struct tcp_addr a = addr("::ffff:192.0.2.1");
     tcp_addr_ip(&a, text, sizeof text);
     assert_string_equal(text, "192.0.2.1");
-    static const char *const bad[] = {"", "1.2.3", "1.2.3.4.5", "1.2.3.256", ":::", "[1.2.3.4]", "[::1", "::1]", "localhost",
-                                      "fe80::1%lo", "unix:", "1.2.3.4 ", " 1.2.3.4"};
+    static const char *const bad[] = {"",     "1.2.3",     "1.2.3.4.5",  "1.2.3.256", ":::",      "[1.2.3.4]", "[::1",
+                                      "::1]", "localhost", "fe80::1%lo", "unix:",     "1.2.3.4 ", " 1.2.3.4"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(tcp_addr_parse(&a, span_of(bad[i]), 0), ERR_INVALID);
     char longest[140] = "unix:/";
@@ -50,7 +53,8 @@ static void reads_ports(void **state) {
     assert_int_equal(tcp_addr_port(&a), 2525);
     assert_int_equal(tcp_addr_parse_port(&a, SPAN("[::1]:65535")), ERR_OK);
     assert_int_equal(tcp_addr_port(&a), 65535);
-    static const char *const bad[] = {"127.0.0.1", "127.0.0.1:", ":25", "::1:25", "[::1]", "1.2.3.4:65536", "1.2.3.4:-1", ""};
+    static const char *const bad[] = {"127.0.0.1", "127.0.0.1:",    ":25",        "::1:25",
+                                      "[::1]",     "1.2.3.4:65536", "1.2.3.4:-1", ""};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(tcp_addr_parse_port(&a, span_of(bad[i])), ERR_INVALID);
 }
@@ -83,10 +87,14 @@ static void networks_hold_their_addresses(void **state) {
     (void)state;
     static const struct {
         const char *net, *in, *out;
-    } cases[] = {{"127.0.0.0/8", "127.255.0.1", "128.0.0.1"}, {"192.0.2.128/25", "192.0.2.129", "192.0.2.127"},
-                 {"192.0.2.1", "192.0.2.1", "192.0.2.2"},     {"2001:db8::/32", "2001:db8:ffff::1", "2001:db9::"},
-                 {"2001:db8::/33", "2001:db8::1", "2001:db8:8000::"}, {"0.0.0.0/0", "1.2.3.4", "::1"},
-                 {"::1", "::1", "::2"},                       {"10.0.0.0/8", "::ffff:10.1.2.3", "11.0.0.0"}};
+    } cases[] = {{"127.0.0.0/8", "127.255.0.1", "128.0.0.1"},
+                 {"192.0.2.128/25", "192.0.2.129", "192.0.2.127"},
+                 {"192.0.2.1", "192.0.2.1", "192.0.2.2"},
+                 {"2001:db8::/32", "2001:db8:ffff::1", "2001:db9::"},
+                 {"2001:db8::/33", "2001:db8::1", "2001:db8:8000::"},
+                 {"0.0.0.0/0", "1.2.3.4", "::1"},
+                 {"::1", "::1", "::2"},
+                 {"10.0.0.0/8", "::ffff:10.1.2.3", "11.0.0.0"}};
     struct tcp_net n;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_int_equal(tcp_net_parse(&n, span_of(cases[i].net)), ERR_OK);
@@ -96,8 +104,8 @@ static void networks_hold_their_addresses(void **state) {
     }
     struct tcp_addr u = addr("unix:/a");
     assert_false(tcp_net_has(&n, &u));
-    static const char *const bad[] = {"", "127.0.0.1/8", "127.0.0.0/", "127.0.0.0/33", "::/129", "127.0.0.0/x", "::1/64", "unix:/a",
-                                      "10/8"};
+    static const char *const bad[] = {"",       "127.0.0.1/8", "127.0.0.0/", "127.0.0.0/33", "::/129", "127.0.0.0/x",
+                                      "::1/64", "unix:/a",     "10/8"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(tcp_net_parse(&n, span_of(bad[i])), ERR_INVALID);
 }
