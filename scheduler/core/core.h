@@ -183,7 +183,7 @@ struct sched {
     struct list workers, all_sites, idle, pins, timers, spills;
     struct heap resumes;
     struct worker nobody;    /* home of sites when there is no delivery node */
-    struct message *visitor; /* loaded with nothing due: stays for one step, for the operator */
+    struct message *visitor; /* loaded last: stays for one step, for the operator */
     uint32_t active;         /* recipients in memory */
     struct sched_counts counts;
     /* of the step that runs */

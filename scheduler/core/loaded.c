@@ -2,8 +2,8 @@
  * loaded: messages that come from the store: at start, when something is due, or for the operator; and
  * the operator's wish to retry.
  *
- * A message already in memory is newer there than in the store: loading only wakes what is due. One
- * that has nothing to do now stays for one step as the visitor, so that an operator's event can follow.
+ * A message already in memory is newer there than in the store: loading only wakes what is due. What was
+ * loaded stays for one step as the visitor, even with nothing to do, so that an operator's event can follow.
  */
 #include "scheduler/core/core.h"
 
@@ -102,6 +102,7 @@ int core_on_load(struct sched *s, const struct sched_load *e) {
     if (e->id > s->last_id)
         s->last_id = e->id;
     if (m) {
+        s->visitor = m;
         load_doubts(s, m, e, true);
         wake(s, m);
         core_message_check(s, m);
@@ -118,8 +119,7 @@ int core_on_load(struct sched *s, const struct sched_load *e) {
     admit_loaded(s, m, e, full);
     if (m->waiting)
         core_report_open(s, m);
-    if (!m->work)
-        s->visitor = m;
+    s->visitor = m;
     core_message_check(s, m);
     return ERR_OK;
 }

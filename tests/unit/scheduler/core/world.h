@@ -32,6 +32,13 @@ struct stored { /* one recipient in the toy store */
     uint32_t code;
     struct span text, enhanced;
 };
+struct wbook {
+    uint32_t arrived; /* copies that a node delivered */
+    uint32_t doubts;  /* times it was in doubt */
+    uint32_t ended;   /* durable: delivered, failed or expired */
+    uint32_t failed, told;
+    uint64_t live;    /* attempt that it is in */
+};
 struct wmsg { /* one message ever submitted */
     uint64_t token, id;
     struct sched_submit submit; /* spans and recipients are copies */
@@ -39,7 +46,7 @@ struct wmsg { /* one message ever submitted */
     bool there;                 /* in the store */
     bool answered, refused, dropped;
     struct stored *at;
-    uint32_t *delivered, *told, *seen; /* per recipient: for oracles of the model test */
+    struct wbook *book; /* per recipient: for oracles of the model test */
 };
 struct wop {
     struct wop *next;
@@ -93,6 +100,8 @@ struct world {
     uint64_t forgotten; /* id of the last FORGET */
     uint32_t traces[16];
     void (*on_action)(struct world *w, const struct sched_action *a);
+    void (*on_write)(struct world *w, const struct sched_action *a);
+    void *model;
 };
 
 #define W_GROW(w, array, count)                                                                    \
@@ -174,6 +183,9 @@ static inline void world_gather(struct world *w, const struct sched_action *a, u
         op->refusable = a->put.id == put_id;
     } else if (a->kind == SCHED_ANSWER) {
         op->refusable = a->answer.id == put_id;
+    } else if (a->kind == SCHED_TRACE) {
+        op->a.trace.indexes = world_indexes(w, a->trace.indexes, a->trace.count);
+        op->refusable = a->trace.id == put_id;
     }
     if (w->current->last)
         w->current->last->next = op;
@@ -212,7 +224,8 @@ static inline void world_take_actions(struct world *w) {
         if (a->kind == SCHED_TRACE) {
             assert_true(a->trace.kind >= 1 && a->trace.kind < 16);
             w->traces[a->trace.kind]++;
-        } else if (a->kind == SCHED_COMPOSE) {
+        }
+        if (a->kind == SCHED_COMPOSE) {
             world_compose(w, a);
         } else if (a->kind == SCHED_FORGET) {
             w->forgotten = a->id;
@@ -264,6 +277,8 @@ static inline void world_cut(struct world *w) {
 }
 
 static inline void world_write(struct world *w, const struct sched_action *a) {
+    if (w->on_write)
+        w->on_write(w, a);
     if (a->kind == SCHED_PUT_MESSAGE) {
         struct wmsg *m = world_by_id(w, a->put.id);
         assert_non_null(m);
@@ -275,6 +290,7 @@ static inline void world_write(struct world *w, const struct sched_action *a) {
         assert_non_null(m);
         assert_int_equal(a->drop.count, m->submit.count);
         assert_int_equal(a->drop.size, m->submit.size);
+        assert_true(m->there || m->refused); /* oracle */
         for (uint32_t i = 0; m->there && i < a->drop.count; i++)
             assert_true(a->drop.states || !m->at[i].record); /* oracle: no record is left behind */
         m->there = false;
@@ -361,9 +377,7 @@ static inline struct sched_submit world_payload(struct world *w, const char *sen
     W_GROW(w, w->msgs, w->msg_count);
     struct wmsg *m = &w->msgs[w->msg_count++];
     *m = (struct wmsg){.token = w->msg_count};
-    m->delivered = arena_calloc(&w->mem, count + 1, sizeof *m->delivered);
-    m->told = arena_calloc(&w->mem, count + 1, sizeof *m->told);
-    m->seen = arena_calloc(&w->mem, count + 1, sizeof *m->seen);
+    m->book = arena_calloc(&w->mem, count + 1, sizeof *m->book);
     m->submit = (struct sched_submit){.token = w->msg_count, .sender = world_dup(w, span_of(sender)),
                                       .fair = world_dup(w, span_of(fair)), .priority = 1, .size = 1000,
                                       .received_ms = w->now, .recipients = r, .count = count};
@@ -483,6 +497,7 @@ static inline void world_crash(struct world *w, bool load_all) {
     for (uint32_t i = 0; i < w->msg_count; i++)
         last_id = w->msgs[i].id > last_id ? w->msgs[i].id : last_id;
     sched_free(w->core);
+    w->acts.count = 0;
     w->config.epoch++;
     w->core = sched_new(&w->config, last_id, 0);
     assert_non_null(w->core);
