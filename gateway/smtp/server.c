@@ -41,6 +41,7 @@ void server_greet(struct server *s, bool refuse, struct buf *out) {
 void server_farewell(struct server *s, struct server_reply reply, struct buf *out) {
     server_say_reply(out, &reply);
     s->wait = SERVER_WAIT_NONE;
+    s->farewell = reply.code;
     s->closing = true;
 }
 
@@ -132,7 +133,10 @@ static void end_body(struct server *s, struct buf *out, struct server_step *step
     struct server_reply reply = server_fault_reply(s);
     server_say_reply(out, &reply);
     s->errors += s->fault != SERVER_FAULT_OWNER;
-    s->closing = s->fault == SERVER_FAULT_BARE;
+    if (s->fault == SERVER_FAULT_BARE) {
+        s->farewell = reply.code;
+        s->closing = true;
+    }
     bool order = s->fault == SERVER_FAULT_ORDER;
     if (s->state == SERVER_DATA)
         server_set_state(s, SERVER_READY);

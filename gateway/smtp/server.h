@@ -123,6 +123,7 @@ struct server {
     bool skipping;       /* an overlong command line is thrown away */
     bool abort_due;      /* ABORT is the next step */
     bool stale;          /* the arena holds what is over */
+    uint16_t farewell;   /* code of the reply that ended the dialogue */
     bool chunk_last;
     enum server_state chunk_back; /* state after a refused chunk */
     struct span helo;    /* heap; as given */
