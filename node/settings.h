@@ -34,6 +34,7 @@ struct settings {
     struct recipients_config recipients;
 
     struct outbound_settings outbound;
+    uint32_t outbound_port;         /* as read; outbound.port is narrower */
     struct scheduler_settings scheduler;
     uint32_t shards;
     const char *admin_rpc;
