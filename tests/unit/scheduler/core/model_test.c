@@ -245,6 +245,16 @@ static void compare_one(struct world *w, const struct wmsg *m, uint32_t i, const
     }
 }
 
+/* While every node has room, nothing is READY whose site would take it. */
+static void check_no_idling(struct world *w, const struct sched_view *v) {
+    struct model *md = w->model;
+    for (uint32_t n = 1; n <= WORKERS; n++)
+        if (md->live[n] >= md->jobs_max[n])
+            return;
+    if (v->state == SCHED_READY && !v->site_resume_ms)
+        assert_true(v->site_busy >= (v->site_suspended ? 1 : v->site_concurrency * 2));
+}
+
 /* With everything durable, the store says what the core shows. */
 static void compare(struct world *w) {
     uint64_t in_memory = 0;
@@ -258,6 +268,7 @@ static void compare(struct world *w) {
         in_memory += here;
         for (uint32_t k = 0; k < m->submit.count; k++) {
             struct sched_view v = world_look(w, m->id, k);
+            check_no_idling(w, &v);
             if (here)
                 compare_one(w, m, k, &v);
             else
