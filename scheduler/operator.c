@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/units.h"
 #include "proto/filter.h"
@@ -241,6 +242,12 @@ static void walk_shard(struct question *q, uint32_t shard) {
     struct arena mem;
     bool keeps = q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_LIST;
     arena_init(&mem, 64 * 1024, 0);
+    if (q->filter && filter_id(q->filter)) {
+        if (id_shard(filter_id(q->filter)) == shard)
+            judge_message(q, shard, filter_id(q->filter), &mem);
+        arena_deinit(&mem);
+        return;
+    }
     do {
         q->err = queue_read_ids(q->sc->store, shard, after, UINT64_MAX, ids, IDS_AT_ONCE, &count);
         for (size_t i = 0; i < count && q->err == ERR_OK; i++) {

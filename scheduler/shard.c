@@ -187,6 +187,12 @@ void shard_done(struct shard *s, struct shard_batch *b, int result, uint64_t now
     batch_recycle(s, b);
 }
 
+void shard_abandon(struct shard *s, struct shard_batch *b) {
+    CHECK(s->sent == b);
+    s->sent = b->next;
+    batch_free(b);
+}
+
 /* -- life -- */
 
 static int read_number(struct store *store, uint32_t shard, enum queue_number n, uint64_t *value) {

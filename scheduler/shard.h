@@ -118,6 +118,9 @@ void shard_flush(struct shard *s, uint64_t now_ms);
 /* A batch ended (in order). Frees or reuses b. */
 void shard_done(struct shard *s, struct shard_batch *b, int result, uint64_t now_ms);
 
+/* A batch under way whose owner has died with it (crash tests): frees it, completes nothing. */
+void shard_abandon(struct shard *s, struct shard_batch *b);
+
 /* Writes of the shell's own (watermarks, dropped buckets) go with the current batch. */
 struct store_batch *shard_keep(struct shard *s);
 struct sched *shard_core(struct shard *s);

@@ -107,6 +107,8 @@ static void on_put_inflight(struct shard *s, const struct sched_action *a) {
     record.n_recipients = a->attempt.count;
     record.recipients = (uint32_t *)(uintptr_t)a->attempt.indexes;
     queue_put_inflight(part_for(s, a->attempt.id), s->number, a->attempt.attempt, &record);
+    if (a->attempt.id == s->put_id)
+        queue_drop_inflight(s->current->request.undo, s->number, a->attempt.attempt);
 }
 
 static void on_trace(struct shard *s, const struct sched_action *a) {
