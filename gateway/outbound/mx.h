@@ -40,6 +40,9 @@ enum mx_address {
 /* With loopback_targets a listener is ours only at its own port, so that servers for tests can share its address. */
 enum mx_address mx_judge_address(const struct mx_policy *p, const struct tcp_addr *a);
 
+/* From the octets of a record. */
+struct tcp_addr mx_address(const uint8_t *bytes, bool v6, uint16_t port);
+
 struct mx_host {
     const char *name; /* in the answer, or the domain itself */
     uint16_t preference;

@@ -19,7 +19,7 @@ struct candidate {
     struct tcp_addr addrs[CONSIDERED];
 };
 
-static struct tcp_addr address_of(const uint8_t *bytes, bool v6, uint16_t port) {
+struct tcp_addr mx_address(const uint8_t *bytes, bool v6, uint16_t port) {
     struct tcp_addr a = {.len = v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in)};
     if (v6) {
         struct sockaddr_in6 *to = (struct sockaddr_in6 *)&a.storage;
@@ -49,7 +49,7 @@ static uint32_t take_family(const struct mxset *s, bool v6, const struct mx_poli
     uint32_t count = set_count(s), n = 0;
     uint32_t first = count > 1 ? (uint32_t)rand_below(r, count) : 0;
     for (uint32_t i = 0; i < count; i++) {
-        struct tcp_addr a = address_of(s->records[(first + i) % count].addr, v6, p->port);
+        struct tcp_addr a = mx_address(s->records[(first + i) % count].addr, v6, p->port);
         enum mx_address verdict = mx_judge_address(p, &a);
         if (verdict == MX_ADDRESS_OWN)
             result->own = true;

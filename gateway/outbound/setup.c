@@ -1,0 +1,110 @@
+/*
+ * setup: defaults and the deep copy of the settings.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "gateway/outbound/setup.h"
+
+void outbound_defaults(struct outbound_settings *s) {
+    enum { SECOND = 1000, MINUTE = 60 * SECOND };
+    s->port = 25;
+    s->connections = 1000;
+    s->per_site = 20;
+    s->messages_per_connection = 100;
+    s->recipients_per_transaction = CLIENT_RCPT_DEFAULT;
+    s->timeouts = (struct outbound_timeouts){
+        .connect_ms = 30 * SECOND, .greeting_ms = 5 * MINUTE, .ehlo_ms = 5 * MINUTE, .mail_ms = 5 * MINUTE,
+        .rcpt_ms = 5 * MINUTE,     .data_ms = 2 * MINUTE,     .block_ms = 3 * MINUTE, .dot_ms = 10 * MINUTE,
+        .quit_ms = 5 * SECOND,     .idle_ms = 1 * MINUTE,
+    };
+}
+
+#define DEFAULT(to, from) ((to) = (to) ? (to) : (from))
+
+static void fill_zeros(struct outbound_settings *s) {
+    struct outbound_settings d = {0};
+    outbound_defaults(&d);
+    DEFAULT(s->port, d.port);
+    DEFAULT(s->connections, d.connections);
+    DEFAULT(s->per_site, d.per_site);
+    DEFAULT(s->messages_per_connection, d.messages_per_connection);
+    DEFAULT(s->recipients_per_transaction, d.recipients_per_transaction);
+    struct outbound_timeouts *t = &s->timeouts;
+    DEFAULT(t->connect_ms, d.timeouts.connect_ms);
+    DEFAULT(t->greeting_ms, d.timeouts.greeting_ms);
+    DEFAULT(t->ehlo_ms, d.timeouts.ehlo_ms);
+    DEFAULT(t->mail_ms, d.timeouts.mail_ms);
+    DEFAULT(t->rcpt_ms, d.timeouts.rcpt_ms);
+    DEFAULT(t->data_ms, d.timeouts.data_ms);
+    DEFAULT(t->block_ms, d.timeouts.block_ms);
+    DEFAULT(t->dot_ms, d.timeouts.dot_ms);
+    DEFAULT(t->quit_ms, d.timeouts.quit_ms);
+    DEFAULT(t->idle_ms, d.timeouts.idle_ms);
+}
+
+/* A copy of text that may be NULL; false: no memory. */
+static bool keep(struct arena *mem, const char **text) {
+    if (!*text)
+        return true;
+    *text = arena_strdup(mem, *text);
+    return *text != NULL;
+}
+
+static bool copy_names(struct setup *to) {
+    struct outbound_settings *s = &to->s;
+    const char **names = arena_calloc(&to->mem, s->own_name_count + 1, sizeof *names);
+    struct tcp_addr *listen = arena_calloc(&to->mem, s->own_listen_count + 1, sizeof *listen);
+    if (!names || !listen)
+        return false;
+    for (size_t i = 0; i < s->own_name_count; i++) {
+        names[i] = s->own_names[i];
+        if (!keep(&to->mem, &names[i]))
+            return false;
+    }
+    if (s->own_listen_count)
+        memcpy(listen, s->own_listen, s->own_listen_count * sizeof *listen);
+    s->own_names = names;
+    s->own_listen = listen;
+    return keep(&to->mem, &s->hostname) && keep(&to->mem, &s->name) && keep(&to->mem, &s->dns);
+}
+
+struct setup *setup_new(const struct outbound_settings *s) {
+    struct setup *to = calloc(1, sizeof *to);
+    if (!to)
+        return NULL;
+    arena_init(&to->mem, 4096, 0);
+    to->refs = 1;
+    to->s = *s;
+    to->s.hostname = s->hostname ? s->hostname : "localhost";
+    to->s.name = s->name ? s->name : to->s.hostname;
+    fill_zeros(&to->s);
+    to->routes = routes_new(s->routes, s->route_count);
+    if (!to->routes || !copy_names(to)) {
+        setup_free(to);
+        return NULL;
+    }
+    to->s.routes = NULL; /* those of the caller; ours are in .routes */
+    to->s.route_count = 0;
+    to->mx = (struct mx_policy){
+        .own_names = to->s.own_names, .own_name_count = to->s.own_name_count, .own_listen = to->s.own_listen,
+        .own_listen_count = to->s.own_listen_count, .is_local = tcp_addr_is_local, .loopback_targets = to->s.loopback_targets,
+        .prefer_ipv4 = to->s.prefer_ipv4, .port = to->s.port,
+    };
+    to->fixed = to->mx;
+    to->fixed.loopback_targets = true;
+    return to;
+}
+
+struct setup *setup_ref(struct setup *s) {
+    s->refs++;
+    return s;
+}
+
+void setup_free(struct setup *s) {
+    if (!s || --s->refs > 0)
+        return;
+    routes_free(s->routes);
+    arena_deinit(&s->mem);
+    free(s);
+}

@@ -1,0 +1,220 @@
+/*
+ * site: slots and queues. What a job or a connection does when it is called may end it, free
+ * slots and call back here; site_pump therefore never runs inside itself, and a site is kept while
+ * a function of this file uses it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+
+#include "gateway/outbound/attempt.h"
+#include "gateway/outbound/conn.h"
+#include "gateway/outbound/site.h"
+
+METRIC_GAUGE(sites, "posthouse_delivery_sites", "Sites with jobs or connections");
+
+static bool matches(const struct map_node *n, const void *key) {
+    return strcmp(CONTAINER_OF(n, struct site, in_map)->name, key) == 0;
+}
+
+struct site *site_open(struct outbound *o, const char *name) {
+    size_t len = strlen(name);
+    uint64_t hash = hash_bytes(name, len, 0);
+    struct map_node *n = map_find(&o->sites, hash, matches, name);
+    if (n) {
+        struct site *found = CONTAINER_OF(n, struct site, in_map);
+        found->users++;
+        return found;
+    }
+    struct site *s = calloc(1, sizeof *s + len + 1);
+    if (!s)
+        return NULL;
+    s->o = o;
+    s->users = 1;
+    list_init(&s->waiting);
+    list_init(&s->idle);
+    memcpy(s->name, name, len + 1);
+    if (map_insert(&o->sites, &s->in_map, hash) != ERR_OK) {
+        free(s);
+        return NULL;
+    }
+    metric_add(&sites, 1);
+    return s;
+}
+
+void site_close(struct site *s) {
+    CHECK(s->users > 0);
+    if (--s->users > 0 || s->slots > 0)
+        return;
+    CHECK(list_is_empty(&s->waiting) && list_is_empty(&s->idle));
+    if (list_is_linked(&s->in_hungry))
+        list_remove(&s->o->hungry, &s->in_hungry);
+    map_remove(&s->o->sites, &s->in_map);
+    metric_sub(&sites, 1);
+    free(s);
+}
+
+uint32_t site_limit(const struct site *s) {
+    uint32_t limit = s->o->setup->s.per_site;
+    if (s->hint && s->hint < limit)
+        limit = s->hint;
+    if (s->cap && s->cap < limit && loop_now_ms(s->o->loop) < s->cap_until_ms)
+        limit = s->cap;
+    return limit;
+}
+
+void site_cap(struct site *s) {
+    s->cap = s->established ? s->established : 1;
+    s->cap_until_ms = loop_now_ms(s->o->loop) + SITE_CAP_MS;
+}
+
+/* -- slots -- */
+
+void site_free_slot(struct site *s) {
+    CHECK(s->slots > 0 && s->o->slots > 0);
+    s->slots--;
+    s->o->slots--;
+}
+
+/* May close an idle connection that stands in the way; `fresh`: also one of this site. */
+static bool take_slot(struct site *s, bool fresh) {
+    struct outbound *o = s->o;
+    if (s->slots >= site_limit(s)) {
+        if (!fresh || list_is_empty(&s->idle))
+            return false;
+        conn_drop(CONTAINER_OF(list_first(&s->idle), struct conn, in_site));
+    }
+    if (o->slots >= o->setup->s.connections) {
+        if (list_is_empty(&o->idle))
+            return false;
+        conn_drop(CONTAINER_OF(list_first(&o->idle), struct conn, in_idle));
+    }
+    if (s->slots >= site_limit(s) || o->slots >= o->setup->s.connections)
+        return false;
+    s->slots++;
+    o->slots++;
+    return true;
+}
+
+/* -- waiting -- */
+
+static void wait_in(struct site *s, struct attempt *a, bool front) {
+    if (front)
+        list_push_front(&s->waiting, &a->in_site);
+    else
+        list_push_back(&s->waiting, &a->in_site);
+    if (!list_is_linked(&s->in_hungry))
+        list_push_back(&s->o->hungry, &s->in_hungry);
+}
+
+void site_unwait(struct site *s, struct attempt *a) {
+    list_remove(&s->waiting, &a->in_site);
+    if (list_is_empty(&s->waiting))
+        list_remove(&s->o->hungry, &s->in_hungry);
+}
+
+static struct attempt *first_waiting(struct site *s, bool fresh_too) {
+    LIST_FOREACH(n, next, &s->waiting) {
+        struct attempt *a = LIST_ENTRY(n, struct attempt, in_site);
+        if (fresh_too || !a->fresh)
+            return a;
+    }
+    return NULL;
+}
+
+bool site_want_slot(struct site *s, struct attempt *a) {
+    if (take_slot(s, true))
+        return true;
+    wait_in(s, a, true);
+    return false;
+}
+
+/* One job to what is free; false: nothing is. */
+static bool serve(struct site *s, struct attempt *a) {
+    if (!a->fresh && !list_is_empty(&s->idle)) {
+        struct conn *c = CONTAINER_OF(list_last(&s->idle), struct conn, in_site);
+        site_unwait(s, a);
+        conn_take(c);
+        attempt_use(a, c);
+        if (!c->attempt && !c->gone)
+            site_conn_ready(s, c);
+        return true;
+    }
+    if (!take_slot(s, a->fresh))
+        return false;
+    site_unwait(s, a);
+    attempt_use_slot(a);
+    return true;
+}
+
+static void pump_one(struct site *s) {
+    if (s->pumping || s->o->draining) { /* a node that drains gives out nothing */
+        s->pump_again = true;
+        return;
+    }
+    s->pumping = true;
+    s->users++;
+    struct attempt *a;
+    do {
+        s->pump_again = false;
+        while ((a = first_waiting(s, true)) && serve(s, a))
+            continue;
+    } while (s->pump_again);
+    s->pumping = false;
+    site_close(s);
+}
+
+void site_pump(struct site *s) {
+    struct outbound *o = s->o;
+    bool was_full = o->slots + 1 >= o->setup->s.connections;
+    pump_one(s); /* s may be gone now */
+    if (!was_full)
+        return;
+    for (size_t n = o->hungry.count; n > 0 && !list_is_empty(&o->hungry) && o->slots < o->setup->s.connections; n--) {
+        struct site *hungry = CONTAINER_OF(list_first(&o->hungry), struct site, in_hungry);
+        list_remove(&o->hungry, &hungry->in_hungry);
+        list_push_back(&o->hungry, &hungry->in_hungry);
+        pump_one(hungry);
+    }
+}
+
+void site_submit(struct site *s, struct attempt *a) {
+    wait_in(s, a, false);
+    pump_one(s);
+}
+
+void site_conn_ready(struct site *s, struct conn *c) {
+    struct attempt *a;
+    s->users++;
+    while (!c->gone && !c->attempt) {
+        if (s->o->draining || s->slots > site_limit(s) || conn_is_worn(c)) {
+            conn_quit(c);
+            break;
+        }
+        a = first_waiting(s, false);
+        if (!a) {
+            conn_rest(c);
+            break;
+        }
+        site_unwait(s, a);
+        attempt_use(a, c);
+    }
+    if (!list_is_empty(&s->waiting))
+        pump_one(s); /* a fresh job may use the slot of a connection that rests */
+    site_close(s);
+}
+
+bool site_fail(struct site *s, uint64_t joined_ms) {
+    bool first = !s->has_failed || joined_ms > s->failed_ms;
+    struct attempt *a;
+    s->has_failed = true;
+    s->failed_ms = loop_now_ms(s->o->loop);
+    s->users++;
+    while ((a = first_waiting(s, false))) {
+        site_unwait(s, a);
+        attempt_hand_back(a);
+    }
+    site_close(s);
+    return first;
+}
