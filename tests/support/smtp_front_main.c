@@ -1,0 +1,439 @@
+/*
+ * smtp_front: the real front end (gateway/inbound) before a scheduler that is played here. For the dialogues
+ * and for measuring the front end alone: what it accepts is written to a directory, and the scheduler can be told to
+ * refuse, to be slow, to stay silent or to be short of credit. It also checks that the frames keep their
+ * contract (sizes of chunks, checksum, credit), and ends with status 3 when they do not.
+ *
+ * usage: smtp_front KEY=VALUE...   (keys: see `keys` below). Prints "port N" when it listens. SIGTERM drains.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "gateway/inbound/inbound.h"
+#include "proto/bus.pb-c.h"
+#include "proto/frame.h"
+#include "proto/outcome.h"
+
+#define HUB "inproc://scheduler"
+enum { DOMAINS_MAX = 32, TRUSTED_MAX = 16, SLOW_MAX = 1024 };
+
+static struct {
+    struct inbound_settings inbound;
+    struct recipients_domain_config domains[DOMAINS_MAX];
+    size_t domain_count;
+    struct tcp_net trusted[TRUSTED_MAX];
+    const char *listen, *store, *postmaster, *verdict;
+    uint64_t credit, answer_ms, loops;
+    bool welcome;
+} options = {
+    .inbound = {.hostname = "mx.example.net", .name = "mx", .trusted = options.trusted,
+                .limits = {.message_size = 50u << 20, .recipients = 1000, .connections = 10000, .connections_per_client = 100,
+                           .received_headers = 50, .commands_bad = 20, .memory = 64u << 20, .idle_ms = 300000}},
+    .listen = "127.0.0.1:0", .postmaster = "postmaster@example.net", .verdict = "stored", .credit = 16u << 20, .loops = 1,
+    .welcome = true,
+};
+
+/* -- options -- */
+
+static void usage(const char *what) {
+    fprintf(stderr, "smtp_front: %s\n", what);
+    exit(2);
+}
+
+static void take_domain(char *text) {
+    if (options.domain_count == DOMAINS_MAX)
+        usage("too many domains");
+    struct recipients_domain_config *d = &options.domains[options.domain_count++];
+    char *colon = strchr(text, ':');
+    d->name = text;
+    d->directory = RECIPIENTS_ANY;
+    if (!colon)
+        return;
+    *colon = '\0';
+    if (strncmp(colon + 1, "table:", 6) == 0) {
+        d->directory = RECIPIENTS_TABLE;
+        d->table = colon + 7;
+    } else if (strcmp(colon + 1, "any") != 0) {
+        usage("domain=NAME:any or domain=NAME:table:FILE");
+    }
+}
+
+static void take_trusted(const char *text) {
+    size_t n = options.inbound.trusted_count++;
+    if (n >= TRUSTED_MAX || tcp_net_parse(&options.trusted[n], span_of(text)) != ERR_OK)
+        usage("bad trusted network");
+}
+
+static uint64_t number(const char *text) {
+    uint64_t n;
+    if (units_size(span_of(text), &n) != ERR_OK)
+        usage("bad number");
+    return n;
+}
+
+static void take_word(const char *key, const char *value) {
+    struct inbound_settings *s = &options.inbound;
+    if (!strcmp(key, "bare_newline"))
+        s->bare_newline = strcmp(value, "normalize") ? INBOUND_BARE_REJECT : INBOUND_BARE_NORMALIZE;
+    else if (!strcmp(key, "pregreet"))
+        s->pregreet = !strcmp(value, "refuse") ? INBOUND_PREGREET_REFUSE
+                      : !strcmp(value, "log")  ? INBOUND_PREGREET_LOG
+                                               : INBOUND_PREGREET_OFF;
+    else if (!strcmp(key, "vrfy"))
+        s->vrfy = !strcmp(value, "true");
+    else if (!strcmp(key, "welcome"))
+        options.welcome = !strcmp(value, "true");
+    else
+        usage(key);
+}
+
+static void take_option(char *text) {
+    struct inbound_limits *l = &options.inbound.limits;
+    const struct {
+        const char *key;
+        uint64_t *wide;
+        uint32_t *narrow;
+        const char **text;
+    } keys[] = {
+        {"message_size", &l->message_size, NULL, NULL}, {"memory", &l->memory, NULL, NULL},
+        {"idle_ms", &l->idle_ms, NULL, NULL}, {"pregreet_ms", &options.inbound.pregreet_ms, NULL, NULL},
+        {"credit", &options.credit, NULL, NULL}, {"answer_ms", &options.answer_ms, NULL, NULL},
+        {"loops", &options.loops, NULL, NULL}, {"recipients", NULL, &l->recipients, NULL},
+        {"connections", NULL, &l->connections, NULL}, {"connections_per_client", NULL, &l->connections_per_client, NULL},
+        {"received_headers", NULL, &l->received_headers, NULL}, {"commands_bad", NULL, &l->commands_bad, NULL},
+        {"hostname", NULL, NULL, &options.inbound.hostname}, {"listen", NULL, NULL, &options.listen},
+        {"store", NULL, NULL, &options.store}, {"postmaster", NULL, NULL, &options.postmaster},
+        {"verdict", NULL, NULL, &options.verdict},
+    };
+    char *value = strchr(text, '=');
+    if (!value)
+        usage(text);
+    *value++ = '\0';
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (strcmp(keys[i].key, text))
+            continue;
+        if (keys[i].wide)
+            *keys[i].wide = number(value);
+        else if (keys[i].narrow)
+            *keys[i].narrow = (uint32_t)number(value);
+        else
+            *keys[i].text = value;
+        return;
+    }
+    if (!strcmp(text, "domain"))
+        take_domain(value);
+    else if (!strcmp(text, "trusted"))
+        take_trusted(value);
+    else
+        take_word(text, value);
+}
+
+/* -- the scheduler that is played -- */
+
+struct staged { /* chunks of one submission */
+    struct list_node link;
+    uint8_t id[16];
+    uint32_t chunks;
+    bool odd; /* the last chunk was not whole: nothing may follow */
+    struct buf body;
+};
+struct slow { /* an answer that waits */
+    struct list_node link;
+    char peer[BUS_PEER_MAX];
+    size_t peer_len;
+    uint64_t correlation, credit, due_ms, message;
+};
+static struct {
+    struct loop *loop;
+    struct bus_hub *hub;
+    struct loop_timer *timer;
+    struct list staged, slow;
+    struct buf scratch;
+    struct arena mem;
+    uint64_t stored, lent;
+} play;
+
+static void breach(const char *what) {
+    fprintf(stderr, "smtp_front: contract broken: %s\n", what);
+    exit(3);
+}
+
+static void send_answer(struct span peer, uint64_t correlation, uint32_t verdict, uint64_t message, uint64_t credit) {
+    Words__Answer a = WORDS__ANSWER__INIT;
+    a.verdict = verdict;
+    a.has_message = verdict == VERDICT_STORED;
+    a.message = message;
+    a.credit = credit;
+    play.lent -= credit;
+    int err = frame_send_hub(play.hub, peer, FRAME_ANSWER, correlation, 0, &a.base, NULL, &play.scratch);
+    if (err)
+        fprintf(stderr, "smtp_front: answer: %s\n", err_text(err));
+}
+
+static void on_slow(void *arg) {
+    struct list_node *node;
+    (void)arg;
+    while ((node = list_first(&play.slow))) {
+        struct slow *k = LIST_ENTRY(node, struct slow, link);
+        if (k->due_ms > loop_now_ms(play.loop)) {
+            loop_timer_set(play.timer, k->due_ms - loop_now_ms(play.loop));
+            return;
+        }
+        list_remove(&play.slow, node);
+        send_answer(span_make(k->peer, k->peer_len), k->correlation, VERDICT_STORED, k->message, k->credit);
+        free(k);
+    }
+}
+
+static void answer_later(struct span peer, uint64_t correlation, uint64_t message, uint64_t credit) {
+    struct slow *k = calloc(1, sizeof *k);
+    CHECK(k && play.slow.count < SLOW_MAX);
+    k->peer_len = span_copy(peer, k->peer, sizeof k->peer);
+    k->correlation = correlation;
+    k->credit = credit;
+    k->message = message;
+    k->due_ms = loop_now_ms(play.loop) + options.answer_ms;
+    list_push_back(&play.slow, &k->link);
+    if (play.slow.count == 1)
+        loop_timer_set(play.timer, options.answer_ms);
+}
+
+static struct staged *find_staged(const uint8_t *id) {
+    LIST_FOREACH(node, next, &play.staged) {
+        struct staged *g = LIST_ENTRY(node, struct staged, link);
+        if (memcmp(g->id, id, sizeof g->id) == 0)
+            return g;
+    }
+    return NULL;
+}
+
+static void drop_staged(struct staged *g) {
+    list_remove(&play.staged, &g->link);
+    buf_deinit(&g->body);
+    free(g);
+}
+
+static void write_recipient(FILE *f, const Words__Recipient *r) {
+    fprintf(f, "rcpt: %.*s destination=%.*s local=%d", SPAN_FMT(frame_span(r->address)), SPAN_FMT(frame_span(r->destination)),
+            r->local);
+    if (r->has_original)
+        fprintf(f, " original=%.*s", SPAN_FMT(frame_span(r->original)));
+    if (r->has_orcpt)
+        fprintf(f, " orcpt=%.*s", SPAN_FMT(frame_span(r->orcpt)));
+    if (r->has_notify)
+        fprintf(f, " notify=%u", r->notify);
+    fputc('\n', f);
+}
+
+static void write_message(const Words__Envelope *e, struct span body) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%06llu", options.store, (unsigned long long)play.stored);
+    FILE *f = fopen(path, "w");
+    if (!f)
+        usage(strerror(errno));
+    fprintf(f, "sender: %.*s\nsize: %llu\nprotocol: %.*s\nhelo: ", SPAN_FMT(frame_span(e->sender)),
+            (unsigned long long)e->size, SPAN_FMT(frame_span(e->protocol)));
+    fwrite(e->helo.data, 1, e->helo.len, f);
+    fprintf(f, "\neight_bit: %d\nsmtputf8: %d\nret: %u\nenvid: %.*s\n", e->eight_bit, e->smtputf8, e->ret,
+            SPAN_FMT(frame_span(e->envid)));
+    for (size_t i = 0; i < e->n_recipients; i++)
+        write_recipient(f, e->recipients[i]);
+    fputs("\n", f);
+    fwrite(body.at, 1, body.len, f);
+    fclose(f);
+}
+
+static uint32_t verdict_word(void) {
+    static const char *const words[] = {"stored", "tempfail", "no_space", "refused"};
+    for (uint32_t i = 0; i < 4; i++) {
+        if (!strcmp(options.verdict, words[i]))
+            return i;
+    }
+    return UINT32_MAX; /* silent */
+}
+
+static void check_submit(const Words__Submit *m, const struct staged *g, struct span body) {
+    const Words__Envelope *e = m->envelope;
+    if (e->n_recipients == 0 || e->size != body.len || e->checksum != hash_checksum(body.at, body.len))
+        breach("envelope does not fit its body");
+    if (m->chunked != (g != NULL) || (g && g->chunks < 2))
+        breach("chunked");
+}
+
+static void on_submit(struct span peer, const struct frame *f) {
+    const Words__Submit *m = frame_unpack(&words__submit__descriptor, f->meta, &play.mem);
+    if (!m || m->submission.len != 16)
+        breach("malformed submit");
+    uint64_t cost = FRAME_COST(f->meta.len, bus_bytes_span(f->body).len);
+    struct staged *g = m->chunked ? find_staged(m->submission.data) : NULL;
+    struct span body = g ? buf_span(&g->body) : bus_bytes_span(f->body);
+    uint32_t verdict = verdict_word();
+    check_submit(m, g, body);
+    play.stored += verdict == VERDICT_STORED;
+    if (verdict == VERDICT_STORED && options.store)
+        write_message(m->envelope, body);
+    if (g)
+        drop_staged(g);
+    if (verdict == UINT32_MAX)
+        return;
+    if (options.answer_ms && verdict == VERDICT_STORED)
+        answer_later(peer, f->correlation, play.stored, cost);
+    else
+        send_answer(peer, f->correlation, verdict, play.stored, cost);
+}
+
+static void on_chunk(struct span peer, const struct frame *f) {
+    const Words__Chunk *m = frame_unpack(&words__chunk__descriptor, f->meta, &play.mem);
+    struct span octets = bus_bytes_span(f->body);
+    if (!m || m->submission.len != 16)
+        breach("malformed chunk");
+    struct staged *g = find_staged(m->submission.data);
+    if (!g) {
+        g = calloc(1, sizeof *g);
+        CHECK(g);
+        memcpy(g->id, m->submission.data, 16);
+        buf_init(&g->body, 256u << 20);
+        list_push_back(&play.staged, &g->link);
+    }
+    if (m->number != g->chunks++ || g->odd || octets.len == 0 || octets.len > FRAME_BODY_MAX)
+        breach("chunk out of order or of a wrong size");
+    g->odd = octets.len < FRAME_BODY_MAX;
+    CHECK(buf_add(&g->body, octets) == ERR_OK);
+    Words__Credit c = WORDS__CREDIT__INIT;
+    c.bytes = FRAME_COST(f->meta.len, octets.len);
+    play.lent -= c.bytes;
+    (void)!frame_send_hub(play.hub, peer, FRAME_CREDIT, 0, 0, &c.base, NULL, &play.scratch);
+}
+
+static void on_abort(const struct frame *f) {
+    const Words__Abort *m = frame_unpack(&words__abort__descriptor, f->meta, &play.mem);
+    struct staged *g = m && m->submission.len == 16 ? find_staged(m->submission.data) : NULL;
+    if (!g)
+        breach("abort of what is not there");
+    drop_staged(g);
+}
+
+static void on_message(void *arg, struct span peer, const struct bus_message *message) {
+    struct frame f;
+    (void)arg;
+    if (frame_read(&f, message) != ERR_OK)
+        breach("malformed frame");
+    if (f.kind == FRAME_HELLO && options.welcome) {
+        Words__Welcome w = WORDS__WELCOME__INIT;
+        w.epoch = 1;
+        w.credit = options.credit;
+        (void)!frame_send_hub(play.hub, peer, FRAME_WELCOME, 0, 0, &w.base, NULL, &play.scratch);
+    }
+    if (f.kind == FRAME_SUBMIT || f.kind == FRAME_CHUNK) {
+        uint64_t cost = FRAME_COST(f.meta.len, bus_bytes_span(f.body).len);
+        if (play.lent && play.lent + cost > options.credit * options.loops)
+            breach("over the credit");
+        play.lent += cost;
+    }
+    if (f.kind == FRAME_SUBMIT)
+        on_submit(peer, &f);
+    else if (f.kind == FRAME_CHUNK)
+        on_chunk(peer, &f);
+    else if (f.kind == FRAME_ABORT)
+        on_abort(&f);
+    arena_reset(&play.mem);
+}
+
+/* -- life -- */
+
+static struct loop_wake *drained_wake;
+static struct inbound *inbound;
+
+static void on_drained(void *arg) {
+    (void)arg;
+    loop_wake_send(drained_wake);
+}
+
+static void on_all_gone(void *arg) {
+    (void)arg;
+    loop_stop(play.loop);
+}
+
+static void on_term(void *arg, int signum) {
+    (void)arg;
+    (void)signum;
+    inbound_drain(inbound, 10000, on_drained, NULL);
+}
+
+static uint16_t bound_port(int fd) {
+    struct tcp_addr a = {.len = sizeof a.storage};
+    CHECK(getsockname(fd, (struct sockaddr *)&a.storage, &a.len) == 0);
+    return tcp_addr_port(&a);
+}
+
+static void start_inbound(struct bus *bus) {
+    struct recipients_config rc = {.domains = options.domains, .count = options.domain_count, .postmaster = options.postmaster,
+                                   .hostname = options.inbound.hostname};
+    struct recipients *recipients;
+    struct buf problems;
+    struct tcp_addr address;
+    int (*fds)[16] = calloc(options.loops, sizeof *fds);
+    CHECK(fds);
+    buf_init(&problems, 65536);
+    if (recipients_new(&recipients, &rc, &problems) != ERR_OK)
+        usage(buf_cstr(&problems));
+    buf_deinit(&problems);
+    if (tcp_addr_parse_port(&address, span_of(options.listen)) != ERR_OK)
+        usage("bad listen address");
+    for (uint64_t i = 0; i < options.loops; i++) {
+        fds[i][0] = tcp_bind(&address, true);
+        if (fds[i][0] < 0)
+            usage("cannot bind");
+        if (tcp_addr_port(&address) == 0) { /* the other loops take the port of the first */
+            struct sockaddr_in *in = (struct sockaddr_in *)&address.storage;
+            in->sin_port = htons(bound_port(fds[i][0]));
+        }
+    }
+    struct inbound_config c = {.bus = bus, .scheduler = HUB, .loops = (uint32_t)options.loops, .fds = (const int(*)[16])fds,
+                               .listeners = 1};
+    CHECK(inbound_start(&inbound, &c, &options.inbound, recipients) == ERR_OK);
+    recipients_unref(recipients);
+    printf("port %u\n", tcp_addr_port(&address));
+    fflush(stdout);
+    free(fds);
+}
+
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        take_option(argv[i]);
+    struct bus *bus = bus_new(1);
+    play.loop = loop_new();
+    CHECK(bus && play.loop && options.loops >= 1 && options.loops <= 64);
+    list_init(&play.staged);
+    list_init(&play.slow);
+    buf_init(&play.scratch, FRAME_META_MAX);
+    arena_init(&play.mem, 65536, 16u << 20);
+    play.timer = loop_timer_new(play.loop, on_slow, NULL);
+    drained_wake = loop_wake_new(play.loop, on_all_gone, NULL);
+    struct loop_signal *term = loop_signal_new(play.loop, SIGTERM, on_term, NULL);
+    CHECK(play.timer && drained_wake && term);
+    CHECK(bus_hub_open(&play.hub, bus, play.loop, HUB, FRAME_PART_MAX, 64u << 20, on_message, NULL) == ERR_OK);
+    start_inbound(bus);
+    loop_run(play.loop);
+    inbound_stop(inbound);
+    while (!list_is_empty(&play.staged))
+        drop_staged(LIST_ENTRY(list_first(&play.staged), struct staged, link));
+    while (!list_is_empty(&play.slow))
+        free(LIST_ENTRY(list_pop_front(&play.slow), struct slow, link));
+    bus_hub_close(play.hub);
+    loop_free(play.loop);
+    bus_free(bus);
+    buf_deinit(&play.scratch);
+    arena_deinit(&play.mem);
+    return 0;
+}
