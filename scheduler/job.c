@@ -168,7 +168,7 @@ void job_assign(void *arg, struct shard *s, const struct shard_assign *a) {
     arena_init(&mem, 4096, 0);
     Words__Envelope *e = frame_unpack(&words__envelope__descriptor, span_make(c->envelope, c->envelope_len), &mem);
     CHECK(e); /* packed by this process */
-    struct bus_bytes *body = bus_bytes_ref(c->body);
+    struct bus_bytes *body = is_chunked(e) ? NULL : bus_bytes_ref(c->body);
     if (!body && !is_chunked(e))
         read_aside(sc, s, a);
     else

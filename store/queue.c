@@ -35,9 +35,10 @@ void queue_put_message(struct store_batch *b, uint32_t shard, uint64_t id, struc
     uint8_t value[8];
     struct key k = key_message(shard, id);
     store_put(b, STORE_ENVELOPE, key_span(&k), envelope);
-    if (body.len) {
-        k = key_chunk(shard, id, 0);
-        store_put(b, STORE_BODY, key_span(&k), body);
+    for (uint32_t n = 0; body.len; n++) {
+        k = key_chunk(shard, id, n);
+        store_put(b, STORE_BODY, key_span(&k), span_first(body, FRAME_BODY_MAX));
+        body = span_from(body, FRAME_BODY_MAX);
     }
     if (submission.len) {
         k = key_submission(shard, (uint32_t)(now_ms / HOUR_MS), submission);

@@ -12,7 +12,8 @@
 #include "store/store.h"
 
 /* -- writing: into a batch -- */
-/* A message of one body piece or of chunks already staged (body_chunk for each). envelope: packed Envelope. */
+/* A message with its body (written in chunks of FRAME_BODY_MAX), or with none when its chunks are staged already.
+ * envelope: packed Envelope. */
 void queue_put_message(struct store_batch *b, uint32_t shard, uint64_t id, struct span envelope, struct span body,
                        struct span submission /* 16 octets or empty */, uint64_t now_ms);
 /* Stages chunk `number` of a long body under its id-to-be, with a mark in meta that queue_seal_chunks removes. */

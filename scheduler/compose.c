@@ -1,0 +1,188 @@
+/*
+ * compose: a report that the core asks for is read together on a helper thread, composed (dsn.h), and handed back
+ * as a message of our own, which the core enqueues in the batch that settles the recipients.
+ *
+ * What cannot be composed is none, with the reason for the trace; the recipients are settled all the same.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "proto/outcome.h"
+#include "scheduler/dsn.h"
+#include "scheduler/shell.h"
+
+#define REPORT_MAX (16u * 1024u * 1024u)
+
+METRIC_COUNTER(metric_composed, "posthouse_reports_composed_total", "Delivery status notifications that were written")
+
+struct composing {
+    struct scheduler *sc;
+    struct shard_compose *c;
+    char *hostname, *postmaster;
+    uint64_t now_ms;
+    struct arena mem;
+    Words__Envelope *original;
+    struct buf text;
+    struct dsn_form form;
+    const char *problem; /* NULL: composed */
+};
+
+/* -- on the helper thread -- */
+
+static void fill_recipient(struct dsn_recipient *to, const Words__Recipient *r, const struct sched_result *result,
+                           enum sched_report_kind kind) {
+    *to = (struct dsn_recipient){.address = frame_span(r->address), .code = result->code, .enhanced = result->enhanced,
+                                 .text = result->text, .remote = result->remote,
+                                 .relayed = kind == SCHED_REPORT_DELIVERED};
+    if (r->has_orcpt)
+        to->orcpt = frame_span(r->orcpt);
+    if (r->has_original)
+        to->original = frame_span(r->original);
+}
+
+static enum dsn_kind kind_of(enum sched_report_kind kind) {
+    return kind == SCHED_REPORT_FAILED ? DSN_FAILED : kind == SCHED_REPORT_DELAYED ? DSN_DELAYED : DSN_DELIVERED;
+}
+
+static const char *write_report(struct composing *k, struct span content) {
+    const struct shard_compose *c = k->c;
+    const Words__Envelope *e = k->original;
+    struct dsn_recipient *r = arena_calloc(&k->mem, c->count + 1u, sizeof *r);
+    if (!r)
+        return "no memory for the report";
+    for (uint32_t i = 0; i < c->count; i++) {
+        if (c->indexes[i] >= e->n_recipients)
+            return "the stored envelope does not fit";
+        fill_recipient(&r[i], e->recipients[c->indexes[i]], &c->results[i], c->kind);
+    }
+    struct dsn d = {
+        .kind = kind_of(c->kind), .number = c->id ^ c->compose << 48, .now_ms = k->now_ms, .hostname = span_of(k->hostname),
+        .postmaster = span_of(k->postmaster), .sender = frame_span(e->sender), .received_ms = e->received_ms,
+        .size = e->size, .smtputf8 = e->has_smtputf8 && e->smtputf8, .retry_until_ms = c->will_retry_until_ms,
+        .recipients = r, .count = c->count, .content = content,
+    };
+    if (e->has_envid)
+        d.envid = frame_span(e->envid);
+    if (e->has_ret)
+        d.ret = e->ret == 1 ? DSN_RET_FULL : e->ret == 2 ? DSN_RET_HDRS : DSN_RET_NONE;
+    int err = dsn_compose(&d, &k->text, &k->form);
+    return err == ERR_OK ? NULL : err == ERR_INVALID ? "the return path takes no report" : err_text(err);
+}
+
+static void work(void *arg) {
+    struct composing *k = arg;
+    uint32_t shard = shard_number(k->c->shard);
+    struct buf content;
+    buf_init(&content, FRAME_BODY_MAX);
+    int err = queue_get_envelope(k->sc->store, shard, k->c->id, &k->mem, &k->original);
+    if (err == ERR_OK)
+        err = queue_get_chunk(k->sc->store, shard, k->c->id, 0, &content);
+    k->problem = err == ERR_OK ? write_report(k, buf_span(&content)) : err_text(err);
+    buf_deinit(&content);
+}
+
+/* -- back on the loop -- */
+
+static void composing_free(struct composing *k) {
+    arena_deinit(&k->c->arena);
+    free(k->c);
+    arena_deinit(&k->mem);
+    buf_deinit(&k->text);
+    free(k->hostname);
+    free(k->postmaster);
+    free(k);
+}
+
+/* The routing domain of the return path, in lower case; empty: there is none. */
+static struct span destination_of(struct composing *k, struct span sender) {
+    ptrdiff_t at = span_rfind(sender, '@');
+    struct span domain = at < 0 ? SPAN_EMPTY : arena_dup(&k->mem, span_from(sender, (size_t)at + 1));
+    for (size_t i = 0; i < domain.len; i++) {
+        char *c = (char *)(uintptr_t)domain.at + i;
+        *c = *c >= 'A' && *c <= 'Z' ? (char)(*c + 32) : *c;
+    }
+    return domain;
+}
+
+static void fill_envelope(struct composing *k, Words__Envelope *e, Words__Recipient *r, Words__Recipient **rs) {
+    struct span text = buf_span(&k->text);
+    words__envelope__init(e);
+    words__recipient__init(r);
+    r->address = k->original->sender;
+    r->destination = frame_bytes(destination_of(k, frame_span(k->original->sender)));
+    r->has_notify = true;
+    r->notify = NOTIFY_NEVER;
+    rs[0] = r;
+    e->sender = frame_bytes(SPAN(""));
+    e->n_recipients = 1;
+    e->recipients = rs;
+    e->received_ms = k->now_ms;
+    e->size = text.len;
+    e->has_eight_bit = e->has_smtputf8 = e->has_report = e->has_priority = e->has_checksum = true;
+    e->eight_bit = k->form.eight_bit;
+    e->smtputf8 = k->form.smtputf8;
+    e->report = true;
+    e->priority = 1;
+    e->checksum = hash_checksum(text.at, text.len);
+}
+
+/* The payload of the report; NULL: no memory. */
+static struct payload *make_payload(struct composing *k, const Words__Envelope *e) {
+    struct payload *l = payload_new(shard_payloads(k->c->shard), NULL);
+    buf_clear(&k->sc->pack2);
+    if (!l)
+        return NULL;
+    l->report = true;
+    l->recipients = 1;
+    l->body = bus_bytes_copy(buf_span(&k->text));
+    if (l->body && frame_pack(&e->base, &k->sc->pack2) == ERR_OK) {
+        struct span packed = buf_span(&k->sc->pack2);
+        l->envelope = malloc(packed.len + 1);
+        l->envelope_len = packed.len;
+        if (l->envelope) {
+            memcpy(l->envelope, packed.at, packed.len);
+            return l;
+        }
+    }
+    payload_free(shard_payloads(k->c->shard), l);
+    return NULL;
+}
+
+static void done(void *arg) {
+    struct composing *k = arg;
+    struct shard *s = k->c->shard;
+    Words__Envelope e;
+    Words__Recipient r, *rs[1];
+    struct payload *l = NULL;
+    if (!k->problem) {
+        fill_envelope(k, &e, &r, rs);
+        if (r.destination.len)
+            l = make_payload(k, &e);
+        k->problem = l ? NULL : r.destination.len ? "no memory for the report" : "the return path has no domain";
+    }
+    if (l)
+        metric_add(&metric_composed, 1);
+    shard_composed(s, k->c->id, k->c->compose, l, l ? &e : NULL, l ? SPAN_EMPTY : span_of(k->problem), scheduler_now(k->sc));
+    composing_free(k);
+}
+
+void compose_start(void *arg, struct shard_compose *c) {
+    struct scheduler *sc = arg;
+    struct composing *k = calloc(1, sizeof *k);
+    CHECK(k);
+    *k = (struct composing){.sc = sc, .c = c, .now_ms = scheduler_now(sc)};
+    k->hostname = strdup(sc->settings.hostname);
+    k->postmaster = strdup(sc->settings.postmaster);
+    CHECK(k->hostname && k->postmaster);
+    arena_init(&k->mem, 4096, 0);
+    buf_init(&k->text, REPORT_MAX);
+    if (scheduler_work(sc, work, done, k))
+        return;
+    k->problem = "no memory for the report";
+    done(k);
+}
