@@ -181,8 +181,5 @@ void compose_start(void *arg, struct shard_compose *c) {
     CHECK(k->hostname && k->postmaster);
     arena_init(&k->mem, 4096, 0);
     buf_init(&k->text, REPORT_MAX);
-    if (scheduler_work(sc, work, done, k))
-        return;
-    k->problem = "no memory for the report";
-    done(k);
+    CHECK(scheduler_work(sc, work, done, k)); /* bookkeeping of accepted mail: without memory, start anew from the store */
 }
