@@ -9,11 +9,13 @@
 struct store_ops {
     void (*close)(struct store *s);
     int (*reopen)(struct store *s, struct store_report *report);
-    int (*write)(struct store *s, const struct store_batch *b, bool sync);
+    int (*write)(struct store *s, const struct store_batch *const *batches, size_t count, bool sync);
     int (*get)(struct store *s, enum store_family f, struct span key, struct buf *to);
     int (*iter_open)(struct store_iter **it, struct store *s, enum store_family f, struct span from, struct span to);
     bool (*has_room)(struct store *s, uint64_t more);
     void (*stats)(struct store *s, struct store_stats *out);
+    /* The text of the last error that named a file or place, or "". */
+    void (*why)(struct store *s, char *to, size_t size);
 };
 struct store {
     const struct store_ops *ops;
@@ -38,7 +40,12 @@ struct batch_entry {
 };
 /* Walks the operations in order: *at starts at 0. False at the end. */
 bool store_batch_next(const struct store_batch *b, size_t *at, struct batch_entry *e);
+/* Appends one operation that was read from another batch. */
+void store_batch_put_entry(struct store_batch *b, const struct batch_entry *e);
 /* The first error of an append, ERR_OK so far. */
 int store_batch_error(const struct store_batch *b) MUST_CHECK;
+
+/* rocks.c: opens what lies there without changing it, for store_verify. Errors as store_open. */
+int store_open_read_only(struct store **s, const char *path, struct store_report *report) MUST_CHECK;
 
 #endif

@@ -75,6 +75,10 @@ void store_delete_range(struct store_batch *b, enum store_family f, struct span 
     add(b, BATCH_DELETE_RANGE, f, from, to);
 }
 
+void store_batch_put_entry(struct store_batch *b, const struct batch_entry *e) {
+    add(b, e->op, e->family, e->key, e->value);
+}
+
 size_t store_batch_bytes(const struct store_batch *b) {
     return buf_len(&b->ops);
 }

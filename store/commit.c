@@ -6,8 +6,6 @@
  * once more (all operations are absolute), and the undo of every submission of that write. Only then is each
  * request told; so a client that hears 451 can be sure that its message is not delivered later.
  */
-#include "store/commit.h"
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,6 +16,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "store/commit.h"
+#include "store/repeat.h"
 
 #define PAUSE_FIRST_MS 100u
 #define PAUSE_MAX_MS 5000u
@@ -38,7 +38,9 @@ struct commit {
     bool waiting;                        /* the thread sleeps, under lock */
     atomic_bool healthy;
     uint64_t pause_ms;
-    struct store_batch *write;
+    const struct store_batch **parts; /* of the write under way: two for each request at most */
+    size_t part_count;
+    struct store_batch *repair, *rest; /* what a repair writes, and what of it is still to be done */
 };
 
 static size_t request_bytes(const struct commit_request *r) {
@@ -70,30 +72,38 @@ static struct commit_request *gather(struct commit *c) {
     return head;
 }
 
-static void add(struct store_batch *to, const struct store_batch *from) {
-    if (from && store_batch_count(from))
-        store_batch_add(to, from);
+static bool is_empty(const struct store_batch *b) {
+    return !b || store_batch_count(b) == 0;
 }
 
-static void complete(struct commit_request *head, int result) {
+static void complete(struct commit_request *head, int result, bool certain) {
     for (struct commit_request *r = head, *next; r; r = next) {
         next = r->next;
         r->next = NULL;
-        r->done(r, r->refusable && store_batch_count(r->refusable) ? result : ERR_OK);
+        r->done(r, !certain ? ERR_CANCELED : is_empty(r->refusable) ? ERR_OK : result);
     }
 }
 
-static int write_once(struct commit *c) {
-    if (store_batch_count(c->write) == 0)
+static void add_part(struct commit *c, const struct store_batch *b) {
+    if (!is_empty(b))
+        c->parts[c->part_count++] = b;
+}
+
+/* Writes the parts with one sync. */
+static int write_parts(struct commit *c) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < c->part_count; i++)
+        bytes += store_batch_bytes(c->parts[i]);
+    if (c->part_count == 0)
         return ERR_OK;
     uint64_t start_us = clock_mono_us();
-    int err = store_write(c->store, c->write, true);
+    int err = store_write_all(c->store, c->parts, c->part_count, true);
     if (err != ERR_OK) {
         metric_add(&metric_failures, 1);
         return err;
     }
     metric_add(&metric_syncs, 1);
-    metric_add(&metric_bytes, store_batch_bytes(c->write));
+    metric_add(&metric_bytes, bytes);
     metric_observe(&metric_time, clock_mono_us() - start_us);
     return ERR_OK;
 }
@@ -130,6 +140,22 @@ static void set_health(struct commit *c, bool healthy, int err) {
         LOG_ERROR("store_not_writable", LOG_ERR("why", err), LOG_STR("effect", "mail is answered 451 or 452"));
 }
 
+/* Writes what must be kept and the undo of what was refused, without what is there already. */
+static int write_repair(struct commit *c, const struct commit_request *head) {
+    store_batch_clear(c->repair);
+    store_batch_clear(c->rest);
+    for (const struct commit_request *r = head; r; r = r->next) {
+        if (!is_empty(r->keep))
+            store_batch_add(c->repair, r->keep);
+        if (!is_empty(r->refusable) && !is_empty(r->undo))
+            store_batch_add(c->repair, r->undo);
+    }
+    int err = repeat_batch(c->store, c->repair, c->rest);
+    c->part_count = 0;
+    add_part(c, c->rest);
+    return err == ERR_OK ? write_parts(c) : err;
+}
+
 /* Opens the store again and writes the repair of these requests. Tries until it holds, or the process stops. */
 static int repair(struct commit *c, struct commit_request *head, int why) {
     set_health(c, false, why);
@@ -137,16 +163,10 @@ static int repair(struct commit *c, struct commit_request *head, int why) {
     for (;;) {
         struct store_report report;
         int err = store_reopen(c->store, &report);
-        if (err == ERR_OK) {
-            store_batch_clear(c->write);
-            for (struct commit_request *r = head; r; r = r->next) {
-                add(c->write, r->keep);
-                add(c->write, r->undo);
-            }
-            err = write_once(c);
-        } else if (err == ERR_CORRUPT) {
-            LOG_ERROR("store_damaged", LOG_STR("damage", report.damage));
-        }
+        if (err == ERR_OK)
+            err = write_repair(c, head);
+        else
+            LOG_ERROR("store_not_reopened", LOG_ERR("why", err), LOG_STR("damage", report.damage));
         if (err == ERR_OK)
             return ERR_OK;
         if (is_stopping(c))
@@ -157,7 +177,7 @@ static int repair(struct commit *c, struct commit_request *head, int why) {
 
 static bool has_refusable(const struct commit_request *head) {
     for (const struct commit_request *r = head; r; r = r->next)
-        if (r->refusable && store_batch_count(r->refusable))
+        if (!is_empty(r->refusable))
             return true;
     return false;
 }
@@ -167,23 +187,25 @@ static void commit_all(struct commit *c, struct commit_request *head) {
     for (const struct commit_request *r = head; r; r = r->next)
         bytes += request_bytes(r);
     bool room = !has_refusable(head) || store_has_room(c->store, bytes);
-    store_batch_clear(c->write);
+    c->part_count = 0;
     for (struct commit_request *r = head; r; r = r->next) {
-        add(c->write, r->keep);
+        add_part(c, r->keep);
         if (room)
-            add(c->write, r->refusable);
+            add_part(c, r->refusable);
     }
-    int err = write_once(c);
+    int err = write_parts(c);
     if (err == ERR_OK) {
         if (!room)
             LOG_WARN("store_full", LOG_STR("effect", "new mail is answered 452"));
-        complete(head, room ? ERR_OK : ERR_NO_SPACE);
+        complete(head, room ? ERR_OK : ERR_NO_SPACE, true);
         return;
     }
-    int repaired = repair(c, head, err);
-    if (repaired == ERR_OK)
+    bool repaired = repair(c, head, err) == ERR_OK;
+    if (repaired)
         set_health(c, true, ERR_OK);
-    complete(head, err);
+    else
+        LOG_ERROR("store_writes_lost", LOG_STR("effect", "the process ends before they could be written; none was acknowledged"));
+    complete(head, err, repaired);
 }
 
 static void *run(void *arg) {
@@ -193,20 +215,31 @@ static void *run(void *arg) {
     return NULL;
 }
 
+static void commit_deinit(struct commit *c) {
+    store_batch_free(c->repair);
+    store_batch_free(c->rest);
+    free(c->parts);
+    pthread_mutex_destroy(&c->lock);
+    pthread_cond_destroy(&c->wake);
+    free(c);
+}
+
 int commit_new(struct commit **out, struct store *s, size_t gather_bytes, size_t gather_count) {
     struct commit *c = calloc(1, sizeof *c);
+    CHECK(gather_count > 0);
     if (!c)
         return ERR_NOMEM;
     c->store = s;
     c->gather_bytes = gather_bytes;
     c->gather_count = gather_count;
-    c->write = store_batch_new();
+    c->repair = store_batch_new();
+    c->rest = store_batch_new();
+    c->parts = calloc(2 * gather_count, sizeof *c->parts);
     atomic_init(&c->healthy, true);
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->wake, NULL);
-    if (!c->write || pthread_create(&c->thread, NULL, run, c) != 0) {
-        store_batch_free(c->write);
-        free(c);
+    if (!c->repair || !c->rest || !c->parts || pthread_create(&c->thread, NULL, run, c) != 0) {
+        commit_deinit(c);
         return ERR_NOMEM;
     }
     pthread_setname_np(c->thread, "commit");
@@ -240,8 +273,5 @@ void commit_free(struct commit *c) {
     pthread_mutex_unlock(&c->lock);
     pthread_cond_signal(&c->wake);
     pthread_join(c->thread, NULL);
-    store_batch_free(c->write);
-    pthread_mutex_destroy(&c->lock);
-    pthread_cond_destroy(&c->wake);
-    free(c);
+    commit_deinit(c);
 }

@@ -2,10 +2,12 @@
  * commit: the one thread that writes. Batches from all shards of a node are queued here, gathered
  * while the last sync runs (by bytes and count), written with one sync, and completed in order.
  *
- * When a write fails the store is reopened and what must be kept is written again: all operations
- * marked COMMIT_KEEP; batches marked COMMIT_REFUSABLE (submissions) are undone by their `undo` batch
- * and completed with the error, so that nothing that was refused is ever found later. While the
- * store cannot be opened, refusable batches fail at once with ERR_IO or ERR_NO_SPACE and the others wait.
+ * When a write fails the store is reopened, and a repair is written: what must be kept (`keep`) once more, and the `undo`
+ * of each submission (`refusable`) of that write; so nothing that was refused is ever found later. Only then are those
+ * requests completed. While the store cannot be opened all requests wait: callers ask commit_is_healthy and refuse
+ * new submissions at once.
+ *
+ * Before a write with submissions the store is asked for room. Without room they are refused and the rest is written.
  */
 #ifndef STORE_COMMIT_H
 #define STORE_COMMIT_H
@@ -18,8 +20,9 @@ struct commit;
  * refusable (new submissions); undo removes what refusable wrote. Each may be NULL. */
 struct commit_request {
     struct store_batch *keep, *refusable, *undo;
-    /* On the commit thread: result is ERR_OK when all is on disk; else keep is on disk and refusable is certainly not
-     * (ERR_NO_SPACE, ERR_IO, ERR_NOMEM). */
+    /* On the commit thread, in the order of submission: ERR_OK when all is on disk; ERR_NO_SPACE, ERR_IO, ERR_NOMEM,
+     * ERR_CORRUPT: keep is on disk and refusable is certainly not. ERR_CANCELED: the process ends while the store
+     * does not take writes: nothing is certain, and nothing may be acknowledged. */
     void (*done)(struct commit_request *r, int result);
     void *arg;
     struct commit_request *next; /* of the queue */

@@ -1,204 +1,267 @@
 /*
- * memory: see memory.h. Each family is a sorted array of entries. Every write since the last sync has an undo list, newest
- * first, so that a crash takes back exactly what was not synced.
+ * memory: see memory.h. Each family is a skip list of keys; each key has its versions, newest first. A batch is one number;
+ * a version belongs to the batch that wrote it.
+ *
+ * That one mechanism serves both needs: an iterator sees the versions up to the number at which it was opened, and a crash
+ * takes away all versions after the number that was synced. Versions that neither a snapshot nor a crash can ask
+ * for are freed in the order in which they were written (`touched`).
+ *
+ * Out of memory is a CHECK here: it is a test's backend.
  */
 #include "store/memory.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
+#include "base/rand.h"
 #include "store/backend.h"
 
-struct entry {
-    size_t key_len, value_len;
-    char bytes[]; /* key, value */
+#define LEVELS 16
+
+struct version {
+    struct version *older;
+    uint64_t number;
+    bool dead;
+    size_t len;
+    char bytes[];
+};
+struct node {
+    struct version *now;
+    char *key;
+    size_t key_len;
+    struct node *next[]; /* as many as the node's height */
 };
 struct family {
-    struct entry **entries;
-    size_t count, cap;
+    struct node *head[LEVELS];
+    size_t live;
 };
-struct undo {
-    struct undo *next;
+struct touched {
+    struct node *node;
     enum store_family family;
-    struct entry *old; /* NULL: there was none */
-    size_t key_len;
-    char key[];
-};
-struct unsynced {
-    struct undo *undo;
+    uint64_t number;
 };
 struct memory {
     struct store store;
+    pthread_mutex_t lock;
     struct family families[STORE_FAMILIES];
-    struct unsynced *unsynced; /* oldest first */
-    size_t unsynced_count, unsynced_cap;
+    struct touched *touched; /* [first, count) */
+    size_t touched_first, touched_count, touched_cap;
+    uint64_t number, synced; /* of the last batch, of the last synced one */
+    struct memory_iter *iters;
+    struct rand rand;
+    size_t rewrites;
     unsigned fail_count, fail_reopen;
     int fail_err;
     bool fail_applied, broken, no_room;
 };
 struct memory_iter {
     struct store_iter iter;
+    struct memory_iter *next, *prev;
     struct memory *m;
     enum store_family family;
-    struct buf at, end; /* next key to look for, and the bound */
-    struct buf key, value;
+    uint64_t number; /* of the snapshot */
+    struct node *at; /* visible in the snapshot, so that it stays; NULL: at the end */
+    bool started;    /* `at` was handed out */
+    struct buf end;
 };
 
-static struct span entry_key(const struct entry *e) {
-    return span_make(e->bytes, e->key_len);
+static struct span node_key(const struct node *n) {
+    return span_make(n->key, n->key_len);
 }
 
-static struct span entry_value(const struct entry *e) {
-    return span_make(e->bytes + e->key_len, e->value_len);
-}
-
-/* The first entry with a key >= key. */
-static size_t lower_bound(const struct family *f, struct span key) {
-    size_t low = 0, high = f->count;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (span_cmp(entry_key(f->entries[mid]), key) < 0)
-            low = mid + 1;
-        else
-            high = mid;
+/* The first node with a key >= key; before[i] gets the link to it on each level. */
+static struct node *find(struct family *f, struct span key, struct node **before[LEVELS]) {
+    struct node **links = f->head;
+    for (int i = LEVELS - 1; i >= 0; i--) {
+        while (links[i] && span_cmp(node_key(links[i]), key) < 0)
+            links = links[i]->next;
+        before[i] = &links[i];
     }
-    return low;
+    return *before[0];
 }
 
-static struct entry *entry_new(struct span key, struct span value) {
-    struct entry *e = malloc(sizeof *e + key.len + value.len);
-    CHECK(e);
-    e->key_len = key.len;
-    e->value_len = value.len;
-    memcpy(e->bytes, key.at, key.len);
-    if (value.len)
-        memcpy(e->bytes + key.len, value.at, value.len);
-    return e;
+static struct node *lower_bound(struct family *f, struct span key) {
+    struct node **before[LEVELS];
+    return find(f, key, before);
 }
 
-/* Puts e (NULL: removes) at key and returns what was there. */
-static struct entry *exchange(struct family *f, struct span key, struct entry *e) {
-    size_t i = lower_bound(f, key);
-    bool there = i < f->count && span_eq(entry_key(f->entries[i]), key);
-    struct entry *old = there ? f->entries[i] : NULL;
-    if (there && e) {
-        f->entries[i] = e;
-    } else if (there) {
-        memmove(f->entries + i, f->entries + i + 1, (--f->count - i) * sizeof(struct entry *));
-    } else if (e) {
-        if (f->count == f->cap) {
-            f->cap = f->cap ? f->cap * 2 : 256;
-            f->entries = realloc(f->entries, f->cap * sizeof(struct entry *));
-            CHECK(f->entries);
-        }
-        memmove(f->entries + i + 1, f->entries + i, (f->count++ - i) * sizeof(struct entry *));
-        f->entries[i] = e;
-    }
-    return old;
-}
-
-static void change(struct memory *m, struct unsynced *u, enum store_family f, struct span key, struct entry *e) {
-    struct undo *n = malloc(sizeof *n + key.len);
+static struct node *node_new(struct memory *m, struct span key, struct node **before[LEVELS]) {
+    int height = 1;
+    for (uint64_t r = rand_u64(&m->rand); height < LEVELS && (r & 3) == 0; r >>= 2)
+        height++;
+    struct node *n = calloc(1, sizeof *n + (size_t)height * sizeof(struct node *));
     CHECK(n);
-    n->family = f;
-    n->key_len = key.len;
+    n->key = malloc(key.len);
+    CHECK(n->key);
     memcpy(n->key, key.at, key.len);
-    n->old = exchange(&m->families[f], key, e);
-    n->next = u->undo;
-    u->undo = n;
+    n->key_len = key.len;
+    for (int i = 0; i < height; i++) {
+        n->next[i] = *before[i];
+        *before[i] = n;
+    }
+    return n;
 }
 
-static void apply(struct memory *m, const struct store_batch *b) {
-    if (m->unsynced_count == m->unsynced_cap) {
-        m->unsynced_cap = m->unsynced_cap ? m->unsynced_cap * 2 : 16;
-        m->unsynced = realloc(m->unsynced, m->unsynced_cap * sizeof *m->unsynced);
-        CHECK(m->unsynced);
+static void unlink_node(struct family *f, struct node *n) {
+    struct node **before[LEVELS];
+    CHECK(find(f, node_key(n), before) == n);
+    for (int i = 0; i < LEVELS && *before[i] == n; i++)
+        *before[i] = n->next[i];
+    free(n->key);
+    free(n);
+}
+
+static void free_versions(struct version *v) {
+    for (struct version *older; v; v = older) {
+        older = v->older;
+        free(v);
     }
-    struct unsynced *u = &m->unsynced[m->unsynced_count++];
+}
+
+static bool is_live(const struct node *n) {
+    return n->now && !n->now->dead;
+}
+
+/* Frees what nobody can ask for any more. */
+static void prune(struct memory *m) {
+    uint64_t horizon = m->synced;
+    for (const struct memory_iter *it = m->iters; it; it = it->next)
+        if (it->number < horizon)
+            horizon = it->number;
+    while (m->touched_first < m->touched_count && m->touched[m->touched_first].number <= horizon) {
+        struct touched *t = &m->touched[m->touched_first++];
+        struct version *v = t->node->now;
+        while (v->number > horizon)
+            v = v->older;
+        free_versions(v->older);
+        v->older = NULL;
+        if (v == t->node->now && v->dead && v->number == t->number)
+            unlink_node(&m->families[t->family], t->node);
+    }
+    if (m->touched_first == m->touched_count) {
+        m->touched_first = m->touched_count = 0;
+    } else if (m->touched_first > 4096 && m->touched_first > m->touched_count / 2) {
+        m->touched_count -= m->touched_first;
+        memmove(m->touched, m->touched + m->touched_first, m->touched_count * sizeof *m->touched);
+        m->touched_first = 0;
+    }
+}
+
+static void touch(struct memory *m, enum store_family f, struct node *n) {
+    if (m->touched_count == m->touched_cap) {
+        m->touched_cap = m->touched_cap ? m->touched_cap * 2 : 256;
+        m->touched = realloc(m->touched, m->touched_cap * sizeof *m->touched);
+        CHECK(m->touched);
+    }
+    m->touched[m->touched_count++] = (struct touched){n, f, m->number};
+}
+
+/* Gives a key a new version; value.at NULL and dead: removed. */
+static void change(struct memory *m, enum store_family f, struct node *n, struct span value, bool dead) {
+    struct version *v = malloc(sizeof *v + value.len);
+    CHECK(v);
+    *v = (struct version){.older = n->now, .number = m->number, .dead = dead, .len = value.len};
+    if (value.len)
+        memcpy(v->bytes, value.at, value.len);
+    m->families[f].live += (size_t)!dead - (size_t)is_live(n);
+    if (n->now && n->now->number == m->number) { /* the same batch changed it before */
+        v->older = n->now->older;
+        free(n->now);
+    } else {
+        touch(m, f, n);
+    }
+    n->now = v;
+}
+
+static bool is_written_once(enum store_family f) {
+    return f == STORE_ENVELOPE || f == STORE_BODY || f == STORE_INFLIGHT;
+}
+
+static void apply_one(struct memory *m, const struct batch_entry *e) {
+    struct family *f = &m->families[e->family];
+    struct node **before[LEVELS], *n = find(f, e->key, before);
+    if (e->op == BATCH_DELETE_RANGE) {
+        for (; n && span_cmp(node_key(n), e->value) < 0; n = n->next[0])
+            if (is_live(n))
+                change(m, e->family, n, SPAN_EMPTY, true);
+        return;
+    }
+    bool there = n && span_eq(node_key(n), e->key);
+    if (e->op == BATCH_PUT) {
+        if (there && is_live(n) && is_written_once(e->family))
+            m->rewrites++;
+        change(m, e->family, there ? n : node_new(m, e->key, before), e->value, false);
+    } else if (there && is_live(n)) {
+        change(m, e->family, n, SPAN_EMPTY, true);
+    }
+}
+
+static void apply(struct memory *m, const struct store_batch *const *batches, size_t count) {
     struct batch_entry e;
-    u->undo = NULL;
-    for (size_t at = 0; store_batch_next(b, &at, &e);) {
-        struct family *f = &m->families[e.family];
-        if (e.op == BATCH_PUT) {
-            change(m, u, e.family, e.key, entry_new(e.key, e.value));
-        } else if (e.op != BATCH_DELETE_RANGE) {
-            change(m, u, e.family, e.key, NULL);
-        } else {
-            for (size_t i = lower_bound(f, e.key); i < f->count && span_cmp(entry_key(f->entries[i]), e.value) < 0;)
-                change(m, u, e.family, entry_key(f->entries[i]), NULL);
-        }
-    }
+    m->number++;
+    for (size_t i = 0; i < count; i++)
+        for (size_t at = 0; store_batch_next(batches[i], &at, &e);)
+            apply_one(m, &e);
 }
 
-static void synced(struct memory *m) {
-    for (size_t i = 0; i < m->unsynced_count; i++)
-        for (struct undo *n = m->unsynced[i].undo, *next; n; n = next) {
-            next = n->next;
-            free(n->old);
-            free(n);
-        }
-    m->unsynced_count = 0;
-}
-
-size_t store_memory_crash(struct store *s, size_t keep) {
+static int memory_write(struct store *s, const struct store_batch *const *batches, size_t count, bool sync) {
     struct memory *m = (struct memory *)s;
-    size_t count = m->unsynced_count;
-    while (m->unsynced_count > keep) {
-        struct unsynced *u = &m->unsynced[--m->unsynced_count];
-        for (struct undo *n = u->undo, *next; n; n = next) {
-            next = n->next;
-            free(exchange(&m->families[n->family], span_make(n->key, n->key_len), n->old));
-            free(n);
-        }
-    }
-    synced(m); /* what the disk kept by itself is there for good */
-    m->broken = false;
-    return count;
-}
-
-static int memory_write(struct store *s, const struct store_batch *b, bool sync) {
-    struct memory *m = (struct memory *)s;
-    if (m->broken)
-        return ERR_IO;
-    bool fails = m->fail_count > 0;
-    if (!fails || m->fail_applied)
-        apply(m, b);
+    pthread_mutex_lock(&m->lock);
+    bool fails = !m->broken && m->fail_count > 0;
+    int err = m->broken ? ERR_IO : fails ? m->fail_err : ERR_OK;
+    if (err == ERR_OK || (fails && err != ERR_NOMEM && m->fail_applied))
+        apply(m, batches, count);
     if (fails) {
         m->fail_count--;
-        m->broken = true;
-        return m->fail_err;
+        m->broken = err != ERR_NOMEM;
     }
-    if (sync)
-        synced(m);
-    return ERR_OK;
+    if (err == ERR_OK && sync) {
+        m->synced = m->number;
+        prune(m);
+    }
+    pthread_mutex_unlock(&m->lock);
+    return err;
+}
+
+static const struct version *visible(const struct node *n, uint64_t number) {
+    const struct version *v = n->now;
+    while (v && v->number > number)
+        v = v->older;
+    return v && !v->dead ? v : NULL;
 }
 
 static int memory_get(struct store *s, enum store_family f, struct span key, struct buf *to) {
     struct memory *m = (struct memory *)s;
-    if (m->broken)
-        return ERR_IO;
-    const struct family *fam = &m->families[f];
-    size_t i = lower_bound(fam, key);
-    if (i == fam->count || !span_eq(entry_key(fam->entries[i]), key))
-        return ERR_NOT_FOUND;
-    return buf_add(to, entry_value(fam->entries[i]));
+    pthread_mutex_lock(&m->lock);
+    const struct node *n = lower_bound(&m->families[f], key);
+    const struct version *v = n && span_eq(node_key(n), key) ? visible(n, m->number) : NULL;
+    int err = m->broken ? ERR_IO : v ? buf_append(to, v->bytes, v->len) : ERR_NOT_FOUND;
+    pthread_mutex_unlock(&m->lock);
+    return err;
 }
 
 static int memory_reopen(struct store *s, struct store_report *report) {
     struct memory *m = (struct memory *)s;
     *report = (struct store_report){.schema = 1};
-    if (m->fail_reopen) {
+    pthread_mutex_lock(&m->lock);
+    int err = m->fail_reopen ? ERR_IO : ERR_OK;
+    if (m->fail_reopen)
         m->fail_reopen--;
-        return ERR_IO;
-    }
-    m->broken = false;
-    return ERR_OK;
+    else
+        m->broken = false;
+    pthread_mutex_unlock(&m->lock);
+    return err;
 }
 
 static bool memory_has_room(struct store *s, uint64_t more) {
+    struct memory *m = (struct memory *)s;
     (void)more;
-    return !((struct memory *)s)->no_room;
+    pthread_mutex_lock(&m->lock);
+    bool room = !m->no_room;
+    pthread_mutex_unlock(&m->lock);
+    return room;
 }
 
 static void memory_stats(struct store *s, struct store_stats *out) {
@@ -206,73 +269,101 @@ static void memory_stats(struct store *s, struct store_stats *out) {
     (void)out;
 }
 
+static void memory_why(struct store *s, char *to, size_t size) {
+    (void)s;
+    if (size)
+        to[0] = '\0';
+}
+
 static void memory_close(struct store *s) {
     struct memory *m = (struct memory *)s;
-    synced(m);
-    for (int f = 0; f < STORE_FAMILIES; f++) {
-        for (size_t i = 0; i < m->families[f].count; i++)
-            free(m->families[f].entries[i]);
-        free(m->families[f].entries);
-    }
-    free(m->unsynced);
+    CHECK(!m->iters);
+    for (int f = 0; f < STORE_FAMILIES; f++)
+        for (struct node *n = m->families[f].head[0], *next; n; n = next) {
+            next = n->next[0];
+            free_versions(n->now);
+            free(n->key);
+            free(n);
+        }
+    free(m->touched);
+    pthread_mutex_destroy(&m->lock);
     free(m);
 }
 
-/* -- iterators: positions are keys, so that writes between two steps do no harm -- */
+/* -- iterators -- */
+
+/* Stands on the first node from n on that the snapshot sees. Under the lock. */
+static void stand_on(struct memory_iter *it, struct node *n) {
+    while (n && span_cmp(node_key(n), buf_span(&it->end)) < 0 && !visible(n, it->number))
+        n = n->next[0];
+    it->at = n && span_cmp(node_key(n), buf_span(&it->end)) < 0 ? n : NULL;
+}
 
 static bool iter_next(struct store_iter *iter, struct span *key, struct span *value) {
     struct memory_iter *it = (struct memory_iter *)iter;
-    struct family *f = &it->m->families[it->family];
-    size_t i = lower_bound(f, buf_span(&it->at));
-    if (it->m->broken || i == f->count || span_cmp(entry_key(f->entries[i]), buf_span(&it->end)) >= 0)
-        return false;
-    buf_clear(&it->key);
-    buf_clear(&it->value);
-    buf_clear(&it->at);
-    buf_add(&it->key, entry_key(f->entries[i]));
-    buf_add(&it->value, entry_value(f->entries[i]));
-    buf_add(&it->at, entry_key(f->entries[i]));
-    buf_add_byte(&it->at, 0);
-    *key = buf_span(&it->key);
-    if (value)
-        *value = buf_span(&it->value);
-    return true;
+    pthread_mutex_lock(&it->m->lock);
+    if (it->at && it->started)
+        stand_on(it, it->at->next[0]);
+    it->started = true;
+    bool more = it->at && !it->m->broken;
+    if (more) {
+        const struct version *v = visible(it->at, it->number);
+        *key = node_key(it->at);
+        if (value)
+            *value = span_make(v->bytes, v->len);
+    }
+    pthread_mutex_unlock(&it->m->lock);
+    return more;
 }
 
 static int iter_error(const struct store_iter *iter) {
-    return ((const struct memory_iter *)iter)->m->broken ? ERR_IO : ERR_OK;
+    struct memory *m = ((const struct memory_iter *)iter)->m;
+    pthread_mutex_lock(&m->lock);
+    int err = m->broken ? ERR_IO : ERR_OK;
+    pthread_mutex_unlock(&m->lock);
+    return err;
 }
 
 static void iter_seek(struct store_iter *iter, struct span key) {
     struct memory_iter *it = (struct memory_iter *)iter;
-    buf_clear(&it->at);
-    buf_add(&it->at, key);
+    pthread_mutex_lock(&it->m->lock);
+    stand_on(it, lower_bound(&it->m->families[it->family], key));
+    it->started = false;
+    pthread_mutex_unlock(&it->m->lock);
 }
 
 static void iter_close(struct store_iter *iter) {
     struct memory_iter *it = (struct memory_iter *)iter;
-    buf_deinit(&it->at);
+    struct memory *m = it->m;
+    pthread_mutex_lock(&m->lock);
+    *(it->prev ? &it->prev->next : &m->iters) = it->next;
+    if (it->next)
+        it->next->prev = it->prev;
+    prune(m);
+    pthread_mutex_unlock(&m->lock);
     buf_deinit(&it->end);
-    buf_deinit(&it->key);
-    buf_deinit(&it->value);
     free(it);
 }
 
 static int memory_iter_open(struct store_iter **out, struct store *s, enum store_family f, struct span from,
                             struct span to) {
     static const struct store_iter_ops ops = {iter_next, iter_error, iter_seek, iter_close};
+    struct memory *m = (struct memory *)s;
     struct memory_iter *it = calloc(1, sizeof *it);
-    if (!it)
-        return ERR_NOMEM;
+    CHECK(it);
     it->iter.ops = &ops;
-    it->m = (struct memory *)s;
+    it->m = m;
     it->family = f;
-    buf_init(&it->at, SIZE_MAX / 2);
     buf_init(&it->end, SIZE_MAX / 2);
-    buf_init(&it->key, SIZE_MAX / 2);
-    buf_init(&it->value, SIZE_MAX / 2);
-    buf_add(&it->at, from);
-    buf_add(&it->end, to);
+    CHECK(buf_add(&it->end, to) == ERR_OK);
+    pthread_mutex_lock(&m->lock);
+    it->number = m->number;
+    stand_on(it, lower_bound(&m->families[f], from));
+    it->next = m->iters;
+    if (it->next)
+        it->next->prev = it;
+    m->iters = it;
+    pthread_mutex_unlock(&m->lock);
     *out = &it->iter;
     return ERR_OK;
 }
@@ -282,34 +373,89 @@ static int memory_iter_open(struct store_iter **out, struct store *s, enum store
 int store_memory_open(struct store **s) {
     static const struct store_ops ops = {.close = memory_close, .reopen = memory_reopen, .write = memory_write,
                                          .get = memory_get, .iter_open = memory_iter_open,
-                                         .has_room = memory_has_room, .stats = memory_stats};
+                                         .has_room = memory_has_room, .stats = memory_stats, .why = memory_why};
     struct memory *m = calloc(1, sizeof *m);
     if (!m)
         return ERR_NOMEM;
     m->store.ops = &ops;
+    rand_init(&m->rand, 1);
+    pthread_mutex_init(&m->lock, NULL);
     *s = &m->store;
     return ERR_OK;
 }
 
+/* Takes back every batch after `last`, newest first. */
+static void take_back(struct memory *m, uint64_t last) {
+    while (m->touched_count > m->touched_first && m->touched[m->touched_count - 1].number > last) {
+        struct touched t = m->touched[--m->touched_count];
+        struct version *v = t.node->now;
+        struct family *f = &m->families[t.family];
+        f->live -= (size_t)is_live(t.node);
+        t.node->now = v->older;
+        f->live += (size_t)is_live(t.node);
+        free(v);
+        if (!t.node->now)
+            unlink_node(f, t.node);
+    }
+}
+
+size_t store_memory_crash(struct store *s, size_t keep) {
+    struct memory *m = (struct memory *)s;
+    pthread_mutex_lock(&m->lock);
+    CHECK(!m->iters);
+    size_t count = (size_t)(m->number - m->synced);
+    if (keep < count) {
+        take_back(m, m->synced + keep);
+        m->number = m->synced + keep;
+    }
+    m->synced = m->number; /* what the disk kept by itself is there for good */
+    prune(m);
+    m->broken = false;
+    m->fail_count = m->fail_reopen = 0;
+    pthread_mutex_unlock(&m->lock);
+    return count;
+}
+
+size_t store_memory_crash_seeded(struct store *s, uint64_t seed) {
+    struct rand r;
+    size_t unsynced = store_memory_unsynced(s);
+    rand_init(&r, seed);
+    size_t keep = (size_t)rand_below(&r, unsynced + 1);
+    return store_memory_crash(s, keep) - keep;
+}
+
 size_t store_memory_unsynced(const struct store *s) {
-    return ((const struct memory *)s)->unsynced_count;
+    const struct memory *m = (const struct memory *)s;
+    return (size_t)(m->number - m->synced);
 }
 
 void store_memory_fail(struct store *s, unsigned count, int err, bool applied) {
     struct memory *m = (struct memory *)s;
+    pthread_mutex_lock(&m->lock);
     m->fail_count = count;
     m->fail_err = err;
     m->fail_applied = applied;
+    pthread_mutex_unlock(&m->lock);
 }
 
 void store_memory_fail_reopen(struct store *s, unsigned count) {
-    ((struct memory *)s)->fail_reopen = count;
+    struct memory *m = (struct memory *)s;
+    pthread_mutex_lock(&m->lock);
+    m->fail_reopen = count;
+    pthread_mutex_unlock(&m->lock);
 }
 
 void store_memory_set_room(struct store *s, bool room) {
-    ((struct memory *)s)->no_room = !room;
+    struct memory *m = (struct memory *)s;
+    pthread_mutex_lock(&m->lock);
+    m->no_room = !room;
+    pthread_mutex_unlock(&m->lock);
 }
 
 size_t store_memory_count(const struct store *s, enum store_family f) {
-    return ((const struct memory *)s)->families[f].count;
+    return ((const struct memory *)s)->families[f].live;
+}
+
+size_t store_memory_rewrites(const struct store *s) {
+    return ((const struct memory *)s)->rewrites;
 }

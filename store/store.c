@@ -19,8 +19,14 @@ int store_reopen(struct store *s, struct store_report *report) {
 }
 
 int store_write(struct store *s, const struct store_batch *b, bool sync) {
-    int err = store_batch_error(b);
-    return err != ERR_OK ? ERR_NOMEM : s->ops->write(s, b, sync);
+    return store_write_all(s, &b, 1, sync);
+}
+
+int store_write_all(struct store *s, const struct store_batch *const *batches, size_t count, bool sync) {
+    for (size_t i = 0; i < count; i++)
+        if (store_batch_error(batches[i]) != ERR_OK)
+            return ERR_NOMEM;
+    return s->ops->write(s, batches, count, sync);
 }
 
 int store_get(struct store *s, enum store_family f, struct span key, struct buf *to) {

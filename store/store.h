@@ -32,6 +32,8 @@ enum store_family {
 };
 const char *store_family_name(enum store_family f);
 
+#define STORE_DAMAGE_MAX 512
+
 struct store;
 struct store_config {
     const char *path;            /* directory (rocks) */
@@ -43,11 +45,12 @@ struct store_config {
 struct store_report {
     bool created;
     uint32_t schema;
-    char damage[512];            /* "" or what is damaged: file, place */
+    char damage[STORE_DAMAGE_MAX]; /* "" or why it was not opened: what is damaged, file and place; whose it is */
 };
-/* Opens and verifies: identity, schema, log. ERR_CORRUPT with report->damage named when acknowledged data
- * may be lost (then nothing is opened); ERR_VERSION: schema of a newer program; ERR_EXISTS: in use by
- * another process; ERR_IO; ERR_DENIED: identity of another node. */
+/* Opens and verifies: directory, logs, files, identity, schema. A directory that is absent is made (0700), and the process's
+ * umask narrowed to 077. ERR_CORRUPT with report->damage named when acknowledged data may be lost (then nothing is
+ * opened); ERR_VERSION: schema of a newer program; ERR_EXISTS: in use by another process; ERR_DENIED: identity of
+ * another node, or a directory that others can write in or that is a link; ERR_IO; ERR_NO_SPACE. */
 int store_open(struct store **s, const struct store_config *c, struct store_report *report) MUST_CHECK;
 void store_close(struct store *s);
 /* Closes and opens again in place after a failed write (the store is unusable until this succeeds). */
@@ -60,7 +63,6 @@ void store_batch_free(struct store_batch *b);
 void store_batch_clear(struct store_batch *b);
 /* Errors (memory) are remembered and returned by store_write. Keys and values are copied. */
 void store_put(struct store_batch *b, enum store_family f, struct span key, struct span value);
-/* A value from two pieces, to avoid a copy before. */
 void store_delete(struct store_batch *b, enum store_family f, struct span key);
 /* Only for keys written exactly once (envelope, body, inflight). */
 void store_single_delete(struct store_batch *b, enum store_family f, struct span key);
@@ -74,6 +76,8 @@ void store_batch_add(struct store_batch *b, const struct store_batch *from);
 /* Writes one batch atomically; with sync it is on disk when this returns ERR_OK. ERR_NO_SPACE and ERR_IO leave the
  * state uncertain and the store unusable until store_reopen; ERR_NOMEM writes nothing. */
 int store_write(struct store *s, const struct store_batch *b, bool sync) MUST_CHECK;
+/* The same for several batches in their order, as one atomic write. */
+int store_write_all(struct store *s, const struct store_batch *const *batches, size_t count, bool sync) MUST_CHECK;
 
 /* -- reading -- */
 /* Appends the value to `to`. ERR_NOT_FOUND, ERR_CORRUPT, ERR_IO, ERR_FULL. */
@@ -97,9 +101,10 @@ struct store_stats {
 void store_stats(struct store *s, struct store_stats *out);
 
 /* Offline check of a store directory: opens read-only, verifies checksums of every table, blob and log, decodes
- * every record, and checks the cross-references (each recipient state, due hint and inflight entry has its envelope;
- * each envelope has its body with the size and checksum it states). Calls found once for every problem.
- * ERR_OK: read to the end (problems or none); else why it could not be read. */
+ * every record, and checks the cross-references (each recipient state and inflight entry has its envelope; each
+ * envelope has its body with the size and checksum it states; due hints may be stale by design). Calls found once for
+ * every problem. ERR_OK: read to the end (problems or none); else why it could not be read: ERR_NOT_FOUND: no store
+ * there; ERR_EXISTS: in use by another process. */
 int store_verify(const char *path, void (*found)(void *arg, const char *problem), void *arg, uint64_t *messages) MUST_CHECK;
 
 #endif

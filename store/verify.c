@@ -1,19 +1,21 @@
 /*
  * verify: an offline check of a whole store: every key and value is read (which checks the checksums of tables, blob files
- * and logs), every record is decoded, and the records are held against each other. It changes nothing but what opening
- * a database does (the log is replayed), and refuses a store that a daemon has open.
+ * and logs), every record is decoded, and the records are held against each other. It opens read-only, changes nothing,
+ * and refuses a store that a daemon has open.
  *
  * Due hints may be stale by design (the recipient was retried earlier), so they are only decoded.
  */
+#include <stdarg.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "base/hash.h"
 #include "proto/bus.pb-c.h"
 #include "proto/frame.h"
 #include "proto/id.h"
+#include "store/backend.h"
 #include "store/keys.h"
 #include "store/queue.h"
+#include "store/verify.h"
 
 struct verify {
     struct store *store;
@@ -55,7 +57,9 @@ static int walk(struct verify *v, enum store_family f, void (*each)(struct verif
     err = store_iter_error(it);
     store_iter_close(it);
     if (err == ERR_CORRUPT) {
-        problem(v, "%s: a table or blob file does not check; what follows in this family cannot be read", store_family_name(f));
+        char why[STORE_DAMAGE_MAX];
+        v->store->ops->why(v->store, why, sizeof why);
+        problem(v, "%s: what follows cannot be read: %s", store_family_name(f), why);
         return ERR_OK;
     }
     return err;
@@ -199,31 +203,31 @@ static int walk_all(struct verify *v) {
     return err;
 }
 
+int verify_store(struct store *s, void (*found)(void *arg, const char *problem), void *arg, uint64_t *messages) {
+    struct verify v = {.store = s, .found = found, .arg = arg};
+    v.hash = hash_stream_new();
+    arena_init(&v.mem, 64 * 1024, 0);
+    buf_init(&v.value, SIZE_MAX / 2);
+    int err = v.hash ? walk_all(&v) : ERR_NOMEM;
+    *messages = v.messages;
+    hash_stream_free(v.hash);
+    arena_deinit(&v.mem);
+    buf_deinit(&v.value);
+    return err;
+}
+
 int store_verify(const char *path, void (*found)(void *arg, const char *problem), void *arg, uint64_t *messages) {
-    struct verify v = {.found = found, .arg = arg};
     struct store_report report;
-    struct store_config c = {.path = path, .node = ""};
-    struct stat st;
-    char current[4096];
-    snprintf(current, sizeof current, "%s/CURRENT", path);
+    struct store *s;
     *messages = 0;
-    if (stat(current, &st) != 0)
-        return ERR_NOT_FOUND;
-    int err = store_open(&v.store, &c, &report);
-    if (err == ERR_CORRUPT) {
+    int err = store_open_read_only(&s, path, &report);
+    if (err == ERR_CORRUPT || err == ERR_VERSION) {
         found(arg, report.damage);
         return ERR_OK;
     }
     if (err != ERR_OK)
         return err;
-    v.hash = hash_stream_new();
-    arena_init(&v.mem, 64 * 1024, 0);
-    buf_init(&v.value, SIZE_MAX / 2);
-    err = v.hash ? walk_all(&v) : ERR_NOMEM;
-    *messages = v.messages;
-    hash_stream_free(v.hash);
-    arena_deinit(&v.mem);
-    buf_deinit(&v.value);
-    store_close(v.store);
+    err = verify_store(s, found, arg, messages);
+    store_close(s);
     return err;
 }
