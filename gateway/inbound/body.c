@@ -121,9 +121,9 @@ int body_finish(struct body *b, uint32_t *checksum) {
     if (b->full)
         return ERR_OK;
     struct span held = b->piece ? span_make(bus_bytes_mem(b->piece), b->filled) : buf_span(&b->head);
-    *checksum = b->hash ? hash_stream_checksum(b->hash) : hash_checksum(held.at, held.len);
     if (held.len == 0)
         return ERR_OK;
+    *checksum = b->hash ? hash_stream_checksum(b->hash) : hash_checksum(held.at, held.len);
     if (b->piece && b->filled == FRAME_BODY_MAX) {
         b->full = b->piece;
     } else {

@@ -39,7 +39,7 @@ int body_append(struct body *b, struct span octets) MUST_CHECK;
 struct bus_bytes *body_full(const struct body *b);
 void body_gone(struct body *b);
 /* No more octets come: makes what is held one full piece of its exact length (ERR_NOMEM), and computes the checksum.
- * When body_full is set already, send that first and call again. */
+ * When body_full is set already, send that first and call again; with nothing held, nothing changes. */
 int body_finish(struct body *b, uint32_t *checksum) MUST_CHECK;
 
 #endif
