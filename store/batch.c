@@ -46,7 +46,8 @@ void store_batch_clear(struct store_batch *b) {
 }
 
 static void add(struct store_batch *b, enum batch_op op, enum store_family f, struct span key, struct span value) {
-    struct head h = {.op = (uint8_t)op, .family = (uint8_t)f, .key_len = (uint32_t)key.len, .value_len = (uint32_t)value.len};
+    struct head h = {
+        .op = (uint8_t)op, .family = (uint8_t)f, .key_len = (uint32_t)key.len, .value_len = (uint32_t)value.len};
     CHECK(key.len > 0 && key.len < UINT16_MAX && value.len < UINT32_MAX);
     char *at = buf_reserve(&b->ops, sizeof h + key.len + value.len);
     if (!at)

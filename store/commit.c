@@ -204,7 +204,8 @@ static void commit_all(struct commit *c, struct commit_request *head) {
     if (repaired)
         set_health(c, true, ERR_OK);
     else
-        LOG_ERROR("store_writes_lost", LOG_STR("effect", "the process ends before they could be written; none was acknowledged"));
+        LOG_ERROR("store_writes_lost",
+                  LOG_STR("effect", "the process ends before they could be written; none was acknowledged"));
     complete(head, err, repaired);
 }
 

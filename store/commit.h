@@ -2,10 +2,10 @@
  * commit: the one thread that writes. Batches from all shards of a node are queued here, gathered
  * while the last sync runs (by bytes and count), written with one sync, and completed in order.
  *
- * When a write fails the store is reopened, and a repair is written: what must be kept (`keep`) once more, and the `undo`
- * of each submission (`refusable`) of that write; so nothing that was refused is ever found later. Only then are those
- * requests completed. While the store cannot be opened all requests wait: callers ask commit_is_healthy and refuse
- * new submissions at once.
+ * When a write fails the store is reopened, and a repair is written: what must be kept (`keep`) once more, and the
+ * `undo` of each submission (`refusable`) of that write; so nothing that was refused is ever found later. Only then are
+ * those requests completed. While the store cannot be opened all requests wait: callers ask commit_is_healthy and
+ * refuse new submissions at once.
  *
  * Before a write with submissions the store is asked for room. Without room they are refused and the rest is written.
  */

@@ -19,15 +19,17 @@ int directory_make(const char *path, char *why, size_t size) {
     umask(umask(077) | 077);
     if (mkdir(path, 0700) != 0 && errno != EEXIST) {
         snprintf(why, size, "%s: %s", path, strerror(errno));
-        return errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_IO;
+        return errno == ENOSPC || errno == EDQUOT  ? ERR_NO_SPACE
+               : errno == EACCES || errno == EPERM ? ERR_DENIED
+                                                   : ERR_IO;
     }
     if (lstat(path, &st) != 0) {
         snprintf(why, size, "%s: %s", path, strerror(errno));
         return ERR_IO;
     }
-    const char *reason = S_ISLNK(st.st_mode)    ? "is a symbolic link"
-                         : !S_ISDIR(st.st_mode) ? "is not a directory"
-                         : st.st_uid != geteuid() ? "belongs to another user"
+    const char *reason = S_ISLNK(st.st_mode)                ? "is a symbolic link"
+                         : !S_ISDIR(st.st_mode)             ? "is not a directory"
+                         : st.st_uid != geteuid()           ? "belongs to another user"
                          : st.st_mode & (S_IWGRP | S_IWOTH) ? "can be written by others"
                                                             : NULL;
     if (!reason)

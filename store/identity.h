@@ -9,8 +9,8 @@
 #define IDENTITY_SCHEMA 1u
 
 /* Reads and checks the identity, or writes a new one when the store is fresh (nothing was ever written to it).
- * node "": any. ERR_DENIED: of another node; ERR_VERSION: a newer schema; ERR_CORRUPT: malformed, or missing from a store
- * that is not fresh; the reason goes to report->damage. */
+ * node "": any. ERR_DENIED: of another node; ERR_VERSION: a newer schema; ERR_CORRUPT: malformed, or missing from a
+ * store that is not fresh; the reason goes to report->damage. */
 int identity_check(struct store *s, const char *node, bool fresh, struct store_report *report) MUST_CHECK;
 
 #endif

@@ -35,16 +35,16 @@ enum piece { PIECE_WHOLE = 1, PIECE_FIRST = 2, PIECE_MIDDLE = 3, PIECE_LAST = 4 
 struct scan {
     struct log_scan *out;
     char name[64];
-    uint64_t last;           /* sequence of the last whole record of all logs so far; 0: none yet */
-    bool inside;             /* between a first and a last piece */
-    uint64_t record_at;      /* where the record under way began */
+    uint64_t last;      /* sequence of the last whole record of all logs so far; 0: none yet */
+    bool inside;        /* between a first and a last piece */
+    uint64_t record_at; /* where the record under way began */
     uint8_t head[RECORD_HEAD];
     size_t head_len;
-    bool collecting;         /* of the record's first octets */
+    bool collecting; /* of the record's first octets */
     bool damaged;
     uint64_t damage_at;
     const char *damage_why;
-    char broken[64];         /* an earlier log with a torn tail: the next record must follow `last` */
+    char broken[64]; /* an earlier log with a torn tail: the next record must follow `last` */
     bool stop;
 };
 

@@ -1,6 +1,6 @@
 /*
- * mark: see mark.h. Two slots are written in turn, the number before its check, so that whatever moment the kernel picks
- * to write the page back, one slot is whole; the larger whole one counts.
+ * mark: see mark.h. Two slots are written in turn, the number before its check, so that whatever moment the kernel
+ * picks to write the page back, one slot is whole; the larger whole one counts.
  */
 #include "store/mark.h"
 
@@ -36,7 +36,10 @@ static uint64_t check_of(uint64_t sequence) {
 }
 
 static int failed(const char *what) {
-    int err = errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : errno == ENOENT ? ERR_NOT_FOUND : errno == EEXIST ? ERR_EXISTS : ERR_IO;
+    int err = errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE
+              : errno == ENOENT                  ? ERR_NOT_FOUND
+              : errno == EEXIST                  ? ERR_EXISTS
+                                                 : ERR_IO;
     if (err != ERR_NOT_FOUND)
         LOG_ERROR("store_mark", LOG_STR("in", what), LOG_STR("why", strerror(errno)));
     return err;

@@ -1,9 +1,9 @@
 /*
- * memory: see memory.h. Each family is a skip list of keys; each key has its versions, newest first. A batch is one number;
- * a version belongs to the batch that wrote it.
+ * memory: see memory.h. Each family is a skip list of keys; each key has its versions, newest first. A batch is one
+ * number; a version belongs to the batch that wrote it.
  *
- * That one mechanism serves both needs: an iterator sees the versions up to the number at which it was opened, and a crash
- * takes away all versions after the number that was synced. Versions that neither a snapshot nor a crash can ask
+ * That one mechanism serves both needs: an iterator sees the versions up to the number at which it was opened, and a
+ * crash takes away all versions after the number that was synced. Versions that neither a snapshot nor a crash can ask
  * for are freed in the order in which they were written (`touched`).
  *
  * Out of memory is a CHECK here: it is a test's backend.
@@ -371,9 +371,14 @@ static int memory_iter_open(struct store_iter **out, struct store *s, enum store
 /* -- the test's knobs -- */
 
 int store_memory_open(struct store **s) {
-    static const struct store_ops ops = {.close = memory_close, .reopen = memory_reopen, .write = memory_write,
-                                         .get = memory_get, .iter_open = memory_iter_open,
-                                         .has_room = memory_has_room, .stats = memory_stats, .why = memory_why};
+    static const struct store_ops ops = {.close = memory_close,
+                                         .reopen = memory_reopen,
+                                         .write = memory_write,
+                                         .get = memory_get,
+                                         .iter_open = memory_iter_open,
+                                         .has_room = memory_has_room,
+                                         .stats = memory_stats,
+                                         .why = memory_why};
     struct memory *m = calloc(1, sizeof *m);
     if (!m)
         return ERR_NOMEM;

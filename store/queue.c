@@ -81,7 +81,8 @@ static uint32_t chunks_of(uint64_t size) {
     return (uint32_t)count;
 }
 
-void queue_drop_message(struct store_batch *b, uint32_t shard, uint64_t id, uint64_t size, uint32_t count, bool states) {
+void queue_drop_message(struct store_batch *b, uint32_t shard, uint64_t id, uint64_t size, uint32_t count,
+                        bool states) {
     struct key k = key_message(shard, id);
     store_single_delete(b, STORE_ENVELOPE, key_span(&k));
     for (uint32_t i = 0, n = chunks_of(size); i < n; i++)

@@ -26,8 +26,10 @@ void queue_drop_submission(struct store_batch *b, uint32_t shard, struct span su
 void queue_drop_chunks(struct store_batch *b, uint32_t shard, uint64_t id, uint32_t count);
 /* Removes envelope, body chunks (size tells how many) and the state records of count recipients when states. */
 void queue_drop_message(struct store_batch *b, uint32_t shard, uint64_t id, uint64_t size, uint32_t count, bool states);
-void queue_put_recipient(struct store_batch *b, uint32_t shard, uint64_t id, uint32_t index, const Words__RecipientState *state);
-void queue_put_due(struct store_batch *b, uint32_t shard, uint64_t due_ms, struct span destination, uint64_t id, uint32_t index);
+void queue_put_recipient(struct store_batch *b, uint32_t shard, uint64_t id, uint32_t index,
+                         const Words__RecipientState *state);
+void queue_put_due(struct store_batch *b, uint32_t shard, uint64_t due_ms, struct span destination, uint64_t id,
+                   uint32_t index);
 void queue_put_inflight(struct store_batch *b, uint32_t shard, uint64_t attempt, const Words__Inflight *record);
 void queue_drop_inflight(struct store_batch *b, uint32_t shard, uint64_t attempt);
 void queue_put_trace(struct store_batch *b, uint32_t shard, const Words__Trace *record, uint32_t number);
@@ -40,7 +42,8 @@ void queue_drop_due(struct store_batch *b, uint32_t shard, uint64_t before_ms);
 void queue_drop_trace(struct store_batch *b, uint32_t shard, uint64_t before_ms);
 
 /* -- reading -- */
-int queue_get_number(struct store *s, uint32_t shard, enum queue_number n, uint64_t *value) MUST_CHECK; /* ERR_NOT_FOUND */
+int queue_get_number(struct store *s, uint32_t shard, enum queue_number n,
+                     uint64_t *value) MUST_CHECK; /* ERR_NOT_FOUND */
 /* All memory from the arena. ERR_NOT_FOUND, ERR_CORRUPT (named in the log), ERR_NOMEM, ERR_IO. */
 int queue_get_envelope(struct store *s, uint32_t shard, uint64_t id, struct arena *a, Words__Envelope **e) MUST_CHECK;
 /* States of all recipients that have a record: states[n] is NULL for the others. count is the envelope's. */
@@ -48,7 +51,8 @@ int queue_get_states(struct store *s, uint32_t shard, uint64_t id, uint32_t coun
                      Words__RecipientState ***states) MUST_CHECK;
 int queue_get_chunk(struct store *s, uint32_t shard, uint64_t id, uint32_t number, struct buf *to) MUST_CHECK;
 /* The id stored for a submission in the last two days, or ERR_NOT_FOUND. */
-int queue_get_submission(struct store *s, uint32_t shard, struct span submission, uint64_t now_ms, uint64_t *id) MUST_CHECK;
+int queue_get_submission(struct store *s, uint32_t shard, struct span submission, uint64_t now_ms,
+                         uint64_t *id) MUST_CHECK;
 
 /* Due hints from a cursor on: key order, at most `max` and only with due <= until_ms. The caller checks each against
  * the recipient's state. */
@@ -60,14 +64,17 @@ struct queue_due_cursor {
     char key[320];
     size_t len; /* 0: start at the watermark */
 };
-int queue_read_due(struct store *s, uint32_t shard, uint64_t until_ms, struct queue_due_cursor *at, struct queue_due *to,
-                   size_t max, size_t *count) MUST_CHECK;
+int queue_read_due(struct store *s, uint32_t shard, uint64_t until_ms, struct queue_due_cursor *at,
+                   struct queue_due *to, size_t max, size_t *count) MUST_CHECK;
 /* Message ids in order, > after and <= upto, at most max. */
-int queue_read_ids(struct store *s, uint32_t shard, uint64_t after, uint64_t upto, uint64_t *to, size_t max, size_t *count) MUST_CHECK;
+int queue_read_ids(struct store *s, uint32_t shard, uint64_t after, uint64_t upto, uint64_t *to, size_t max,
+                   size_t *count) MUST_CHECK;
 /* All inflight records (they are few): each is called with memory valid for the call. */
-int queue_each_inflight(struct store *s, uint32_t shard, void (*each)(void *arg, uint64_t attempt, const Words__Inflight *r), void *arg) MUST_CHECK;
+int queue_each_inflight(struct store *s, uint32_t shard,
+                        void (*each)(void *arg, uint64_t attempt, const Words__Inflight *r), void *arg) MUST_CHECK;
 /* The history of one message in time order, hours from its id to now. */
-int queue_each_trace(struct store *s, uint32_t shard, uint64_t id, uint64_t now_ms, void (*each)(void *arg, const Words__Trace *t), void *arg) MUST_CHECK;
+int queue_each_trace(struct store *s, uint32_t shard, uint64_t id, uint64_t now_ms,
+                     void (*each)(void *arg, const Words__Trace *t), void *arg) MUST_CHECK;
 /* At start: drops chunks that were staged and never sealed. */
 int queue_clean_chunks(struct store *s, uint32_t shard, uint64_t *dropped) MUST_CHECK;
 

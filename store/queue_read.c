@@ -1,6 +1,6 @@
 /*
- * queue_read: the reading half of the queue: records and listings, checked as they come. A record that does not decode is
- * ERR_CORRUPT and named in the log: what was acknowledged is never passed over in silence.
+ * queue_read: the reading half of the queue: records and listings, checked as they come. A record that does not decode
+ * is ERR_CORRUPT and named in the log: what was acknowledged is never passed over in silence.
  */
 #include "base/check.h"
 #include "base/log.h"
@@ -110,8 +110,8 @@ static int due_start(struct store *s, uint32_t shard, const struct queue_due_cur
     return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
-int queue_read_due(struct store *s, uint32_t shard, uint64_t until_ms, struct queue_due_cursor *at, struct queue_due *to,
-                   size_t max, size_t *count) {
+int queue_read_due(struct store *s, uint32_t shard, uint64_t until_ms, struct queue_due_cursor *at,
+                   struct queue_due *to, size_t max, size_t *count) {
     struct key from, end = key_due_minute(shard, (uint32_t)(until_ms / MINUTE_MS) + 1);
     struct store_iter *it;
     struct span key;
@@ -206,7 +206,8 @@ int queue_each_trace(struct store *s, uint32_t shard, uint64_t id, uint64_t now_
         struct span prefix = span_first(key_span(&first), 14);
         store_iter_seek(it, key_span(&first));
         bool more = store_iter_next(it, &key, &value);
-        for (; more && key.len == 18 && span_eq(span_first(key, 14), prefix); more = store_iter_next(it, &key, &value)) {
+        for (; more && key.len == 18 && span_eq(span_first(key, 14), prefix);
+             more = store_iter_next(it, &key, &value)) {
             Words__Trace *t = frame_unpack(&words__trace__descriptor, value, &mem);
             if (!t) {
                 err = corrupt(STORE_TRACE, key);

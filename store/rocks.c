@@ -121,7 +121,8 @@ static int open_columns(struct rocks *r, bool read_only, struct store_report *re
         r->db = rocksdb_open_for_read_only_column_families(r->options, r->path, STORE_FAMILIES + 1, names, options,
                                                            r->families, 0, &text);
     else
-        r->db = rocksdb_open_column_families(r->options, r->path, STORE_FAMILIES + 1, names, options, r->families, &text);
+        r->db =
+            rocksdb_open_column_families(r->options, r->path, STORE_FAMILIES + 1, names, options, r->families, &text);
     if (!text)
         return ERR_OK;
     r->db = NULL;
@@ -158,12 +159,14 @@ static int check_blobs(struct rocks *r, struct store_report *report) {
 static int check_sequence(struct rocks *r, const struct log_scan *scan, struct store_report *report) {
     uint64_t have = rocksdb_get_latest_sequence_number(r->db), acknowledged = mark_get(&r->mark);
     if (have < scan->last_sequence)
-        snprintf(report->damage, sizeof report->damage, "the logs go to operation %llu, but only %llu could be replayed",
+        snprintf(report->damage, sizeof report->damage,
+                 "the logs go to operation %llu, but only %llu could be replayed",
                  (unsigned long long)scan->last_sequence, (unsigned long long)have);
     else if (have < acknowledged)
         snprintf(report->damage, sizeof report->damage,
-                 "operations %llu to %llu were acknowledged and are missing; newest log: %s", (unsigned long long)have + 1,
-                 (unsigned long long)acknowledged, scan->newest[0] ? scan->newest : "none, it is gone");
+                 "operations %llu to %llu were acknowledged and are missing; newest log: %s",
+                 (unsigned long long)have + 1, (unsigned long long)acknowledged,
+                 scan->newest[0] ? scan->newest : "none, it is gone");
     else
         return ERR_OK;
     return lost(r, report);
@@ -439,9 +442,14 @@ static void rocks_close(struct store *s) {
 }
 
 static struct rocks *rocks_new(const struct store_config *c) {
-    static const struct store_ops ops = {.close = rocks_close, .reopen = rocks_reopen, .write = rocks_write,
-                                         .get = rocks_get, .iter_open = rocks_iter_open, .has_room = rocks_has_room,
-                                         .stats = rocks_stats, .why = rocks_why};
+    static const struct store_ops ops = {.close = rocks_close,
+                                         .reopen = rocks_reopen,
+                                         .write = rocks_write,
+                                         .get = rocks_get,
+                                         .iter_open = rocks_iter_open,
+                                         .has_room = rocks_has_room,
+                                         .stats = rocks_stats,
+                                         .why = rocks_why};
     struct rocks *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;

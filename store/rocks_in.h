@@ -1,5 +1,6 @@
 /*
- * rocks_in: what rocks.c and rocks_options.c share. They are the door to RocksDB: no other file includes this or rocksdb/c.h.
+ * rocks_in: what rocks.c and rocks_options.c share. They are the door to RocksDB: no other file includes this or
+ * rocksdb/c.h.
  */
 #ifndef STORE_ROCKS_IN_H
 #define STORE_ROCKS_IN_H

@@ -1,9 +1,9 @@
 /*
- * rocks_options: what is asked of RocksDB, column by column. See rocks.c for the reasons that concern safety; those that
- * concern speed and size stand here.
+ * rocks_options: what is asked of RocksDB, column by column. See rocks.c for the reasons that concern safety; those
+ * that concern speed and size stand here.
  *
- * The memory that the settings grant is divided in three: one part is the block cache (index and filter blocks lie in it),
- * two parts are the budget of all write buffers. The body's buffer is large, so that a message lives there from
+ * The memory that the settings grant is divided in three: one part is the block cache (index and filter blocks lie in
+ * it), two parts are the budget of all write buffers. The body's buffer is large, so that a message lives there from
  * acceptance to delivery; the logs may hold four parts, since families that write little pin them.
  * One writer, so no concurrent inserts into write buffers; no statistics, no periodic work.
  */
@@ -69,8 +69,8 @@ static int database_options(struct rocks *r) {
     rocksdb_options_t *base = rocksdb_options_create();
     char *text = NULL;
     r->options = rocksdb_options_create();
-    rocksdb_get_options_from_string(base, "track_and_verify_wals_in_manifest=true;max_bgerror_resume_count=0", r->options,
-                                    &text);
+    rocksdb_get_options_from_string(base, "track_and_verify_wals_in_manifest=true;max_bgerror_resume_count=0",
+                                    r->options, &text);
     rocksdb_options_destroy(base);
     if (text)
         return rocks_take_error(r, "options", text);

@@ -36,10 +36,10 @@ const char *store_family_name(enum store_family f);
 
 struct store;
 struct store_config {
-    const char *path;            /* directory (rocks) */
-    const char *node;            /* node name: checked against the store's identity at open; "": any */
-    uint64_t memory_bytes;       /* write buffers and block cache together, default 192 MiB */
-    uint64_t reserve_bytes;      /* free space that must remain for store_has_room */
+    const char *path;       /* directory (rocks) */
+    const char *node;       /* node name: checked against the store's identity at open; "": any */
+    uint64_t memory_bytes;  /* write buffers and block cache together, default 192 MiB */
+    uint64_t reserve_bytes; /* free space that must remain for store_has_room */
 };
 /* What was found at open, for logs and tools. */
 struct store_report {
@@ -47,10 +47,10 @@ struct store_report {
     uint32_t schema;
     char damage[STORE_DAMAGE_MAX]; /* "" or why it was not opened: what is damaged, file and place; whose it is */
 };
-/* Opens and verifies: directory, logs, files, identity, schema. A directory that is absent is made (0700), and the process's
- * umask narrowed to 077. ERR_CORRUPT with report->damage named when acknowledged data may be lost (then nothing is
- * opened); ERR_VERSION: schema of a newer program; ERR_EXISTS: in use by another process; ERR_DENIED: identity of
- * another node, or a directory that others can write in or that is a link; ERR_IO; ERR_NO_SPACE. */
+/* Opens and verifies: directory, logs, files, identity, schema. A directory that is absent is made (0700), and the
+ * process's umask narrowed to 077. ERR_CORRUPT with report->damage named when acknowledged data may be lost (then
+ * nothing is opened); ERR_VERSION: schema of a newer program; ERR_EXISTS: in use by another process; ERR_DENIED:
+ * identity of another node, or a directory that others can write in or that is a link; ERR_IO; ERR_NO_SPACE. */
 int store_open(struct store **s, const struct store_config *c, struct store_report *report) MUST_CHECK;
 void store_close(struct store *s);
 /* Closes and opens again in place after a failed write (the store is unusable until this succeeds). */
@@ -84,7 +84,8 @@ int store_write_all(struct store *s, const struct store_batch *const *batches, s
 int store_get(struct store *s, enum store_family f, struct span key, struct buf *to) MUST_CHECK;
 /* Iterates keys in [from, to) in order over a consistent snapshot. */
 struct store_iter;
-int store_iter_open(struct store_iter **it, struct store *s, enum store_family f, struct span from, struct span to) MUST_CHECK;
+int store_iter_open(struct store_iter **it, struct store *s, enum store_family f, struct span from,
+                    struct span to) MUST_CHECK;
 /* True: *key and *value (borrowed until the next call); false at the end or on error. value may be NULL: keys only. */
 bool store_iter_next(struct store_iter *it, struct span *key, struct span *value);
 int store_iter_error(const struct store_iter *it) MUST_CHECK; /* ERR_OK at a clean end */
@@ -105,6 +106,7 @@ void store_stats(struct store *s, struct store_stats *out);
  * envelope has its body with the size and checksum it states; due hints may be stale by design). Calls found once for
  * every problem. ERR_OK: read to the end (problems or none); else why it could not be read: ERR_NOT_FOUND: no store
  * there; ERR_EXISTS: in use by another process. */
-int store_verify(const char *path, void (*found)(void *arg, const char *problem), void *arg, uint64_t *messages) MUST_CHECK;
+int store_verify(const char *path, void (*found)(void *arg, const char *problem), void *arg,
+                 uint64_t *messages) MUST_CHECK;
 
 #endif

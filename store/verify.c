@@ -1,7 +1,7 @@
 /*
- * verify: an offline check of a whole store: every key and value is read (which checks the checksums of tables, blob files
- * and logs), every record is decoded, and the records are held against each other. It opens read-only, changes nothing,
- * and refuses a store that a daemon has open.
+ * verify: an offline check of a whole store: every key and value is read (which checks the checksums of tables, blob
+ * files and logs), every record is decoded, and the records are held against each other. It opens read-only, changes
+ * nothing, and refuses a store that a daemon has open.
  *
  * Due hints may be stale by design (the recipient was retried earlier), so they are only decoded.
  */
@@ -43,7 +43,8 @@ static void id_text(uint64_t id, char to[BASE32_ID_LEN + 1]) {
 }
 
 /* Calls each for every record of a family. */
-static int walk(struct verify *v, enum store_family f, void (*each)(struct verify *v, struct span key, struct span value)) {
+static int walk(struct verify *v, enum store_family f,
+                void (*each)(struct verify *v, struct span key, struct span value)) {
     struct store_iter *it;
     struct span key, value;
     struct key from = key_shard(0), to = key_shard(KEY_NODE);
@@ -194,8 +195,10 @@ static int walk_all(struct verify *v) {
         enum store_family family;
         void (*each)(struct verify *v, struct span key, struct span value);
     } walks[] = {
-        {STORE_META, on_meta},         {STORE_ENVELOPE, on_envelope}, {STORE_BODY, on_body},   {STORE_RECIPIENT, on_recipient},
-        {STORE_DUE, on_due},           {STORE_INFLIGHT, on_inflight}, {STORE_TRACE, on_trace}, {STORE_SUBMISSION, on_submission},
+        {STORE_META, on_meta},   {STORE_ENVELOPE, on_envelope},
+        {STORE_BODY, on_body},   {STORE_RECIPIENT, on_recipient},
+        {STORE_DUE, on_due},     {STORE_INFLIGHT, on_inflight},
+        {STORE_TRACE, on_trace}, {STORE_SUBMISSION, on_submission},
     };
     int err = ERR_OK;
     for (size_t i = 0; i < sizeof walks / sizeof *walks && err == ERR_OK; i++)
