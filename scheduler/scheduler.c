@@ -389,7 +389,7 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
         err = hub_open(sc);
     if (err == ERR_OK && sc->admin_endpoint)
         err = bus_peer_open(&sc->admin, c->bus, sc->loop, sc->admin_endpoint, "scheduler", FRAME_PART_MAX,
-                            HUB_QUEUE_MAX, operator_on_message, sc);
+                            HUB_QUEUE_MAX, question_on_message, sc);
     if (err == ERR_OK) {
         say_hello(sc);
         loop_timer_set(sc->tick, 1);

@@ -6,7 +6,7 @@
  *   job.c       an assigned attempt becomes a Job frame; Fetch
  *   loader.c    start-up scan and due recipients come back into the core
  *   compose.c   a report is read together, composed, and enqueued
- *   operator.c  the admin RPC's questions to the queue
+ *   question.c  the admin RPC's questions to the queue
  *   scheduler.c the thread: start, turn, tick, drain, stop
  */
 #ifndef SCHEDULER_SHELL_H
@@ -115,7 +115,7 @@ void loader_bring(struct loader *l, uint64_t id, void (*then)(void *arg, int err
 /* -- compose.c -- */
 void compose_start(void *arg, struct shard_compose *c);
 
-/* -- operator.c -- */
-void operator_on_message(void *arg, const struct bus_message *m);
+/* -- question.c -- */
+void question_on_message(void *arg, const struct bus_message *m);
 
 #endif

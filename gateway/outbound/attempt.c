@@ -79,7 +79,7 @@ static void let_go(struct attempt *a) {
     if (a->conn)
         a->conn->attempt = NULL;
     o->job_bytes -= a->body.chunked ? 0 : a->body.size;
-    body_deinit(&a->body);
+    content_deinit(&a->body);
     setup_free(a->setup);
     map_remove(&o->attempts, &a->in_map);
     list_remove(&o->running, &a->in_all);
@@ -487,7 +487,7 @@ bool attempt_start(struct outbound *o, struct span meta, struct bus_bytes *bytes
         uint64_t size = chunked ? a->job->size : bus_bytes_span(bytes).len;
         bool known = attempt_find(o, a->job->attempt) || reports_has(&o->reports, a->job->attempt);
         if (!known && alloc_parts(a) && map_insert(&o->attempts, &a->in_map, delivery_hash(a->job->attempt)) == ERR_OK) {
-            body_init(&a->body, size, bytes, chunked, fetch, a);
+            content_init(&a->body, size, bytes, chunked, fetch, a);
             o->job_bytes += chunked ? 0 : size;
             a->setup = setup_ref(o->setup);
             list_push_back(&o->running, &a->in_all);
@@ -510,6 +510,6 @@ bool attempt_is_lmtp(const struct attempt *a) {
     return a->route.kind == ROUTE_LMTP;
 }
 
-struct body *attempt_body(struct attempt *a) {
+struct content *attempt_body(struct attempt *a) {
     return &a->body;
 }

@@ -12,7 +12,7 @@
 #ifndef GATEWAY_OUTBOUND_ATTEMPT_H
 #define GATEWAY_OUTBOUND_ATTEMPT_H
 
-#include "gateway/outbound/body.h"
+#include "gateway/outbound/content.h"
 #include "gateway/outbound/conn.h"
 #include "gateway/outbound/delivery.h"
 
@@ -55,7 +55,7 @@ struct attempt {
     struct setup *setup;      /* those of its beginning; referenced */
     enum attempt_state state;
     Words__Job *job;
-    struct body body;
+    struct content body;
     uint32_t count, open;     /* recipients; those that are not DONE */
     struct attempt_recipient *recipients;
     /* the way */
@@ -110,7 +110,7 @@ bool attempt_read_literal(struct span text, uint16_t port, struct tcp_addr *addr
 
 /* -- for conn.c -- */
 bool attempt_is_lmtp(const struct attempt *a);
-struct body *attempt_body(struct attempt *a);
+struct content *attempt_body(struct attempt *a);
 void attempt_on_event(struct attempt *a, struct conn *c, const struct client_event *e);
 /* The server wants the body. */
 void attempt_on_body(struct attempt *a);

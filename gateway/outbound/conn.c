@@ -200,23 +200,23 @@ static void flush(struct conn *c) {
 }
 
 /* One vector write of what is at hand. False: nothing can be written now. */
-static bool send_piece(struct conn *c, struct body *b) {
+static bool send_piece(struct conn *c, struct content *b) {
     struct span pieces[PIECES + 1];
     uint64_t now = loop_now_ms(c->o->loop);
-    struct span at = body_at(b, now);
+    struct span at = content_at(b, now);
     size_t used = 0, count = 0;
-    if (tcp_queued(c->tcp) > QUEUED_HIGH || (!at.len && !body_is_end(b)))
+    if (tcp_queued(c->tcp) > QUEUED_HIGH || (!at.len && !content_is_end(b)))
         return false;
     if (at.len)
         count = stuff_next(&c->stuff, at, pieces, PIECES, &used);
-    bool last = b->read + used == body_size(b);
+    bool last = b->read + used == content_size(b);
     if (last)
         pieces[count++] = stuff_end(&c->stuff);
     if (count && tcp_writev(c->tcp, pieces, count) != ERR_OK) {
         fail_soon(c);
         return false;
     }
-    body_take(b, used, now);
+    content_take(b, used, now);
     metric_add(&bytes_sent, used);
     if (last) {
         c->messages++;

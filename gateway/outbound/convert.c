@@ -95,11 +95,11 @@ static void run(struct attempt *a) {
 static bool gather(struct attempt *a) {
     struct conversion *v = a->conversion;
     struct span at;
-    while ((at = body_at(&a->body, loop_now_ms(a->o->loop))).len) {
+    while ((at = content_at(&a->body, loop_now_ms(a->o->loop))).len) {
         buf_add(&v->in, at);
-        body_take(&a->body, at.len, loop_now_ms(a->o->loop));
+        content_take(&a->body, at.len, loop_now_ms(a->o->loop));
     }
-    return body_is_end(&a->body) || v->in.err;
+    return content_is_end(&a->body) || v->in.err;
 }
 
 void convert_on_chunk(struct attempt *a) {
@@ -135,7 +135,7 @@ void convert_start(struct attempt *a) {
     buf_init(&v->out, size * 3 + 64 * 1024);
     a->conversion = v;
     if (a->body.chunked) {
-        body_rewind(&a->body, false, loop_now_ms(o->loop)); /* the chunks come to convert_on_chunk */
+        content_rewind(&a->body, false, loop_now_ms(o->loop)); /* the chunks come to convert_on_chunk */
     } else {
         v->whole = bus_bytes_ref(a->body.whole);
         run(a);

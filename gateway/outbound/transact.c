@@ -83,7 +83,7 @@ static void gather(struct attempt *a) {
     }
     a->mail = (struct client_mail){
         .sender = frame_span(a->job->sender),
-        .size = body_size(&a->body),
+        .size = content_size(&a->body),
         .eight_bit = is_8bit(a) && !a->body.use_converted,
         .smtputf8 = a->job->has_smtputf8 && a->job->smtputf8,
         .ret = a->job->has_ret ? a->job->ret : 0,
@@ -131,8 +131,8 @@ void transact_begin(struct attempt *a) {
         convert_start(a);
         return;
     }
-    body_rewind(&a->body, convert, loop_now_ms(a->o->loop));
-    if (!check_size(a, body_size(&a->body))) {
+    content_rewind(&a->body, convert, loop_now_ms(a->o->loop));
+    if (!check_size(a, content_size(&a->body))) {
         finish_unsent(a);
         return;
     }
@@ -290,13 +290,13 @@ static void give_up_body(struct attempt *a) {
 
 /* Reading the body: on a connection, and not yet at the answer to the dot. */
 static bool is_reading(const struct attempt *a) {
-    return a->state == ATTEMPT_SENDING && a->conn && a->conn->client.state != CLIENT_DOT && !body_is_end(&a->body);
+    return a->state == ATTEMPT_SENDING && a->conn && a->conn->client.state != CLIENT_DOT && !content_is_end(&a->body);
 }
 
 void attempt_on_chunk(struct attempt *a, uint32_t number, struct bus_bytes *bytes, bool missing) {
     if (!is_reading(a))
         return;
-    int err = missing ? ERR_CORRUPT : body_on_chunk(&a->body, number, bytes, loop_now_ms(a->o->loop));
+    int err = missing ? ERR_CORRUPT : content_on_chunk(&a->body, number, bytes, loop_now_ms(a->o->loop));
     if (err == ERR_NOT_FOUND)
         return;
     if (err != ERR_OK)
@@ -308,6 +308,6 @@ void attempt_on_chunk(struct attempt *a, uint32_t number, struct bus_bytes *byte
 }
 
 void attempt_tick(struct attempt *a) {
-    if (is_reading(a) && !body_tick(&a->body, loop_now_ms(a->o->loop)))
+    if (is_reading(a) && !content_tick(&a->body, loop_now_ms(a->o->loop)))
         give_up_body(a);
 }

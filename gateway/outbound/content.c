@@ -1,45 +1,45 @@
 /*
- * body: chunks are pulled: the next one is asked for when there is a free place, so memory per
+ * content: chunks are pulled: the next one is asked for when there is a free place, so memory per
  * message is two chunks however long it is, and a slow server slows the fetching down.
  */
 #include "base/check.h"
 
-#include "gateway/outbound/body.h"
+#include "gateway/outbound/content.h"
 #include "proto/frame.h"
 
-void body_init(struct body *b, uint64_t size, struct bus_bytes *whole, bool chunked, body_fetch fetch, void *arg) {
-    *b = (struct body){.size = size, .chunked = chunked, .fetch = fetch, .arg = arg};
+void content_init(struct content *b, uint64_t size, struct bus_bytes *whole, bool chunked, content_fetch fetch, void *arg) {
+    *b = (struct content){.size = size, .chunked = chunked, .fetch = fetch, .arg = arg};
     b->whole = chunked ? NULL : bus_bytes_ref(whole);
     b->chunks = chunked ? (uint32_t)((size + FRAME_BODY_MAX - 1) / FRAME_BODY_MAX) : 0;
     buf_init(&b->converted, 0);
 }
 
-static void drop_chunks(struct body *b) {
+static void drop_chunks(struct content *b) {
     for (uint32_t i = 0; i < BODY_AHEAD; i++) {
         bus_bytes_free(b->ahead[i]);
         b->ahead[i] = NULL;
     }
 }
 
-void body_deinit(struct body *b) {
+void content_deinit(struct content *b) {
     drop_chunks(b);
     bus_bytes_free(b->whole);
     b->whole = NULL;
     buf_deinit(&b->converted);
 }
 
-static bool is_fetching(const struct body *b) {
+static bool is_fetching(const struct content *b) {
     return b->chunked && !b->use_converted;
 }
 
-static void ask_ahead(struct body *b, uint64_t now_ms) {
+static void ask_ahead(struct content *b, uint64_t now_ms) {
     while (b->asked < b->chunks && b->asked < b->current + BODY_AHEAD) {
         b->asked_ms = now_ms;
         b->fetch(b->arg, b->asked++);
     }
 }
 
-void body_rewind(struct body *b, bool converted, uint64_t now_ms) {
+void content_rewind(struct content *b, bool converted, uint64_t now_ms) {
     drop_chunks(b);
     b->use_converted = converted;
     b->read = 0;
@@ -49,7 +49,7 @@ void body_rewind(struct body *b, bool converted, uint64_t now_ms) {
         ask_ahead(b, now_ms);
 }
 
-struct span body_at(struct body *b, uint64_t now_ms) {
+struct span content_at(struct content *b, uint64_t now_ms) {
     if (b->use_converted)
         return span_from(buf_span(&b->converted), (size_t)b->read);
     if (!b->chunked)
@@ -60,7 +60,7 @@ struct span body_at(struct body *b, uint64_t now_ms) {
     return span_from(bus_bytes_span(b->ahead[b->current % BODY_AHEAD]), (size_t)(b->read - (uint64_t)b->current * FRAME_BODY_MAX));
 }
 
-void body_take(struct body *b, size_t len, uint64_t now_ms) {
+void content_take(struct content *b, size_t len, uint64_t now_ms) {
     b->read += len;
     if (!is_fetching(b))
         return;
@@ -74,17 +74,17 @@ void body_take(struct body *b, size_t len, uint64_t now_ms) {
     }
 }
 
-uint64_t body_size(const struct body *b) {
+uint64_t content_size(const struct content *b) {
     if (b->use_converted)
         return buf_len(&b->converted);
     return b->size;
 }
 
-bool body_is_end(const struct body *b) {
-    return b->read == body_size(b);
+bool content_is_end(const struct content *b) {
+    return b->read == content_size(b);
 }
 
-int body_on_chunk(struct body *b, uint32_t number, struct bus_bytes *bytes, uint64_t now_ms) {
+int content_on_chunk(struct content *b, uint32_t number, struct bus_bytes *bytes, uint64_t now_ms) {
     if (!is_fetching(b) || number < b->current || number >= b->asked || b->ahead[number % BODY_AHEAD])
         return ERR_NOT_FOUND;
     uint64_t start = (uint64_t)number * FRAME_BODY_MAX, left = b->size - start;
@@ -95,7 +95,7 @@ int body_on_chunk(struct body *b, uint32_t number, struct bus_bytes *bytes, uint
     return ERR_OK;
 }
 
-bool body_tick(struct body *b, uint64_t now_ms) {
+bool content_tick(struct content *b, uint64_t now_ms) {
     if (!is_fetching(b))
         return true;
     bool waiting = false;

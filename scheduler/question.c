@@ -1,5 +1,5 @@
 /*
- * operator: the scheduler's answers to the admin RPC (proto/admin.proto): status, the queue's rows and
+ * question: the scheduler's answers to the admin RPC (proto/admin.proto): status, the queue's rows and
  * summary, one message's envelope, history and reasons, and retry.
  *
  * Questions that walk the store run on a helper thread, send their rows in replies of at most PAGE rows,
@@ -509,7 +509,7 @@ static void ask(struct scheduler *sc, uint64_t correlation, const Words__AdminRe
     }
 }
 
-void operator_on_message(void *arg, const struct bus_message *msg) {
+void question_on_message(void *arg, const struct bus_message *msg) {
     struct scheduler *sc = arg;
     struct frame f;
     if (frame_read(&f, msg) != ERR_OK || f.kind != FRAME_ADMIN_REQUEST)
