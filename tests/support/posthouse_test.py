@@ -23,10 +23,14 @@ BUILD = os.environ.get("POSTHOUSE_BUILD", os.path.join(ROOT, "build", "release")
 SLOW = float(os.environ.get("POSTHOUSE_SLOW", "1"))  # sanitizer builds wait longer
 
 
-def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_port():
+    """A port that is free for TCP and UDP."""
+    while True:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError):
+                udp.bind(tcp.getsockname())
+                return tcp.getsockname()[1]
 
 
 def wait_until(what, condition, seconds=10.0, step=0.02):
@@ -167,7 +171,7 @@ class Nsd:
     """A real authoritative DNS server on loopback. zones: {"example.test": "records in zone file form"}."""
 
     def __init__(self, directory, zones):
-        self.port = free_port(socket.SOCK_DGRAM)
+        self.port = free_port()
         self.directory = os.path.join(directory, "nsd")
         os.makedirs(self.directory)
         zone_lines = []
