@@ -188,16 +188,17 @@ static void on_mx(void *arg, struct mxset *set) {
         add_host(x, arena_printf(&x->mem, "MX record, kept for %u s", ttl), set->records[i].name, set->records[i].preference);
     if (set && set->truncated)
         add(x, "more MX records than are looked at");
-    if (mx_list_init(&x->list, set, x->asked, &x->policy, &what) != ERR_OK) {
-        answer_failure(x, what);
-        return;
-    }
+    int err = mx_list_init(&x->list, set, x->asked, &x->policy, &what);
     if (x->list.implicit)
         add(x, "no MX record: the domain itself is the host");
     for (uint32_t i = 0; i < x->list.dropped; i++) {
         const struct mx_host *h = &x->list.hosts[x->list.count + i];
         add_host(x, mx_is_own_name(&x->policy, h->name) ? "left out: our own name" : "left out: not better than our own host", h->name,
                  h->preference);
+    }
+    if (err != ERR_OK) {
+        answer_failure(x, what);
+        return;
     }
     mx_site_name(&x->list, name);
     x->site = arena_strdup(&x->mem, name);

@@ -130,6 +130,10 @@ bool site_want_slot(struct site *s, struct attempt *a) {
     return false;
 }
 
+bool site_keep_slot(struct site *s) {
+    return take_slot(s, false);
+}
+
 /* One job to what is free; false: nothing is. */
 static bool serve(struct site *s, struct attempt *a) {
     if (!a->fresh && !list_is_empty(&s->idle)) {

@@ -42,6 +42,8 @@ uint32_t site_limit(const struct site *s);
 void site_submit(struct site *s, struct attempt *a);
 /* A job between two hosts wants a slot: true, or it waits in front. */
 bool site_want_slot(struct site *s, struct attempt *a);
+/* The same without waiting: the slot of a connection that has just ended. */
+bool site_keep_slot(struct site *s);
 void site_unwait(struct site *s, struct attempt *a);
 /* A slot has become free. Does not look for who could use it: site_pump. */
 void site_free_slot(struct site *s);

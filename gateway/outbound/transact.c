@@ -249,6 +249,7 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     struct outcome_verdict v = verdict_of(a, e);
     a->conn = NULL;
     a->in_transaction = a->reused = false;
+    a->slot = site_keep_slot(a->site); /* on to the next host before others begin with the first */
     if (v.next == OUTCOME_NEXT_AGAIN || (before && a->again < ATTEMPT_AGAIN_MAX)) {
         start_again(a);
         return;
