@@ -31,9 +31,9 @@ struct span dsn_status_of(const struct dsn *d, const struct dsn_recipient *r) {
     bool fits = is_status(r->enhanced);
     if (d->kind == DSN_DELIVERED)
         return fits && r->enhanced.at[0] == '2' ? r->enhanced : SPAN("2.0.0");
-    if (fits && r->enhanced.at[0] != '2')
-        return r->enhanced;
-    return d->kind == DSN_DELAYED ? SPAN("4.0.0") : SPAN("5.0.0");
+    if (d->kind == DSN_DELAYED)
+        return fits && r->enhanced.at[0] == '4' ? r->enhanced : SPAN("4.0.0");
+    return fits && r->enhanced.at[0] != '2' ? r->enhanced : SPAN("5.0.0");
 }
 
 static const char *action_of(const struct dsn *d, const struct dsn_recipient *r) {
@@ -122,7 +122,7 @@ static void add_diagnostic(struct buf *b, const struct dsn_recipient *r, bool gl
     buf_init(&v, 8192);
     if (r->code >= 100 && r->code <= 999) {
         buf_printf(&v, "smtp; %u ", r->code);
-        if (is_status(r->enhanced)) {
+        if (is_status(r->enhanced) && !span_starts_nocase(r->text, r->enhanced)) {
             buf_add(&v, r->enhanced);
             buf_add_byte(&v, ' ');
         }

@@ -231,6 +231,7 @@ int shard_open(struct shard **out, const struct shard_config *c, struct store *s
     s->trace_number = (uint32_t)(core.epoch << 24); /* no clash with an earlier life in the same hour */
     payloads_init(&s->payloads, c->cache_bytes, c->pending_max);
     near_init(&s->near);
+    buf_init(&s->text, 65536);
     map_init(&s->stale);
     list_init(&s->stale_list);
     list_init(&s->readings);
@@ -251,6 +252,7 @@ void shard_close(struct shard *s) {
     payloads_deinit(&s->payloads);
     near_deinit(&s->near);
     shard_stale_prune(s);
+    buf_deinit(&s->text);
     map_deinit(&s->stale);
     arena_deinit(&s->scratch);
     batch_free(s->current);

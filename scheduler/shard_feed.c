@@ -68,8 +68,10 @@ void shard_submit(struct shard *s, struct payload *l, const Words__Envelope *e, 
     struct sched_event event = {.kind = SCHED_SUBMITTED};
     arena_reset(&s->scratch);
     int err = fill_submit(s, &event.submit, l, e);
+    s->submitting = e;
     if (err == ERR_OK)
         err = shard_step(s, &event, now_ms);
+    s->submitting = NULL;
     if (err != ERR_OK) {
         LOG_WARN("submit_refused", LOG_ERR("why", err));
         shard_refuse(s, l, err == ERR_INVALID ? VERDICT_REFUSED : VERDICT_TEMPFAIL);
@@ -129,7 +131,9 @@ void shard_composed(struct shard *s, uint64_t id, uint64_t compose, struct paylo
     }
     if (l)
         l->phase = PAYLOAD_PENDING;
+    s->submitting = l ? e : NULL;
     int err = shard_step(s, &event, now_ms);
+    s->submitting = NULL;
     if (err != ERR_OK && l) /* the message is gone meanwhile */
         payload_free(&s->payloads, l);
 }

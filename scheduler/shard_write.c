@@ -15,6 +15,7 @@
 #include "proto/id.h"
 #include "scheduler/shard_in.h"
 
+#define TRACE_RECIPIENTS_MAX 400u /* octets of addresses in the trace of an acceptance, about */
 #define ID_MARK_AHEAD_MS 10000u /* the stored last id runs ahead by this, so that it is seldom written */
 
 /* The part of the batch that records of this message belong to. */
@@ -111,16 +112,42 @@ static void on_put_inflight(struct shard *s, const struct sched_action *a) {
         queue_drop_inflight(s->current->request.undo, s->number, a->attempt.attempt);
 }
 
+/* "from <a@b> to <c@d>, <e@f> and 3 more, 4096 octets, client 192.0.2.1": what is left to read when the envelope is gone. */
+static struct span acceptance(const Words__Envelope *e, struct buf *text) {
+    buf_add_str(text, "from <");
+    buf_add(text, frame_span(e->sender));
+    buf_add_str(text, "> to ");
+    for (size_t i = 0; i < e->n_recipients; i++) {
+        if (i && buf_len(text) > TRACE_RECIPIENTS_MAX) {
+            buf_printf(text, " and %zu more", e->n_recipients - i);
+            break;
+        }
+        buf_add_str(text, i ? ", <" : "<");
+        buf_add(text, frame_span(e->recipients[i]->address));
+        buf_add_byte(text, '>');
+    }
+    buf_printf(text, ", %llu octets", (unsigned long long)e->size);
+    if (e->has_client) {
+        buf_add_str(text, ", client ");
+        buf_add(text, frame_span(e->client));
+    }
+    return buf_span(text);
+}
+
 static void on_trace(struct shard *s, const struct sched_action *a) {
     Words__Trace t = WORDS__TRACE__INIT;
     Words__Result result;
+    struct span words = a->trace.text;
+    buf_clear(&s->text);
+    if (a->trace.kind == SCHED_TRACE_ACCEPTED && s->submitting)
+        words = acceptance(s->submitting, &s->text);
     t.at_ms = s->now_ms;
     t.message = a->trace.id;
     t.kind = a->trace.kind;
     t.n_recipients = a->trace.count;
     t.recipients = (uint32_t *)(uintptr_t)a->trace.indexes;
-    t.has_text = a->trace.text.len > 0;
-    t.text = bytes_of(a->trace.text);
+    t.has_text = words.len > 0;
+    t.text = bytes_of(words);
     t.has_next_ms = a->trace.next_ms != 0;
     t.next_ms = a->trace.next_ms;
     t.has_attempt = a->trace.attempt != 0;

@@ -58,7 +58,8 @@ static const char *state_colour(const struct tool *t, uint32_t state) {
 static void print_result(const Words__Result *r) {
     if (r->has_code && r->code)
         printf("%u ", r->code);
-    if (r->has_enhanced && r->enhanced.len) {
+    bool said = r->has_text && span_starts_nocase(frame_span(r->text), frame_span(r->enhanced));
+    if (r->has_enhanced && r->enhanced.len && !said) {
         print_bytes(r->enhanced);
         putchar(' ');
     }
@@ -198,7 +199,7 @@ static void print_indexes(const struct answer *a, const Words__Trace *tr) {
             print_bytes(a->r.envelope->recipients[n]->address);
             putchar('>');
         } else {
-            printf("recipient %u", n);
+            printf("#%u", n);
         }
     }
     if (tr->n_recipients > 10)
