@@ -7,6 +7,7 @@
 Exit status: 0 all dialogues hold, 1 some do not, 77 all were skipped (made for the other server), 2 usage.
 """
 import argparse
+import getpass
 import os
 import re
 import shutil
@@ -273,6 +274,7 @@ class Server:
             f.write(dialogue.table())
         self.log = open(os.path.join(self.directory, "log"), "wb")
         self.process = None
+        self.draining = False
 
     def launch(self, command, **options):
         self.process = subprocess.Popen(command, stderr=self.log, **options)
@@ -284,7 +286,7 @@ class Server:
     def stop(self):
         """Ends the process; its exit status."""
         if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.drain()
             try:
                 self.process.wait(15)
             except subprocess.TimeoutExpired:
@@ -292,6 +294,40 @@ class Server:
                 self.process.wait()
                 return "did not stop within 15 s"
         return self.process.returncode if self.process else 0
+
+    def drain(self):
+        """One SIGTERM; a second one would end the process without finishing its sessions."""
+        if not self.draining:
+            self.process.send_signal(signal.SIGTERM)
+        self.draining = True
+
+    def wait_ready(self):
+        """Until the queue is reached as well: MAIL is not answered 451."""
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self.answers():
+                return
+            time.sleep(0.05)
+        raise Failed("the server did not start: " + self.tail())
+
+    def answers(self):
+        try:
+            client = Client(self.port)
+        except OSError:
+            return False
+        try:
+            client.reply()
+            for line in (b"EHLO probe\r\n", b"MAIL FROM:<>\r\n"):
+                client.send(line)
+                reply = client.reply()
+            client.send(b"QUIT\r\n")
+            client.reply()
+            client.expect_closed()
+            return reply.startswith("250")
+        except Failed:
+            return False
+        finally:
+            client.close()
 
     def tail(self):
         self.log.flush()
@@ -322,6 +358,8 @@ class Front(Server):
         if len(line) != 2:
             raise Failed("the server did not start: " + self.tail())
         self.port = int(line[1])
+        if settings.get("welcome") != "false":
+            self.wait_ready()
 
     def stored(self, count):
         del count
@@ -342,29 +380,7 @@ class Daemon(Server):
         with open(config, "w", encoding="utf-8") as f:
             f.write(self.yaml(settings))
         self.launch([self.program, "--config", config], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if self.answers():
-                return
-            time.sleep(0.05)
-        raise Failed("the server did not start: " + self.tail())
-
-    def answers(self):
-        """The queue is ready as well: MAIL is not answered 451."""
-        try:
-            client = Client(self.port)
-        except OSError:
-            return False
-        try:
-            client.reply()
-            for line in (b"EHLO probe\r\n", b"MAIL FROM:<>\r\n"):
-                client.send(line)
-                reply = client.reply()
-            return reply.startswith("250")
-        except Failed:
-            return False
-        finally:
-            client.close()
+        self.wait_ready()
 
     @staticmethod
     def free_port():
@@ -377,7 +393,7 @@ class Daemon(Server):
                   "commands_bad": "commands_bad"}
         route = f"smtp:127.0.0.1:{self.sink.port}"
         out = ["node:", "  name: mx", f"  hostname: {HOSTNAME}", "  postmaster: postmaster@example.net",
-               f"  data_dir: {self.directory}/data", "gateway:", f'  listen: [{{address: "127.0.0.1:{self.port}"}}]',
+               f"  user: {getpass.getuser()}", f"  data_dir: {self.directory}/data", "gateway:", f'  listen: [{{address: "127.0.0.1:{self.port}"}}]',
                "  trusted_networks: [" + ", ".join(settings.get("trusted", "").split()) + "]"]
         for key in ("bare_newline", "pregreet", "vrfy"):
             if key in settings:
@@ -393,7 +409,7 @@ class Daemon(Server):
         out += ["domains:",
                 f'  - {{name: example.net, recipients: {{table: "{self.table}"}}, route: "{route}"}}',
                 f'  - {{name: any.example, recipients: any, route: "{route}"}}',
-                "routes:", f'  - {{domain: "*", route: "{route}"}}',
+                "routes:", f'  - {{domain: elsewhere.example, route: "{route}"}}',
                 "delivery:", "  loopback_targets: true",
                 "admin:", f'  rpc: "ipc://{self.directory}/admin"']
         return "\n".join(out) + "\n"
@@ -454,7 +470,7 @@ class Run:
             "wait": lambda: time.sleep(float(rest)),
             "connect": lambda: self.connect(rest),
             "use": lambda: self.use(rest),
-            "drain": lambda: self.server.process.send_signal(signal.SIGTERM),
+            "drain": lambda: self.server.drain(),
         }
         if key not in actions:
             raise Failed(f"unknown line {line!r}")
