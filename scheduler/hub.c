@@ -257,8 +257,9 @@ static struct payload *submit_payload(struct scheduler *sc, struct hub_peer *p, 
         return NULL; /* under way already: the first one answers */
     if (!l && chunked)
         return NULL; /* its chunks were never seen */
-    if (sc->draining || !envelope_is_sane(m->envelope)) {
-        *verdict = sc->draining ? VERDICT_TEMPFAIL : VERDICT_REFUSED;
+    bool closed = sc->draining || !commit_is_healthy(sc->commit);
+    if (closed || !envelope_is_sane(m->envelope)) {
+        *verdict = closed ? VERDICT_TEMPFAIL : VERDICT_REFUSED;
         if (l)
             shard_abort(s, l);
         return NULL;
