@@ -19,6 +19,9 @@
 #include "store/commit.h"
 #include "store/repeat.h"
 
+/* Under load the next write begins at the earliest so long after the last one began, so that more share a sync. */
+#define LINGER_US 1500u
+#define LINGER_OPS 24u /* operations of the last write from which on there is load */
 #define PAUSE_FIRST_MS 100u
 #define PAUSE_MAX_MS 5000u
 
@@ -41,6 +44,8 @@ struct commit {
     const struct store_batch **parts; /* of the write under way: two for each request at most */
     size_t part_count;
     struct store_batch *repair, *rest; /* what a repair writes, and what of it is still to be done */
+    uint64_t write_began_us; /* the last write */
+    size_t write_ops;
 };
 
 static size_t request_bytes(const struct commit_request *r) {
@@ -72,6 +77,14 @@ static struct commit_request *gather(struct commit *c) {
     return head;
 }
 
+static void linger(const struct commit *c) {
+    uint64_t now_us = clock_mono_us(), until_us = c->write_began_us + LINGER_US;
+    if (c->write_ops < LINGER_OPS || now_us >= until_us)
+        return;
+    struct timespec wait = {.tv_nsec = (long)(until_us - now_us) * 1000};
+    nanosleep(&wait, NULL);
+}
+
 static bool is_empty(const struct store_batch *b) {
     return !b || store_batch_count(b) == 0;
 }
@@ -92,11 +105,14 @@ static void add_part(struct commit *c, const struct store_batch *b) {
 /* Writes the parts with one sync. */
 static int write_parts(struct commit *c) {
     size_t bytes = 0;
-    for (size_t i = 0; i < c->part_count; i++)
+    c->write_ops = 0;
+    for (size_t i = 0; i < c->part_count; i++) {
         bytes += store_batch_bytes(c->parts[i]);
+        c->write_ops += store_batch_count(c->parts[i]);
+    }
     if (c->part_count == 0)
         return ERR_OK;
-    uint64_t start_us = clock_mono_us();
+    uint64_t start_us = c->write_began_us = clock_mono_us();
     int err = store_write_all(c->store, c->parts, c->part_count, true);
     if (err != ERR_OK) {
         metric_add(&metric_failures, 1);
@@ -211,7 +227,7 @@ static void commit_all(struct commit *c, struct commit_request *head) {
 
 static void *run(void *arg) {
     struct commit *c = arg;
-    for (struct commit_request *head; (head = gather(c));)
+    for (struct commit_request *head; (head = gather(c)); linger(c))
         commit_all(c, head);
     return NULL;
 }

@@ -23,6 +23,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "store/blob_scan.h"
 #include "store/directory.h"
 #include "store/identity.h"
 #include "store/log_scan.h"
@@ -55,9 +56,12 @@ static int err_of_text(const char *text) {
     return ERR_IO;
 }
 
-static void keep_why(struct rocks *r, const char *text) {
+static void keep_why(struct rocks *r, const char *what, const char *text) {
+    char name[64];
+    bool unnamed = strstr(text, "blob log") && !strstr(text, ".blob") && blob_scan_cut(r->path, name, sizeof name);
     pthread_mutex_lock(&r->why_lock);
-    snprintf(r->why, sizeof r->why, "%s", text);
+    snprintf(r->why, sizeof r->why, "%s%s%s", unnamed ? name : "", unnamed ? ": " : "", text);
+    LOG_ERROR("store_error", LOG_STR("in", what), LOG_STR("why", r->why));
     pthread_mutex_unlock(&r->why_lock);
 }
 
@@ -65,8 +69,7 @@ int rocks_take_error(struct rocks *r, const char *what, char *text) {
     if (!text)
         return ERR_OK;
     int err = err_of_text(text);
-    LOG_ERROR("store_error", LOG_STR("in", what), LOG_STR("why", text));
-    keep_why(r, text);
+    keep_why(r, what, text);
     rocksdb_free(text);
     return err;
 }

@@ -13,6 +13,7 @@
 #include "proto/frame.h"
 #include "proto/id.h"
 #include "store/backend.h"
+#include "store/blob_scan.h"
 #include "store/keys.h"
 #include "store/queue.h"
 #include "store/verify.h"
@@ -230,7 +231,9 @@ int store_verify(const char *path, void (*found)(void *arg, const char *problem)
     }
     if (err != ERR_OK)
         return err;
-    err = verify_store(s, found, arg, messages);
+    err = blob_scan(path, found, arg);
+    if (err == ERR_OK)
+        err = verify_store(s, found, arg, messages);
     store_close(s);
     return err;
 }

@@ -1,5 +1,5 @@
 /* keys: every key comes back from its octets, the order of keys is the order of numbers, shards lie apart. */
-#include "place.h"
+#include "tests/unit/store/place.h"
 
 #include "base/rand.h"
 #include "store/keys.h"

@@ -1,5 +1,5 @@
 /* memory: crashes lose exactly the unsynced end, iterators see a snapshot, failures are as asked for. */
-#include "place.h"
+#include "tests/unit/store/place.h"
 
 #include <pthread.h>
 

@@ -21,9 +21,15 @@
 #include "store/store.h"
 
 struct place {
-    char root[64], path[96]; /* path: of the store, inside of root */
+    char root[64], path[400]; /* path: of the store, inside of root */
     struct store *store;
 };
+
+/* directory/name. */
+static inline void join(char to[400], const char *directory, const char *name) {
+    int len = snprintf(to, 400, "%s/%s", directory, name);
+    assert_true(len > 0 && len < 400);
+}
 
 static inline void place_init(struct place *p) {
     memset(p, 0, sizeof *p);
@@ -37,7 +43,7 @@ static inline void place_clear(const char *path) {
     for (struct dirent *e; d && (e = readdir(d));)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && unlinkat(dirfd(d), e->d_name, 0) != 0) {
             char inner[400];
-            snprintf(inner, sizeof inner, "%s/%s", path, e->d_name);
+            join(inner, path, e->d_name);
             place_clear(inner);
             rmdir(inner);
         }
@@ -52,7 +58,7 @@ static inline void place_deinit(struct place *p) {
 }
 
 static inline int place_try(struct place *p, struct store_report *report) {
-    struct store_config c = {.path = p->path, .node = "n1", .memory_bytes = 24u << 20};
+    struct store_config c = {.path = p->path, .node = "n1", .memory_bytes = 8u << 20};
     p->store = NULL;
     int err = store_open(&p->store, &c, report);
     if (err != ERR_OK)
@@ -156,7 +162,7 @@ static inline bool find_file(const char *directory, const char *end, bool newest
         char path[400];
         if (len < n || strcmp(e->d_name + len - n, end) != 0)
             continue;
-        snprintf(path, sizeof path, "%s/%s", directory, e->d_name);
+        join(path, directory, e->d_name);
         if (!to[0] || (strcmp(path, to) > 0) == newest)
             strcpy(to, path);
     }
@@ -195,8 +201,8 @@ static inline void copy_directory(const char *from, const char *to) {
         ssize_t n;
         if (e->d_name[0] == '.')
             continue;
-        snprintf(in, sizeof in, "%s/%s", from, e->d_name);
-        snprintf(out, sizeof out, "%s/%s", to, e->d_name);
+        join(in, from, e->d_name);
+        join(out, to, e->d_name);
         int a = open(in, O_RDONLY), b = open(out, O_WRONLY | O_CREAT | O_EXCL, 0600);
         assert_true(a >= 0 && b >= 0);
         while ((n = read(a, chunk, sizeof chunk)) > 0)
