@@ -200,8 +200,10 @@ static void test_bdat_refused(void **state) {
     EXPECT(BEGIN "BDAT 1 FIRST\r\n", "S: 501 5.5.4", NULL);
     EXPECT(BEGIN "BDAT\r\n", "S: 501 5.5.4", NULL);
     EXPECT(HELLO "BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n", "S: 503 5.5.1 no valid recipients, or the transaction has failed\nS: 250 2.0.0 ok", "221");
-    EXPECT(HELLO "MAIL FROM:<a@b.example>\r\nBDAT 2\r\nxyRCPT TO:<x@y.example>\r\nBDAT 2 LAST\r\nzz",
-           "[ABORT]\nS: 503 5.5.1 no valid recipients, or the transaction has failed\nS: 503 5.5.1 command out of order\nS: 503", "[END");
+    EXPECT(HELLO "MAIL FROM:<a@b.example>\r\nBDAT 2\r\nxyRCPT TO:<x@y.example>\r\nMAIL FROM:<c@d.example>\r\nBDAT 2 LAST\r\nzz",
+           "[ABORT]\nS: 503 5.5.1 no valid recipients, or the transaction has failed\nS: 503 5.5.1 command out of order\n"
+           "S: 503 5.5.1 command out of order\nS: 503", "[END");
+    EXPECT(BEGIN "BDAT 9223372036854775808 LAST\r\n", "S: 501 5.5.4", "[END");
     EXPECT(BEGIN "BDAT 100001 LAST\r\nabc", "[ABORT]", "S: 552");
 }
 
@@ -269,6 +271,25 @@ static void test_recipients_limit(void **state) {
     assert_non_null(strstr(text, "[RCPT r99@"));
     assert_null(strstr(text, "[RCPT r100@"));
     assert_non_null(strstr(text, "S: 452 4.5.3 too many recipients\nS: 354"));
+    free(text);
+    buf_deinit(&in);
+}
+
+/* The count begins anew with each transaction, however the one before ended. */
+static void test_recipients_limit_is_per_transaction(void **state) {
+    static const char *const ends[] = {"DATA\r\nx\r\n.\r\n", "RSET\r\n", "EHLO again\r\n", "BDAT x\r\nRSET\r\n"};
+    struct buf in;
+    (void)state;
+    buf_init(&in, 1u << 20);
+    buf_add_str(&in, HELLO);
+    for (size_t e = 0; e < sizeof ends / sizeof *ends; e++) {
+        buf_add_str(&in, "MAIL FROM:<a@b.example>\r\n");
+        for (int i = 0; i < 100; i++)
+            buf_printf(&in, "RCPT TO:<r%d@y.example>\r\n", i);
+        buf_add_str(&in, ends[e]);
+    }
+    char *text = run(&settings, buf_span(&in), 0);
+    assert_null(strstr(text, "S: 452"));
     free(text);
     buf_deinit(&in);
 }
@@ -386,6 +407,7 @@ int main(void) {
         cmocka_unit_test(test_size_and_loop),
         cmocka_unit_test(test_eight_bit),
         cmocka_unit_test(test_recipients_limit),
+        cmocka_unit_test(test_recipients_limit_is_per_transaction),
         cmocka_unit_test(test_too_many_errors),
         cmocka_unit_test(test_refused_greeting),
         cmocka_unit_test(test_drain),
