@@ -173,7 +173,17 @@ static void release(struct shard *s, struct held *h, int result) {
     CHECK_UNREACHABLE();
 }
 
+void shard_abandon(struct shard *s, struct shard_batch *b) {
+    CHECK(s->sent == b);
+    s->sent = b->next;
+    batch_free(b);
+}
+
 void shard_done(struct shard *s, struct shard_batch *b, int result, uint64_t now_ms) {
+    if (result == ERR_CANCELED) { /* the process ends, and nobody knows what is on disk: nothing is said */
+        shard_abandon(s, b);
+        return;
+    }
     struct sched_event event = {.kind = result == ERR_OK || !b->refusable ? SCHED_DURABLE : SCHED_REJECTED};
     event.batch = b->number;
     int err = shard_step(s, &event, now_ms);
@@ -185,12 +195,6 @@ void shard_done(struct shard *s, struct shard_batch *b, int result, uint64_t now
     for (struct held *h = b->held; h; h = h->next)
         release(s, h, result);
     batch_recycle(s, b);
-}
-
-void shard_abandon(struct shard *s, struct shard_batch *b) {
-    CHECK(s->sent == b);
-    s->sent = b->next;
-    batch_free(b);
 }
 
 /* -- life -- */

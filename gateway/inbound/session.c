@@ -101,7 +101,12 @@ void session_kill(struct session *s) {
 }
 
 static void end_cleanly(struct session *s, const char *why) {
-    tcp_finish(s->tcp, FINISH_MS);
+    /* After QUIT the client has nothing more to say, so that its last words cannot cost it our reply: no need to linger. */
+    bool over = s->server.farewell == 221 && tcp_queued(s->tcp) == 0 && buf_len(tcp_in(s->tcp)) == 0;
+    if (over)
+        tcp_close(s->tcp);
+    else
+        tcp_finish(s->tcp, FINISH_MS);
     session_free(s, why);
 }
 
