@@ -12,9 +12,9 @@
 #include "gateway/inbound/body.h"
 
 enum {
-    AHEAD = 64,                                  /* least room that is ever offered */
+    AHEAD = 64, /* least room that is ever offered */
     SHORT_COST = BODY_SHORT_MAX + 4 * 1024,
-    LONG_COST = 2 * FRAME_BODY_MAX,              /* one piece fills while one waits for credit */
+    LONG_COST = 2 * FRAME_BODY_MAX, /* one piece fills while one waits for credit */
 };
 
 void body_init(struct body *b, struct limits *limits) {

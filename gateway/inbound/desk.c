@@ -54,10 +54,12 @@ static void add_counters(struct desk *d, Words__AdminReply *r, Words__AdminFigur
     const struct span prefix = SPAN("posthouse_");
     for (const struct metric *m = metric_first(); m; m = m->next) {
         struct span name = span_of(m->name);
-        bool ours = span_starts_nocase(name, SPAN("posthouse_smtp_")) || span_starts_nocase(name, SPAN("posthouse_subm"));
+        bool ours =
+            span_starts_nocase(name, SPAN("posthouse_smtp_")) || span_starts_nocase(name, SPAN("posthouse_subm"));
         if (!ours || m->kind == METRIC_KIND_HISTOGRAM)
             continue;
-        const char *text = m->labels ? arena_printf(&d->mem, "%s{%s}", m->name + prefix.len, m->labels) : m->name + prefix.len;
+        const char *text =
+            m->labels ? arena_printf(&d->mem, "%s{%s}", m->name + prefix.len, m->labels) : m->name + prefix.len;
         if (text)
             add_figure(r, all, span_of(text), (double)metric_value(m));
     }
@@ -133,14 +135,16 @@ static void answer_verify(struct desk *d, uint64_t correlation, const Words__Adm
     struct span given = q->has_address ? frame_span(q->address) : SPAN_EMPTY;
     size_t used = given.len;
     bool bracketed = given.len && given.at[0] == '<';
-    int err = bracketed ? address_parse_path(&a, given, false, true, &d->mem, &used) : address_parse(&a, given, &d->mem);
+    int err =
+        bracketed ? address_parse_path(&a, given, false, true, &d->mem, &used) : address_parse(&a, given, &d->mem);
     if (err || used != given.len) {
         send_error(d, correlation, ERR_INVALID, "not a mail address");
         return;
     }
     buf_init(&steps, 65536);
     err = recipients_judge(d->worker->front->recipients, &a,
-                           client_may_relay(d, q->has_client ? frame_span(q->client) : SPAN_EMPTY), &d->mem, &answer, &steps);
+                           client_may_relay(d, q->has_client ? frame_span(q->client) : SPAN_EMPTY), &d->mem, &answer,
+                           &steps);
     if (err)
         send_error(d, correlation, err, err_text(err));
     else

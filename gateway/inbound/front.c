@@ -15,10 +15,13 @@ static int copy(struct front *f, const struct inbound_settings *s) {
     for (size_t i = 0; i < s->trusted_count; i++)
         trusted[i] = s->trusted[i];
     f->settings.trusted = trusted;
-    struct server_config c = {.hostname = f->settings.hostname, .message_size = s->limits.message_size,
-                              .recipients = s->limits.recipients, .received_headers = s->limits.received_headers,
+    struct server_config c = {.hostname = f->settings.hostname,
+                              .message_size = s->limits.message_size,
+                              .recipients = s->limits.recipients,
+                              .received_headers = s->limits.received_headers,
                               .commands_bad = s->limits.commands_bad,
-                              .normalize = s->bare_newline == INBOUND_BARE_NORMALIZE, .vrfy = s->vrfy};
+                              .normalize = s->bare_newline == INBOUND_BARE_NORMALIZE,
+                              .vrfy = s->vrfy};
     return server_settings_init(&f->server, &c);
 }
 

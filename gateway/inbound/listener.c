@@ -11,8 +11,10 @@
 #include "gateway/inbound/session.h"
 
 METRIC_COUNTER(metric_sessions, "posthouse_smtp_sessions_total", "Connections accepted")
-METRIC_COUNTER_L(metric_total, "posthouse_smtp_connections_refused_total", "limit=\"total\"", "Connections over a limit")
-METRIC_COUNTER_L(metric_client, "posthouse_smtp_connections_refused_total", "limit=\"client\"", "Connections over a limit")
+METRIC_COUNTER_L(metric_total, "posthouse_smtp_connections_refused_total", "limit=\"total\"",
+                 "Connections over a limit")
+METRIC_COUNTER_L(metric_client, "posthouse_smtp_connections_refused_total", "limit=\"client\"",
+                 "Connections over a limit")
 
 enum { REFUSE_OUT_MAX = 256, REFUSE_MS = 2000 };
 
@@ -30,7 +32,8 @@ static void refuse(struct tcp *c, enum limits_verdict verdict) {
         metric_add(&metric_total, 1);
     else if (verdict == LIMITS_CLIENT)
         metric_add(&metric_client, 1);
-    if (tcp_start(c, REFUSE_OUT_MAX, REFUSE_OUT_MAX, ignore, NULL) != ERR_OK || tcp_write(c, text, strlen(text)) != ERR_OK)
+    if (tcp_start(c, REFUSE_OUT_MAX, REFUSE_OUT_MAX, ignore, NULL) != ERR_OK ||
+        tcp_write(c, text, strlen(text)) != ERR_OK)
         tcp_close(c);
     else
         tcp_finish(c, REFUSE_MS);
@@ -45,7 +48,10 @@ void listener_accept(void *arg, struct tcp *c, const struct tcp_addr *peer) {
     if (verdict != LIMITS_WELCOME) {
         char ip[128];
         struct span from = span_make(ip, tcp_addr_ip(peer, ip, sizeof ip));
-        LOG_WARN("connection_refused", LOG_SPAN("client", from), LOG_STR("limit", verdict == LIMITS_CLIENT ? "client" : verdict == LIMITS_TOTAL ? "total" : "memory"));
+        LOG_WARN("connection_refused", LOG_SPAN("client", from),
+                 LOG_STR("limit", verdict == LIMITS_CLIENT  ? "client"
+                                  : verdict == LIMITS_TOTAL ? "total"
+                                                            : "memory"));
         refuse(c, verdict);
         return;
     }

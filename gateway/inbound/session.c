@@ -74,8 +74,8 @@ static void log_end(struct session *s) {
         return;
     struct span client = span_make(ip, tcp_addr_ip(tcp_peer(s->tcp), ip, sizeof ip));
     LOG_INFO("session_closed", LOG_SPAN("client", client), LOG_SPAN("helo", s->server.helo), LOG_STR("why", s->why),
-             LOG_U64("code", s->server.farewell), LOG_U64("messages", s->messages), LOG_U64("commands", t->commands), LOG_U64("refused", t->refused),
-             LOG_U64("errors", t->syntax + t->order + t->unknown),
+             LOG_U64("code", s->server.farewell), LOG_U64("messages", s->messages), LOG_U64("commands", t->commands),
+             LOG_U64("refused", t->refused), LOG_U64("errors", t->syntax + t->order + t->unknown),
              LOG_U64("ms", loop_now_ms(s->worker->loop) - s->opened_ms));
 }
 
@@ -101,7 +101,8 @@ void session_kill(struct session *s) {
 }
 
 static void end_cleanly(struct session *s, const char *why) {
-    /* After QUIT the client has nothing more to say, so that its last words cannot cost it our reply: no need to linger. */
+    /* After QUIT the client has nothing more to say, so that its last words cannot cost it our reply: no need to
+     * linger. */
     bool over = s->server.farewell == 221 && tcp_queued(s->tcp) == 0 && buf_len(tcp_in(s->tcp)) == 0;
     if (over)
         tcp_close(s->tcp);
@@ -205,8 +206,9 @@ static void commit(struct session *s, struct buf *out) {
     } else {
         LOG_WARN("submit_failed", LOG_ERR("why", err));
         transaction_end(s);
-        server_answer(&s->server, tempfail(err == ERR_NOMEM ? 452 : 451, err == ERR_NOMEM ? "4.3.1" : "4.3.0",
-                                           "not queued, try again"), out);
+        server_answer(
+            &s->server,
+            tempfail(err == ERR_NOMEM ? 452 : 451, err == ERR_NOMEM ? "4.3.1" : "4.3.0", "not queued, try again"), out);
     }
 }
 
@@ -237,7 +239,8 @@ static void verify(struct session *s, struct span argument, struct buf *out) {
     size_t used = 0;
     arena_init(&mem, 2048, 1024 * 1024);
     bool bracketed = argument.len && argument.at[0] == '<';
-    int err = bracketed ? address_parse_path(&a, argument, false, true, &mem, &used) : address_parse(&a, argument, &mem);
+    int err =
+        bracketed ? address_parse_path(&a, argument, false, true, &mem, &used) : address_parse(&a, argument, &mem);
     if (err == ERR_OK && bracketed && used != argument.len)
         err = ERR_INVALID;
     if (err == ERR_OK)
@@ -342,7 +345,8 @@ static bool advance(struct session *s, struct buf *out, bool *moved) {
     server_next(&s->server, span_first(buf_span(tcp_in(s->tcp)), most), out, &step);
     bool go_on = take_step(s, &step, out);
     /* Cut off by `most`, the core may have used all it was given while there is more. */
-    go_on = go_on || (step.kind == SERVER_STEP_INPUT && step.used && step.used < buf_len(tcp_in(s->tcp)) && most != SIZE_MAX);
+    go_on = go_on ||
+            (step.kind == SERVER_STEP_INPUT && step.used && step.used < buf_len(tcp_in(s->tcp)) && most != SIZE_MAX);
     *moved = *moved || step.used > 0;
     buf_consume(tcp_in(s->tcp), step.used);
     return go_on;

@@ -23,10 +23,12 @@
 
 METRIC_COUNTER(metric_doubt, "posthouse_submissions_in_doubt_total",
                "Messages stored after their client was told to try again")
-METRIC_COUNTER(metric_overdue, "posthouse_submissions_overdue_total", "Submissions that the scheduler did not answer in time")
+METRIC_COUNTER(metric_overdue, "posthouse_submissions_overdue_total",
+               "Submissions that the scheduler did not answer in time")
 METRIC_COUNTER(metric_orphans, "posthouse_submissions_orphaned_total",
                "Messages stored whose client was gone before it heard so")
-METRIC_COUNTER(metric_bad_frames, "posthouse_submit_frames_refused_total", "Frames from the scheduler that were malformed")
+METRIC_COUNTER(metric_bad_frames, "posthouse_submit_frames_refused_total",
+               "Frames from the scheduler that were malformed")
 METRIC_HISTOGRAM(metric_answer_us, "posthouse_submit_answer_microseconds", "Time from Submit to Answer")
 
 enum { HELLO_MS = 5000, ANSWER_MEM = 4096 };
@@ -40,13 +42,13 @@ struct submission {
     uint64_t correlation;
     enum phase phase;
     uint32_t chunks;
-    uint64_t since_ms;              /* in this phase */
+    uint64_t since_ms;               /* in this phase */
     const Words__Envelope *envelope; /* borrowed, QUEUED only */
     struct bus_bytes *body;          /* QUEUED only */
     submit_answer_cb cb;             /* NULL: nobody waits */
     void *arg;
-    struct map_node by_correlation;  /* SENT, DOUBTFUL */
-    struct list_node link;           /* of the phase's list */
+    struct map_node by_correlation; /* SENT, DOUBTFUL */
+    struct list_node link;          /* of the phase's list */
 };
 
 struct submit {
@@ -56,11 +58,11 @@ struct submit {
     submit_room_cb room;
     void *arg;
     struct buf scratch;
-    struct arena mem;                /* for what arrives */
+    struct arena mem; /* for what arrives */
     uint8_t prefix[8];
     uint64_t counter, correlation;
     bool welcome, starved;
-    uint64_t epoch, credit, lent;    /* lent: octets on the way */
+    uint64_t epoch, credit, lent; /* lent: octets on the way */
     uint64_t hello_ms;
     struct map sent;
     struct list queued, waiting, doubtful;
@@ -181,8 +183,8 @@ static int send_submit(struct submission *m, const Words__Envelope *envelope, st
     return err;
 }
 
-int submission_commit(struct submission *m, const Words__Envelope *envelope, struct bus_bytes *body, submit_answer_cb cb,
-                      void *arg) {
+int submission_commit(struct submission *m, const Words__Envelope *envelope, struct bus_bytes *body,
+                      submit_answer_cb cb, void *arg) {
     struct submit *s = m->submit;
     CHECK(m->phase == PHASE_OPEN);
     m->cb = cb;

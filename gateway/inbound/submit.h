@@ -46,8 +46,9 @@ struct submission *submission_new(struct submit *s) MUST_CHECK;
 void submission_name(const struct submission *m, char to[14]);
 /* Sends the next chunk. ERR_AGAIN: no credit now. Other errors: the submission cannot succeed. */
 int submission_chunk(struct submission *m, struct bus_bytes *octets) MUST_CHECK;
-/* Submits; body NULL: it went in chunks. Borrows envelope until the answer comes or the submission is dropped; takes its
- * own reference of body. cb is called once, never inside this call, and m is gone then. An error: m is as before. */
+/* Submits; body NULL: it went in chunks. Borrows envelope until the answer comes or the submission is dropped;
+ * takes its own reference of body. cb is called once, never inside this call, and m is gone then. An error: m is
+ * as before. */
 int submission_commit(struct submission *m, const Words__Envelope *envelope, struct bus_bytes *body, submit_answer_cb cb,
                       void *arg) MUST_CHECK;
 /* The owner is gone or gives up: chunks are taken back; what has been submitted goes its way without a callback. */

@@ -29,7 +29,7 @@ enum { ARENA_FREE = 8 * 1024 }; /* not counted against the shared memory: every 
 struct transaction_target {
     struct transaction_target *next;
     const struct recipients_target *target;
-    struct span original;   /* empty: unchanged */
+    struct span original; /* empty: unchanged */
     struct span orcpt;
     uint8_t notify;
 };
@@ -146,7 +146,8 @@ struct server_reply transaction_recipient(struct session *s) {
     int err = recipients_judge(s->front->recipients, &s->server.rcpt.address, front_trusts(s->front, tcp_peer(s->tcp)),
                                &s->server.mem, &a, NULL);
     if (err)
-        return reply(err == ERR_NOMEM ? 452 : 451, err == ERR_NOMEM ? "4.3.1" : "4.3.0", "recipient cannot be checked now");
+        return reply(err == ERR_NOMEM ? 452 : 451, err == ERR_NOMEM ? "4.3.1" : "4.3.0",
+                     "recipient cannot be checked now");
     CHECK((size_t)a.verdict < sizeof verdicts / sizeof *verdicts);
     struct server_reply r = reply(verdicts[a.verdict].code, verdicts[a.verdict].enhanced, verdicts[a.verdict].text);
     if (a.enhanced.len)
@@ -176,9 +177,12 @@ int transaction_begin(struct session *s) {
         return ERR_NOMEM;
     submission_name(t->submission, t->name);
     t->received_ms = clock_wall_ms();
-    struct received r = {.helo = s->server.helo, .by = s->front->server.hostname, .id = span_of(t->name),
+    struct received r = {.helo = s->server.helo,
+                         .by = s->front->server.hostname,
+                         .id = span_of(t->name),
                          .with = received_protocol(s->server.esmtp, false, false, s->server.mail.smtputf8),
-                         .recipient = t->only, .wall_ms = t->received_ms};
+                         .recipient = t->only,
+                         .wall_ms = t->received_ms};
     r.client = span_make(ip, tcp_addr_ip(tcp_peer(s->tcp), ip, sizeof ip));
     buf_init(&text, RECEIVED_MAX);
     int err = received_write(&r, &text);

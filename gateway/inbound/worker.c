@@ -2,8 +2,8 @@
  * worker: the turns of one loop of the front end: time, reload, drain and stop.
  *
  * One timer serves all sessions of the loop. It runs only while there is a session or a submission, once a
- * second, and faster while sessions wait for memory or for their greeting. Sessions stand in lists by what they wait for, the
- * oldest first, so a tick looks at the few that are due and never at all of them.
+ * second, and faster while sessions wait for memory or for their greeting. Sessions stand in lists by what they wait
+ * for, the oldest first, so a tick looks at the few that are due and never at all of them.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,7 +19,9 @@
 enum { TICK_MS = 1000, TICK_STALLED_MS = 20, TICK_GREETING_MS = 50, BACKLOG = 4096 };
 
 void worker_need_tick(struct worker *w) {
-    uint64_t period = !list_is_empty(&w->stalled) ? TICK_STALLED_MS : !list_is_empty(&w->greeting) ? TICK_GREETING_MS : TICK_MS;
+    uint64_t period = !list_is_empty(&w->stalled)    ? TICK_STALLED_MS
+                      : !list_is_empty(&w->greeting) ? TICK_GREETING_MS
+                                                     : TICK_MS;
     if (w->tick_ms && w->tick_ms <= period)
         return;
     w->tick_ms = period;
@@ -119,7 +121,7 @@ static void each_session(struct worker *w, void (*visit)(struct session *s)) {
     struct list *lists[] = {&w->idle, &w->waiting, &w->stalled, &w->greeting};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         LIST_FOREACH(node, next, lists[i])
-            visit(LIST_ENTRY(node, struct session, link));
+        visit(LIST_ENTRY(node, struct session, link));
     }
 }
 

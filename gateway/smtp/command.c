@@ -13,14 +13,14 @@ typedef void (*run_cb)(struct server *s, struct span args, struct buf *out, stru
 enum args { ARGS_NONE, ARGS_ANY, ARGS_NEEDED };
 struct command {
     const char *name;
-    run_cb run;        /* NULL: not implemented */
+    run_cb run; /* NULL: not implemented */
     enum args args;
     uint16_t states;   /* where it is allowed */
     uint16_t line_max; /* octets with CRLF: 512 and what extensions add */
 };
 
 #define IN(state) (1u << (state))
-#define GREETED                                                                                                    \
+#define GREETED                                                                                                        \
     (IN(SERVER_HELLO) | IN(SERVER_READY) | IN(SERVER_MAIL) | IN(SERVER_RCPT) | IN(SERVER_BDAT) | IN(SERVER_DEAD))
 
 static void count_error(struct server *s, uint32_t *tally) {
@@ -241,7 +241,8 @@ void command_run(struct server *s, struct span line, struct buf *out, struct ser
     args = span_trim(args);
     if (!c) {
         bool refused = s->state == SERVER_REFUSED;
-        server_say(out, refused ? 503 : 500, refused ? "5.5.1" : "5.5.2", refused ? "only QUIT is allowed" : "unknown command");
+        server_say(out, refused ? 503 : 500, refused ? "5.5.1" : "5.5.2",
+                   refused ? "only QUIT is allowed" : "unknown command");
         count_error(s, &s->tally.unknown);
         return;
     }

@@ -127,11 +127,13 @@ static bool take_orcpt(struct server *s, struct span value, struct server_reply 
 }
 
 static const struct param mail_params[] = {
-    {"SIZE", take_size, true, true},   {"BODY", take_body, true, true},   {"SMTPUTF8", take_smtputf8, false, false},
-    {"RET", take_ret, true, true},     {"ENVID", take_envid, true, true}, {NULL, NULL, false, false},
+    {"SIZE", take_size, true, true}, {"BODY", take_body, true, true},   {"SMTPUTF8", take_smtputf8, false, false},
+    {"RET", take_ret, true, true},   {"ENVID", take_envid, true, true}, {NULL, NULL, false, false},
 };
 static const struct param rcpt_params[] = {
-    {"NOTIFY", take_notify, true, true}, {"ORCPT", take_orcpt, true, true}, {NULL, NULL, false, false},
+    {"NOTIFY", take_notify, true, true},
+    {"ORCPT", take_orcpt, true, true},
+    {NULL, NULL, false, false},
 };
 
 static int find_param(const struct param *table, struct span name) {
@@ -206,8 +208,8 @@ void command_mail(struct server *s, struct span args, struct buf *out, struct se
     struct server_reply why;
     struct span params;
     s->mail = (struct server_mail){0};
-    bool fine = take_path(s, args, SPAN("FROM:"), &s->mail.sender, &params, &why) &&
-                take_params(s, mail_params, params, &why);
+    bool fine =
+        take_path(s, args, SPAN("FROM:"), &s->mail.sender, &params, &why) && take_params(s, mail_params, params, &why);
     if (fine && s->mail.sender.utf8 && !s->mail.smtputf8)
         fine = refuse(&why, 553, "5.6.7", "non-ASCII address without SMTPUTF8");
     if (!fine) {
@@ -227,8 +229,8 @@ void command_rcpt(struct server *s, struct span args, struct buf *out, struct se
         return;
     }
     s->rcpt = (struct server_rcpt){0};
-    bool fine = take_path(s, args, SPAN("TO:"), &s->rcpt.address, &params, &why) &&
-                take_params(s, rcpt_params, params, &why);
+    bool fine =
+        take_path(s, args, SPAN("TO:"), &s->rcpt.address, &params, &why) && take_params(s, rcpt_params, params, &why);
     if (fine && s->rcpt.address.utf8 && !s->mail.smtputf8)
         fine = refuse(&why, 553, "5.6.7", "non-ASCII address without SMTPUTF8");
     if (!fine) {

@@ -36,10 +36,22 @@ static struct {
     uint64_t credit, answer_ms, loops;
     bool welcome;
 } options = {
-    .inbound = {.hostname = "mx.example.net", .name = "mx", .trusted = options.trusted,
-                .limits = {.message_size = 50u << 20, .recipients = 1000, .connections = 10000, .connections_per_client = 100,
-                           .received_headers = 50, .commands_bad = 20, .memory = 64u << 20, .idle_ms = 300000}},
-    .listen = "127.0.0.1:0", .postmaster = "postmaster@example.net", .verdict = "stored", .credit = 16u << 20, .loops = 1,
+    .inbound = {.hostname = "mx.example.net",
+                .name = "mx",
+                .trusted = options.trusted,
+                .limits = {.message_size = 50u << 20,
+                           .recipients = 1000,
+                           .connections = 10000,
+                           .connections_per_client = 100,
+                           .received_headers = 50,
+                           .commands_bad = 20,
+                           .memory = 64u << 20,
+                           .idle_ms = 300000}},
+    .listen = "127.0.0.1:0",
+    .postmaster = "postmaster@example.net",
+    .verdict = "stored",
+    .credit = 16u << 20,
+    .loops = 1,
     .welcome = true,
 };
 
@@ -105,14 +117,22 @@ static void take_option(char *text) {
         uint32_t *narrow;
         const char **text;
     } keys[] = {
-        {"message_size", &l->message_size, NULL, NULL}, {"memory", &l->memory, NULL, NULL},
-        {"idle_ms", &l->idle_ms, NULL, NULL}, {"pregreet_ms", &options.inbound.pregreet_ms, NULL, NULL},
-        {"credit", &options.credit, NULL, NULL}, {"answer_ms", &options.answer_ms, NULL, NULL},
-        {"loops", &options.loops, NULL, NULL}, {"recipients", NULL, &l->recipients, NULL},
-        {"connections", NULL, &l->connections, NULL}, {"connections_per_client", NULL, &l->connections_per_client, NULL},
-        {"received_headers", NULL, &l->received_headers, NULL}, {"commands_bad", NULL, &l->commands_bad, NULL},
-        {"hostname", NULL, NULL, &options.inbound.hostname}, {"listen", NULL, NULL, &options.listen},
-        {"store", NULL, NULL, &options.store}, {"postmaster", NULL, NULL, &options.postmaster},
+        {"message_size", &l->message_size, NULL, NULL},
+        {"memory", &l->memory, NULL, NULL},
+        {"idle_ms", &l->idle_ms, NULL, NULL},
+        {"pregreet_ms", &options.inbound.pregreet_ms, NULL, NULL},
+        {"credit", &options.credit, NULL, NULL},
+        {"answer_ms", &options.answer_ms, NULL, NULL},
+        {"loops", &options.loops, NULL, NULL},
+        {"recipients", NULL, &l->recipients, NULL},
+        {"connections", NULL, &l->connections, NULL},
+        {"connections_per_client", NULL, &l->connections_per_client, NULL},
+        {"received_headers", NULL, &l->received_headers, NULL},
+        {"commands_bad", NULL, &l->commands_bad, NULL},
+        {"hostname", NULL, NULL, &options.inbound.hostname},
+        {"listen", NULL, NULL, &options.listen},
+        {"store", NULL, NULL, &options.store},
+        {"postmaster", NULL, NULL, &options.postmaster},
         {"verdict", NULL, NULL, &options.verdict},
     };
     char *value = strchr(text, '=');
@@ -224,8 +244,8 @@ static void drop_staged(struct staged *g) {
 }
 
 static void write_recipient(FILE *f, const Words__Recipient *r) {
-    fprintf(f, "rcpt: %.*s destination=%.*s local=%d", SPAN_FMT(frame_span(r->address)), SPAN_FMT(frame_span(r->destination)),
-            r->local);
+    fprintf(f, "rcpt: %.*s destination=%.*s local=%d", SPAN_FMT(frame_span(r->address)),
+            SPAN_FMT(frame_span(r->destination)), r->local);
     if (r->has_original)
         fprintf(f, " original=%.*s", SPAN_FMT(frame_span(r->original)));
     if (r->has_orcpt)
@@ -377,12 +397,14 @@ static uint16_t bound_port(int fd) {
 }
 
 static void start_inbound(struct bus *bus) {
-    struct recipients_config rc = {.domains = options.domains, .count = options.domain_count, .postmaster = options.postmaster,
+    struct recipients_config rc = {.domains = options.domains,
+                                   .count = options.domain_count,
+                                   .postmaster = options.postmaster,
                                    .hostname = options.inbound.hostname};
     struct recipients *recipients;
     struct buf problems;
     struct tcp_addr address;
-    int (*fds)[16] = calloc(options.loops, sizeof *fds);
+    int(*fds)[16] = calloc(options.loops, sizeof *fds);
     CHECK(fds);
     buf_init(&problems, 65536);
     if (recipients_new(&recipients, &rc, &problems) != ERR_OK)
@@ -399,8 +421,8 @@ static void start_inbound(struct bus *bus) {
             in->sin_port = htons(bound_port(fds[i][0]));
         }
     }
-    struct inbound_config c = {.bus = bus, .scheduler = HUB, .loops = (uint32_t)options.loops, .fds = (const int(*)[16])fds,
-                               .listeners = 1};
+    struct inbound_config c = {
+        .bus = bus, .scheduler = HUB, .loops = (uint32_t)options.loops, .fds = (const int(*)[16])fds, .listeners = 1};
     CHECK(inbound_start(&inbound, &c, &options.inbound, recipients) == ERR_OK);
     recipients_unref(recipients);
     printf("port %u\n", tcp_addr_port(&address));

@@ -24,8 +24,11 @@ struct transcript {
 };
 
 static inline void transcript_config(struct server_config *c) {
-    *c = (struct server_config){.hostname = "mx.example", .message_size = 100000, .recipients = 100,
-                                .received_headers = 50, .commands_bad = 20};
+    *c = (struct server_config){.hostname = "mx.example",
+                                .message_size = 100000,
+                                .recipients = 100,
+                                .received_headers = 50,
+                                .commands_bad = 20};
 }
 
 static inline void transcript_open(struct transcript *t, const struct server_settings *settings, bool refuse) {
@@ -86,7 +89,8 @@ static inline void transcript_end(struct transcript *t) {
     t->accepted += !refuse;
     t->in_body = false;
     server_answer(&t->server,
-                  refuse ? transcript_reply(554, "5.7.1", "refused") : transcript_reply(250, "2.0.0", "stored"), &t->out);
+                  refuse ? transcript_reply(554, "5.7.1", "refused") : transcript_reply(250, "2.0.0", "stored"),
+                  &t->out);
 }
 
 /* One step; false: no more input can be used now. */

@@ -33,9 +33,9 @@ static struct {
     struct arena mem;
     char desk[BUS_PEER_MAX];
     size_t desk_len;
-    bool silent;            /* Submit is not answered */
+    bool silent; /* Submit is not answered */
     unsigned submits, replies;
-    char text[256];         /* of the last admin reply */
+    char text[256]; /* of the last admin reply */
     uint32_t code, error;
     size_t steps, figures;
     uint16_t port;
@@ -56,7 +56,8 @@ static void on_scheduler(void *arg, struct span peer, const struct bus_message *
         Words__Answer a = WORDS__ANSWER__INIT;
         a.verdict = VERDICT_STORED;
         a.credit = FRAME_COST(f.meta.len, bus_bytes_span(f.body).len);
-        assert_int_equal(frame_send_hub(t.scheduler, peer, FRAME_ANSWER, f.correlation, 0, &a.base, NULL, &t.scratch), ERR_OK);
+        assert_int_equal(frame_send_hub(t.scheduler, peer, FRAME_ANSWER, f.correlation, 0, &a.base, NULL, &t.scratch),
+                         ERR_OK);
     }
 }
 
@@ -92,11 +93,11 @@ static void turn(uint64_t ms) {
     loop_run(t.loop);
 }
 
-#define WAIT(condition)                                                                                            \
-    do {                                                                                                           \
-        for (int i_ = 0; i_ < 500 && !(condition); i_++)                                                           \
-            turn(10);                                                                                              \
-        assert_true(condition);                                                                                    \
+#define WAIT(condition)                                                                                                \
+    do {                                                                                                               \
+        for (int i_ = 0; i_ < 500 && !(condition); i_++)                                                               \
+            turn(10);                                                                                                  \
+        assert_true(condition);                                                                                        \
     } while (0)
 
 /* -- a client -- */
@@ -150,7 +151,8 @@ static int bind_port(void) {
 
 static void use_domain(const char *name, struct recipients **r) {
     struct recipients_domain_config d = {.name = name, .directory = RECIPIENTS_ANY};
-    struct recipients_config c = {.domains = &d, .count = 1, .postmaster = "postmaster@any.example", .hostname = "mx.example"};
+    struct recipients_config c = {
+        .domains = &d, .count = 1, .postmaster = "postmaster@any.example", .hostname = "mx.example"};
     struct buf problems;
     buf_init(&problems, 4096);
     assert_int_equal(recipients_new(r, &c, &problems), ERR_OK);
@@ -166,17 +168,29 @@ static int setup(void **state) {
     buf_init(&t.scratch, FRAME_META_MAX);
     arena_init(&t.mem, 4096, 1 << 20);
     assert_int_equal(tcp_net_parse(&t.trusted, SPAN("198.51.100.0/24")), ERR_OK);
-    t.settings = (struct inbound_settings){.hostname = "mx.example", .name = "mx", .trusted = &t.trusted, .trusted_count = 1};
-    t.settings.limits = (struct inbound_limits){.message_size = 70000, .recipients = 100, .connections = 100,
-                                                .connections_per_client = 100, .received_headers = 50, .commands_bad = 20,
-                                                .memory = 4 << 20, .idle_ms = 300000};
-    assert_int_equal(bus_hub_open(&t.scheduler, t.bus, t.loop, "inproc://scheduler", FRAME_PART_MAX, 16 << 20, on_scheduler,
-                                  NULL), ERR_OK);
-    assert_int_equal(bus_hub_open(&t.admin, t.bus, t.loop, "inproc://admin", FRAME_PART_MAX, 16 << 20, on_admin, NULL), ERR_OK);
+    t.settings =
+        (struct inbound_settings){.hostname = "mx.example", .name = "mx", .trusted = &t.trusted, .trusted_count = 1};
+    t.settings.limits = (struct inbound_limits){.message_size = 70000,
+                                                .recipients = 100,
+                                                .connections = 100,
+                                                .connections_per_client = 100,
+                                                .received_headers = 50,
+                                                .commands_bad = 20,
+                                                .memory = 4 << 20,
+                                                .idle_ms = 300000};
+    assert_int_equal(
+        bus_hub_open(&t.scheduler, t.bus, t.loop, "inproc://scheduler", FRAME_PART_MAX, 16 << 20, on_scheduler, NULL),
+        ERR_OK);
+    assert_int_equal(bus_hub_open(&t.admin, t.bus, t.loop, "inproc://admin", FRAME_PART_MAX, 16 << 20, on_admin, NULL),
+                     ERR_OK);
     use_domain("any.example", &t.recipients);
     int fds[1][16] = {{bind_port()}};
-    struct inbound_config c = {.bus = t.bus, .scheduler = "inproc://scheduler", .admin = "inproc://admin", .loops = 1,
-                               .fds = (const int(*)[16])fds, .listeners = 1};
+    struct inbound_config c = {.bus = t.bus,
+                               .scheduler = "inproc://scheduler",
+                               .admin = "inproc://admin",
+                               .loops = 1,
+                               .fds = (const int(*)[16])fds,
+                               .listeners = 1};
     assert_int_equal(inbound_start(&t.inbound, &c, &t.settings, t.recipients), ERR_OK);
     WAIT(t.desk_len > 0);
     return 0;
@@ -313,8 +327,9 @@ static void ask(Words__AdminVerb verb, const char *address, const char *client) 
     q.address = frame_bytes(span_of(address));
     q.has_client = client != NULL;
     q.client = frame_bytes(span_of(client));
-    assert_int_equal(frame_send_hub(t.admin, span_make(t.desk, t.desk_len), FRAME_ADMIN_REQUEST, 5, 0, &q.base, NULL,
-                                    &t.scratch), ERR_OK);
+    assert_int_equal(
+        frame_send_hub(t.admin, span_make(t.desk, t.desk_len), FRAME_ADMIN_REQUEST, 5, 0, &q.base, NULL, &t.scratch),
+        ERR_OK);
     WAIT(t.replies == before + 1);
 }
 

@@ -50,7 +50,8 @@ static void test_total(void **state) {
 static void test_networks(void **state) {
     struct limits l;
     struct limits_client *c[3], *none;
-    struct tcp_addr a = address("2001:db8:1:2::1"), b = address("2001:db8:1:2:ffff::9"), other = address("2001:db8:1:3::1");
+    struct tcp_addr a = address("2001:db8:1:2::1"), b = address("2001:db8:1:2:ffff::9"),
+                    other = address("2001:db8:1:3::1");
     struct tcp_addr four = address("192.0.2.1"), mapped = address("::ffff:192.0.2.1");
     (void)state;
     limits_init(&l);

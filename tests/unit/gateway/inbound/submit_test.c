@@ -42,7 +42,8 @@ static struct {
 } t;
 
 static void send(uint16_t kind, uint64_t correlation, const ProtobufCMessage *m) {
-    assert_int_equal(frame_send_hub(t.hub, span_make(t.peer, t.peer_len), kind, correlation, 0, m, NULL, &t.scratch), ERR_OK);
+    assert_int_equal(frame_send_hub(t.hub, span_make(t.peer, t.peer_len), kind, correlation, 0, m, NULL, &t.scratch),
+                     ERR_OK);
 }
 
 static void send_answer(const struct seen *s, uint32_t verdict) {
@@ -66,7 +67,8 @@ static void on_hub(void *arg, struct span peer, const struct bus_message *m) {
     assert_int_equal(frame_read(&f, m), ERR_OK);
     assert_true(t.count < SEEN_MAX);
     struct seen *s = &t.seen[t.count++];
-    *s = (struct seen){.kind = f.kind, .correlation = f.correlation, .cost = FRAME_COST(f.meta.len, bus_bytes_span(f.body).len)};
+    *s = (struct seen){
+        .kind = f.kind, .correlation = f.correlation, .cost = FRAME_COST(f.meta.len, bus_bytes_span(f.body).len)};
     if (f.kind == FRAME_HELLO) {
         t.peer_len = span_copy(peer, t.peer, sizeof t.peer);
         Words__Welcome w = WORDS__WELCOME__INIT;
@@ -108,18 +110,18 @@ static void on_guard(void *arg) {
 }
 
 /* Turns the loop until the condition holds, or for `ms`. */
-#define UNTIL(condition, ms)                                                                                       \
-    do {                                                                                                           \
-        t.timed_out = false;                                                                                       \
-        loop_timer_set(t.guard, ms);                                                                               \
-        while (!(condition) && !t.timed_out)                                                                       \
-            loop_run(t.loop);                                                                                      \
-        loop_timer_stop(t.guard);                                                                                  \
+#define UNTIL(condition, ms)                                                                                           \
+    do {                                                                                                               \
+        t.timed_out = false;                                                                                           \
+        loop_timer_set(t.guard, ms);                                                                                   \
+        while (!(condition) && !t.timed_out)                                                                           \
+            loop_run(t.loop);                                                                                          \
+        loop_timer_stop(t.guard);                                                                                      \
     } while (0)
-#define WAIT(condition)                                                                                            \
-    do {                                                                                                           \
-        UNTIL(condition, 5000);                                                                                    \
-        assert_true(condition);                                                                                    \
+#define WAIT(condition)                                                                                                \
+    do {                                                                                                               \
+        UNTIL(condition, 5000);                                                                                        \
+        assert_true(condition);                                                                                        \
     } while (0)
 
 static void open_with(uint64_t credit, bool automatic) {
@@ -131,7 +133,8 @@ static void open_with(uint64_t credit, bool automatic) {
     t.guard = loop_timer_new(t.loop, on_guard, NULL);
     buf_init(&t.scratch, FRAME_META_MAX);
     arena_init(&t.mem, 4096, 1 << 20);
-    assert_int_equal(bus_hub_open(&t.hub, t.bus, t.loop, "inproc://scheduler", FRAME_PART_MAX, 16 << 20, on_hub, NULL), ERR_OK);
+    assert_int_equal(bus_hub_open(&t.hub, t.bus, t.loop, "inproc://scheduler", FRAME_PART_MAX, 16 << 20, on_hub, NULL),
+                     ERR_OK);
     assert_int_equal(submit_open(&t.submit, t.bus, t.loop, "inproc://scheduler", "mx.gateway0", on_room, NULL), ERR_OK);
     assert_false(submit_is_ready(t.submit));
     UNTIL(submit_is_ready(t.submit), 300); /* nothing stops the loop when the welcome comes */
@@ -319,8 +322,12 @@ static void test_malformed_frames(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stored),       cmocka_unit_test(test_credit), cmocka_unit_test(test_frame_over_credit),
-        cmocka_unit_test(test_chunks),       cmocka_unit_test(test_drop),   cmocka_unit_test(test_drop_in_line),
+        cmocka_unit_test(test_stored),
+        cmocka_unit_test(test_credit),
+        cmocka_unit_test(test_frame_over_credit),
+        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_drop),
+        cmocka_unit_test(test_drop_in_line),
         cmocka_unit_test(test_malformed_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

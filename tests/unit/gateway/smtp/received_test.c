@@ -8,8 +8,12 @@
 #include "gateway/smtp/received.h"
 
 static struct received sample(void) {
-    return (struct received){.helo = SPAN("client.example"), .client = SPAN("192.0.2.1"), .by = SPAN("mx.example"),
-                             .with = SPAN("ESMTP"), .id = SPAN("0ABC"), .recipient = SPAN("x@y.example"),
+    return (struct received){.helo = SPAN("client.example"),
+                             .client = SPAN("192.0.2.1"),
+                             .by = SPAN("mx.example"),
+                             .with = SPAN("ESMTP"),
+                             .id = SPAN("0ABC"),
+                             .recipient = SPAN("x@y.example"),
                              .wall_ms = 1795507200000};
 }
 
@@ -28,8 +32,9 @@ static void test_form(void **state) {
               "\tfor <x@y.example>;\r\n\tTue, 24 Nov 2026 08:00:00 +0000\r\n");
     r.recipient = SPAN_EMPTY;
     r.client = SPAN("2001:db8::1");
-    check(&r, "Received: from client.example ([IPv6:2001:db8::1])\r\n\tby mx.example (Posthouse) with ESMTP id 0ABC;\r\n"
-              "\tTue, 24 Nov 2026 08:00:00 +0000\r\n");
+    check(&r,
+          "Received: from client.example ([IPv6:2001:db8::1])\r\n\tby mx.example (Posthouse) with ESMTP id 0ABC;\r\n"
+          "\tTue, 24 Nov 2026 08:00:00 +0000\r\n");
 }
 
 static void test_protocols(void **state) {

@@ -109,11 +109,14 @@ static void test_order(void **state) {
     EXPECT("MAIL FROM:<a@b.example>\r\n", "S: 503 5.5.1", "[MAIL");
     EXPECT("NOOP\r\nRSET\r\nVRFY x\r\nHELP\r\nQUIT\r\n", "S: 250 2.0.0 ok\nS: 250 2.0.0 ok\nS: 252 2.0.0", "503");
     EXPECT(HELLO "RCPT TO:<x@y.example>\r\n", "S: 503 5.5.1", "[RCPT");
-    EXPECT(BEGIN "MAIL FROM:<c@d.example>\r\nDATA\r\n.\r\n", "S: 503 5.5.1 command out of order\nS: 354", "c@d.example");
+    EXPECT(BEGIN "MAIL FROM:<c@d.example>\r\nDATA\r\n.\r\n", "S: 503 5.5.1 command out of order\nS: 354",
+           "c@d.example");
     EXPECT(HELLO "MAIL FROM:<a@b.example>\r\nDATA\r\n", "S: 503 5.5.1", "354");
-    EXPECT(HELLO "MAIL FROM:<a@b.example>\r\nRCPT TO:<unknown@y.example>\r\nDATA\r\n", "S: 550 5.1.1 unknown\nS: 503", "354");
+    EXPECT(HELLO "MAIL FROM:<a@b.example>\r\nRCPT TO:<unknown@y.example>\r\nDATA\r\n", "S: 550 5.1.1 unknown\nS: 503",
+           "354");
     EXPECT("DATA x\r\nRSET x\r\nQUIT x\r\nNOOP x\r\n", "S: 503 5.5.1 command out of order\nS: 501 5.5.4", "221");
-    EXPECT("FOO\r\nSTARTTLS\r\nAUTH PLAIN\r\n", "S: 500 5.5.2 unknown command\nS: 502 5.5.1 command not implemented\nS: 502", NULL);
+    EXPECT("FOO\r\nSTARTTLS\r\nAUTH PLAIN\r\n",
+           "S: 500 5.5.2 unknown command\nS: 502 5.5.1 command not implemented\nS: 502", NULL);
 }
 
 static void test_parameters(void **state) {
@@ -150,9 +153,10 @@ static void test_bare_newlines_in_commands(void **state) {
 /* Every form of an end of data that is not CRLF.CRLF: one message at most, and the smuggled commands never run. */
 #define SMUGGLED "MAIL FROM:<evil@b.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\nevil\r\n.\r\n"
 static void test_smuggling(void **state) {
-    static const char *const ends[] = {"\n.\n",     "\n.\r\n",  "\r\n.\n",   "\r.\r",   "\r.\r\n",  "\r\n.\r",
-                                       "\n.\r",     "\r.\n",    "\r\r\n.\r\r\n", "\n\n.\n\n", "\r\n\r.\r\n", "\r\n.\r\r\n",
-                                       "\r\n.\n\r\n", "\n\r.\n\r", "\r\n\n.\r\n", "\r\n.\0\r\n"};
+    static const char *const ends[] = {"\n.\n",         "\n.\r\n",   "\r\n.\n",     "\r.\r",
+                                       "\r.\r\n",       "\r\n.\r",   "\n.\r",       "\r.\n",
+                                       "\r\r\n.\r\r\n", "\n\n.\n\n", "\r\n\r.\r\n", "\r\n.\r\r\n",
+                                       "\r\n.\n\r\n",   "\n\r.\n\r", "\r\n\n.\r\n", "\r\n.\0\r\n"};
     (void)state;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         char input[512];
@@ -181,28 +185,37 @@ static void test_bdat(void **state) {
     (void)state;
     EXPECT(BEGIN "BDAT 4\r\nab\r\nBDAT 5 LAST\r\n.\r\nz\nQUIT\r\n", "[ABORT]\nS: 554 5.6.0", NULL);
     EXPECT(BEGIN "BDAT 4\r\nab\r\nBDAT 6 LAST\r\n.\r\nz\r\nQUIT\r\n",
-           "S: 250 2.0.0 octets received: 4\n[END 10 hops=0]\nab\\x0d\\x0a.\\x0d\\x0az\\x0d\\x0a\nS: 250 2.0.0 stored\nS: 221", NULL);
-    EXPECT(BEGIN "BDAT 3\r\nab\rBDAT 2 LAST\r\n\nzQUIT\r\n", "[END 7 hops=0]\nab\\x0d\\x0az\\x0d\\x0a\nS: 250 2.0.0 stored\nS: 221", NULL);
+           "S: 250 2.0.0 octets received: 4\n[END 10 hops=0]\nab\\x0d\\x0a.\\x0d\\x0az\\x0d\\x0a\nS: 250 2.0.0 "
+           "stored\nS: 221",
+           NULL);
+    EXPECT(BEGIN "BDAT 3\r\nab\rBDAT 2 LAST\r\n\nzQUIT\r\n",
+           "[END 7 hops=0]\nab\\x0d\\x0az\\x0d\\x0a\nS: 250 2.0.0 stored\nS: 221", NULL);
     EXPECT(BEGIN "BDAT 3\r\nab\rBDAT 1 LAST\r\nzQUIT\r\n", "[ABORT]\nS: 554 5.6.0", "221");
     EXPECT(BEGIN "BDAT 3 LAST\r\nab\rQUIT\r\n", "S: 554 5.6.0", "221");
     EXPECT(BEGIN "BDAT 0 LAST\r\nQUIT\r\n", "[END 0 hops=0]\n\nS: 250 2.0.0 stored\nS: 221", NULL);
-    EXPECT(BEGIN "BDAT 0\r\nDATA\r\nRSET\r\n", "S: 250 2.0.0 octets received: 0\nS: 503 5.5.1 command out of order\nS: 250 2.0.0 ok\n[ABORT]", "354");
+    EXPECT(BEGIN "BDAT 0\r\nDATA\r\nRSET\r\n",
+           "S: 250 2.0.0 octets received: 0\nS: 503 5.5.1 command out of order\nS: 250 2.0.0 ok\n[ABORT]", "354");
     EXPECT(BEGIN "BDAT 6\r\nQUIT\r\nMAIL FROM:<q@b.example>\r\n", "S: 250 2.0.0 octets received: 6\nS: 503", "221");
 }
 
 static void test_bdat_refused(void **state) {
     (void)state;
     EXPECT(BEGIN "BDAT 99999999999999999999\r\nNOOP\r\nBDAT 2\r\nxyRSET\r\nMAIL FROM:<c@d.example>\r\n",
-           "S: 501 5.5.4 expected BDAT SIZE [LAST]\n[ABORT]\nS: 250 2.0.0 ok\nS: 503 5.5.1 no valid recipients, or the transaction has failed\n"
+           "S: 501 5.5.4 expected BDAT SIZE [LAST]\n[ABORT]\nS: 250 2.0.0 ok\nS: 503 5.5.1 no valid recipients, or the "
+           "transaction has failed\n"
            "S: 250 2.0.0 ok\n[MAIL c@d.example",
            NULL);
     EXPECT(BEGIN "BDAT -1\r\nMAIL FROM:<c@d.example>\r\n", "S: 501 5.5.4", "[MAIL c@d");
     EXPECT(BEGIN "BDAT 1 FIRST\r\n", "S: 501 5.5.4", NULL);
     EXPECT(BEGIN "BDAT\r\n", "S: 501 5.5.4", NULL);
-    EXPECT(HELLO "BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n", "S: 503 5.5.1 no valid recipients, or the transaction has failed\nS: 250 2.0.0 ok", "221");
-    EXPECT(HELLO "MAIL FROM:<a@b.example>\r\nBDAT 2\r\nxyRCPT TO:<x@y.example>\r\nMAIL FROM:<c@d.example>\r\nBDAT 2 LAST\r\nzz",
-           "[ABORT]\nS: 503 5.5.1 no valid recipients, or the transaction has failed\nS: 503 5.5.1 command out of order\n"
-           "S: 503 5.5.1 command out of order\nS: 503", "[END");
+    EXPECT(HELLO "BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n",
+           "S: 503 5.5.1 no valid recipients, or the transaction has failed\nS: 250 2.0.0 ok", "221");
+    EXPECT(
+        HELLO
+        "MAIL FROM:<a@b.example>\r\nBDAT 2\r\nxyRCPT TO:<x@y.example>\r\nMAIL FROM:<c@d.example>\r\nBDAT 2 LAST\r\nzz",
+        "[ABORT]\nS: 503 5.5.1 no valid recipients, or the transaction has failed\nS: 503 5.5.1 command out of order\n"
+        "S: 503 5.5.1 command out of order\nS: 503",
+        "[END");
     EXPECT(BEGIN "BDAT 9223372036854775808 LAST\r\n", "S: 501 5.5.4", "[END");
     EXPECT(BEGIN "BDAT 100001 LAST\r\nabc", "[ABORT]", "S: 552");
 }

@@ -27,8 +27,8 @@ static void test_decodes(void **state) {
 }
 
 static void test_refuses(void **state) {
-    static const char *const bad[] = {"a b", "a=b", "+2b", "+", "+4", "+4G", "a+0Ab", "a+0Db", "a+00b", "a+7Fb",
-                                      "a+1Bb", "a+85b", "a\tb", "\xc3\xa9"};
+    static const char *const bad[] = {"a b",   "a=b",   "+2b",   "+",     "+4",    "+4G",  "a+0Ab",
+                                      "a+0Db", "a+00b", "a+7Fb", "a+1Bb", "a+85b", "a\tb", "\xc3\xa9"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         check(span_of(bad[i]), false, ERR_INVALID, NULL);
