@@ -208,7 +208,7 @@ void settings_read_routes(struct settings_reading *r, const struct yaml *y) {
             continue;
         }
         check_keys(r, c, "domain|route", "tls|source|limits|credentials");
-        const char *name = span_eq(domain->text, SPAN("*")) ? "." : read_domain(r, domain, true);
+        const char *name = span_eq(domain->text, SPAN("*")) ? "*" : read_domain(r, domain, true);
         if (name)
             read_route(r, c, name, NULL);
     }
