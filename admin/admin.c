@@ -43,7 +43,7 @@ struct call {
     uint64_t tool_correlation;
     uint64_t correlation; /* ours, to the roles */
     uint64_t until_ms;
-    uint32_t waiting;     /* roles that have not finished */
+    uint32_t waiting; /* roles that have not finished */
 };
 
 struct admin {
@@ -223,7 +223,8 @@ static uint32_t pass_on(struct admin *a, const struct call *c, uint32_t role, co
 }
 
 static const char *const role_names[] = {[ROLE_GATEWAY] = "the gateway is not running here",
-                                         [ROLE_SCHEDULER] = "the scheduler is not running here (see the log for a damaged store)",
+                                         [ROLE_SCHEDULER] =
+                                             "the scheduler is not running here (see the log for a damaged store)",
                                          [ROLE_DELIVERY] = "the delivery node is not running here"};
 
 static void start_call(struct admin *a, struct span tool, const struct frame *f, const Words__AdminRequest *m) {

@@ -16,8 +16,8 @@
 struct admin_config {
     struct bus *bus;
     struct loop *loop;
-    const char *rpc;        /* endpoint for tools: "ipc:///run/posthouse/admin" */
-    const char *name;       /* node */
+    const char *rpc;  /* endpoint for tools: "ipc:///run/posthouse/admin" */
+    const char *name; /* node */
     const char *version;
 };
 struct admin;

@@ -31,7 +31,7 @@ struct node {
     struct settings *settings;
     struct bus *bus;
     struct loop *loop;
-    struct loop_wake *wake;         /* a part has drained */
+    struct loop_wake *wake; /* a part has drained */
     struct loop_signal *signals[3];
     struct admin *admin;
     struct store *store;
@@ -40,9 +40,9 @@ struct node {
     struct inbound *inbound;
     struct recipients *recipients;
     struct reload *reload;
-    int (*fds)[16];                 /* of each gateway loop and listener; -1: none, or handed over */
+    int (*fds)[16]; /* of each gateway loop and listener; -1: none, or handed over */
     enum phase phase;
-    atomic_uint drained;            /* parts that have drained in this phase */
+    atomic_uint drained; /* parts that have drained in this phase */
     int status;
 };
 
@@ -86,7 +86,9 @@ static int open_store(struct node *n) {
     char path[4096];
     struct store_report report = {0};
     snprintf(path, sizeof path, "%s/queue", n->settings->data_dir);
-    struct store_config c = {.path = path, .node = n->settings->name, .memory_bytes = n->settings->memory,
+    struct store_config c = {.path = path,
+                             .node = n->settings->name,
+                             .memory_bytes = n->settings->memory,
                              .reserve_bytes = 64u * 1024u * 1024u};
     int err = store_open(&n->store, &c, &report);
     if (err == ERR_OK) {
@@ -108,7 +110,8 @@ static int start_scheduler(struct node *n) {
     int status = open_store(n);
     if (status != EX_OK || !n->store)
         return status;
-    struct scheduler_config c = {.bus = n->bus, .endpoint = SCHEDULER_HUB, .admin = ADMIN_HUB, .shards = n->settings->shards};
+    struct scheduler_config c = {
+        .bus = n->bus, .endpoint = SCHEDULER_HUB, .admin = ADMIN_HUB, .shards = n->settings->shards};
     int err = scheduler_start(&n->scheduler, &c, &n->settings->scheduler, n->store);
     if (err == ERR_OK)
         return EX_OK;
@@ -119,7 +122,10 @@ static int start_scheduler(struct node *n) {
 static int start_delivery(struct node *n) {
     if (!(n->settings->roles & SETTINGS_DELIVERY))
         return EX_OK;
-    struct outbound_config c = {.bus = n->bus, .scheduler = SCHEDULER_HUB, .admin = ADMIN_HUB, .jobs_max = 2000,
+    struct outbound_config c = {.bus = n->bus,
+                                .scheduler = SCHEDULER_HUB,
+                                .admin = ADMIN_HUB,
+                                .jobs_max = 2000,
                                 .bytes_max = 64u * 1024u * 1024u};
     int err = outbound_start(&n->outbound, &c, &n->settings->outbound);
     if (err != ERR_OK)
@@ -130,8 +136,12 @@ static int start_delivery(struct node *n) {
 static int start_gateway(struct node *n) {
     if (!(n->settings->roles & SETTINGS_GATEWAY))
         return EX_OK;
-    struct inbound_config c = {.bus = n->bus, .scheduler = SCHEDULER_HUB, .admin = ADMIN_HUB, .loops = n->settings->loops,
-                               .fds = (const int(*)[16])n->fds, .listeners = n->settings->listen_count};
+    struct inbound_config c = {.bus = n->bus,
+                               .scheduler = SCHEDULER_HUB,
+                               .admin = ADMIN_HUB,
+                               .loops = n->settings->loops,
+                               .fds = (const int(*)[16])n->fds,
+                               .listeners = n->settings->listen_count};
     int err = inbound_start(&n->inbound, &c, &n->settings->inbound, n->recipients);
     if (err != ERR_OK) {
         LOG_ERROR("gateway_refused", LOG_ERR("why", err));
@@ -159,9 +169,10 @@ static int make_recipients(struct node *n) {
 /* -- reload -- */
 
 static bool needs_restart(const struct settings *a, const struct settings *b) {
-    return a->roles != b->roles || a->loops != b->loops || a->listen_count != b->listen_count || a->shards != b->shards ||
-           memcmp(a->listen, b->listen, sizeof a->listen) != 0 || strcmp(a->data_dir, b->data_dir) != 0 ||
-           strcmp(a->name, b->name) != 0 || strcmp(a->admin_rpc, b->admin_rpc) != 0;
+    return a->roles != b->roles || a->loops != b->loops || a->listen_count != b->listen_count ||
+           a->shards != b->shards || memcmp(a->listen, b->listen, sizeof a->listen) != 0 ||
+           strcmp(a->data_dir, b->data_dir) != 0 || strcmp(a->name, b->name) != 0 ||
+           strcmp(a->admin_rpc, b->admin_rpc) != 0;
 }
 
 static void take_settings(struct node *n, struct settings *s) {
@@ -265,8 +276,8 @@ static int open_loop(struct node *n) {
 }
 
 static int open_admin(struct node *n) {
-    struct admin_config c = {.bus = n->bus, .loop = n->loop, .rpc = n->settings->admin_rpc, .name = n->settings->name,
-                             .version = VERSION};
+    struct admin_config c = {
+        .bus = n->bus, .loop = n->loop, .rpc = n->settings->admin_rpc, .name = n->settings->name, .version = VERSION};
     int err = admin_open(&n->admin, &c);
     if (err != ERR_OK)
         LOG_ERROR("admin_refused", LOG_STR("endpoint", n->settings->admin_rpc), LOG_ERR("why", err));

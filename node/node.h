@@ -15,7 +15,8 @@
 #include "node/settings.h"
 
 struct node;
-/* Takes s. On failure everything is undone and the reason is logged; the result is an exit status of sysexits.h, 0: fine. */
+/* Takes s. On failure everything is undone and the reason is logged; the result is an exit status of sysexits.h, 0:
+ * fine. */
 int node_open(struct node **n, struct settings *s) MUST_CHECK;
 /* Until SIGTERM or SIGINT has drained it, or a part has failed. Returns the exit status. */
 int node_run(struct node *n) MUST_CHECK;

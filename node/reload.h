@@ -11,7 +11,8 @@
 struct reload;
 /* What the node does with what was read. settings is NULL when only tables have changed. Takes both. */
 typedef void (*reload_cb)(void *arg, struct settings *settings, struct recipients *recipients);
-struct reload *reload_new(struct loop *l, const char *file, struct recipients *current, reload_cb cb, void *arg) MUST_CHECK;
+struct reload *reload_new(struct loop *l, const char *file, struct recipients *current, reload_cb cb,
+                          void *arg) MUST_CHECK;
 /* Reads the settings file and all tables again. A request during a reading is done after it. */
 void reload_all(struct reload *r);
 /* Also called by the watches on the table files. */

@@ -19,22 +19,22 @@
 enum settings_role { SETTINGS_GATEWAY = 1, SETTINGS_SCHEDULER = 2, SETTINGS_DELIVERY = 4 };
 
 struct settings {
-    struct arena mem;               /* owns everything below */
+    struct arena mem; /* owns everything below */
     const char *file;
     const char *name, *hostname, *postmaster, *data_dir, *user;
-    unsigned roles;                 /* enum settings_role bits */
+    unsigned roles; /* enum settings_role bits */
     enum log_level log_level;
     enum log_format log_format;
-    uint64_t memory;                /* of the store: write buffers and cache, bytes */
+    uint64_t memory; /* of the store: write buffers and cache, bytes */
 
-    uint32_t loops;                 /* gateway threads */
+    uint32_t loops; /* gateway threads */
     struct tcp_addr listen[SETTINGS_LISTEN_MAX];
     uint32_t listen_count;
     struct inbound_settings inbound;
     struct recipients_config recipients;
 
     struct outbound_settings outbound;
-    uint32_t outbound_port;         /* as read; outbound.port is narrower */
+    uint32_t outbound_port; /* as read; outbound.port is narrower */
     struct scheduler_settings scheduler;
     uint32_t shards;
     const char *admin_rpc;

@@ -45,7 +45,8 @@ static void check_keys(struct settings_reading *r, const struct yaml *map, const
         for (struct span rest = span_of(future); rest.len;)
             comes |= span_eq(span_cut(rest, '|', &rest), c->key);
         if (!found)
-            settings_complain(r, c, "%.*s: %s", SPAN_FMT(c->key), comes ? "not supported by this version" : "unknown key");
+            settings_complain(r, c, "%.*s: %s", SPAN_FMT(c->key),
+                              comes ? "not supported by this version" : "unknown key");
     }
 }
 
@@ -82,7 +83,8 @@ void settings_read_listen(struct settings_reading *r, const struct yaml *y) {
         if (!address)
             settings_complain(r, c, "gateway.listen: address is missing");
         else if (tcp_addr_parse_port(&r->s->listen[r->s->listen_count], address->text) != ERR_OK)
-            settings_complain(r, address, "gateway.listen: takes ADDRESS:PORT with numbers, such as 0.0.0.0:25 or [::]:25");
+            settings_complain(r, address,
+                              "gateway.listen: takes ADDRESS:PORT with numbers, such as 0.0.0.0:25 or [::]:25");
         else
             r->s->listen_count++;
     }
@@ -149,7 +151,8 @@ static bool more_routes(struct settings_reading *r, size_t n) {
     return true;
 }
 
-static void read_recipients(struct settings_reading *r, const struct yaml *domain, struct recipients_domain_config *to) {
+static void read_recipients(struct settings_reading *r, const struct yaml *domain,
+                            struct recipients_domain_config *to) {
     for (const struct yaml *c = domain->first; c; c = c->next) {
         if (!span_eq(c->key, SPAN("recipients")))
             continue;

@@ -15,64 +15,114 @@
 #define GIB (1024ull * 1024u * 1024u)
 
 static const struct schema_key keys[] = {
-    {"node.name", SCHEMA_TEXT, AT(name), 1, 40, NULL, NULL, NULL, "Name of this node in logs and in the store. Default: the host name."},
-    {"node.roles", SCHEMA_CUSTOM, 0, 0, 0, "[gateway, scheduler, delivery]", NULL, settings_read_roles, "What this process does. One machine does all three."},
-    {"node.hostname", SCHEMA_TEXT, AT(hostname), 1, 255, NULL, NULL, NULL, "Full name in the greeting, EHLO, Received and reports. Default: the host's full name."},
-    {"node.postmaster", SCHEMA_TEXT, AT(postmaster), 3, 320, NULL, NULL, NULL, "Where mail for <Postmaster> goes. Default: postmaster@HOSTNAME."},
-    {"node.data_dir", SCHEMA_TEXT, AT(data_dir), 1, 1024, "/var/lib/posthouse", NULL, NULL, "Directory of the queue; made with mode 0700, never a symbolic link."},
-    {"node.user", SCHEMA_TEXT, AT(user), 1, 32, "posthouse", NULL, NULL, "User to become after binding the ports, when started as root. root stays root."},
-    {"node.memory", SCHEMA_SIZE, AT(memory), 32u << 20, 1024 * GIB, "192MiB", NULL, NULL, "Write buffers and cache of the queue together."},
-    {"node.log.level", SCHEMA_WORD, AT(log_level), 0, 0, "info", "debug|info|warn|error", NULL, "Least level that is logged (to standard error)."},
-    {"node.log.format", SCHEMA_WORD, AT(log_format), 0, 0, "text", "text|json", NULL, "One line for each event, as text or JSON."},
-    {"gateway.listen", SCHEMA_CUSTOM, 0, 0, 0, "[{address: \"0.0.0.0:25\"}, {address: \"[::]:25\"}]", NULL, settings_read_listen, "Addresses to listen on, at most 16."},
-    {"gateway.loops", SCHEMA_COUNT, AT(loops), 1, 64, NULL, NULL, NULL, "Threads that serve SMTP sessions. Default: one for each processor, at most 16."},
-    {"gateway.trusted_networks", SCHEMA_CUSTOM, 0, 0, 0, "[127.0.0.0/8, \"::1/128\"]", NULL, settings_read_trusted, "Clients that may relay anywhere."},
-    {"gateway.limits.message_size", SCHEMA_SIZE, AT(inbound.limits.message_size), 65536, 4 * GIB, "50MiB", NULL, NULL, "Largest message, in octets (SIZE)."},
-    {"gateway.limits.recipients", SCHEMA_COUNT, AT(inbound.limits.recipients), 100, 50000, "1000", NULL, NULL, "Recipients of one transaction; more get 452."},
-    {"gateway.limits.connections", SCHEMA_COUNT, AT(inbound.limits.connections), 1, 1000000, "10000", NULL, NULL, "Sessions at once; more get 421."},
-    {"gateway.limits.connections_per_client", SCHEMA_COUNT, AT(inbound.limits.connections_per_client), 1, 1000000, "100", NULL, NULL, "Sessions at once of one client: an IPv4 address or an IPv6 /64."},
-    {"gateway.limits.received_headers", SCHEMA_COUNT, AT(inbound.limits.received_headers), 1, 1000, "50", NULL, NULL, "A message with so many Received headers is in a loop: 554."},
-    {"gateway.limits.commands_bad", SCHEMA_COUNT, AT(inbound.limits.commands_bad), 1, 100000, "20", NULL, NULL, "Refused commands after which a session ends with 421."},
-    {"gateway.limits.memory", SCHEMA_SIZE, AT(inbound.limits.memory), 1u << 20, 1024 * GIB, "256MiB", NULL, NULL, "Bodies of messages on their way in, all sessions together."},
-    {"gateway.limits.idle", SCHEMA_DURATION, AT(inbound.limits.idle_ms), 10000, MS_DAY, "5m", NULL, NULL, "A session that says nothing for so long gets 421."},
-    {"gateway.bare_newline", SCHEMA_WORD, AT(inbound.bare_newline), 0, 0, "reject", "reject|normalize", NULL, "What a CR or LF that stands alone does: refuse the message, or become CRLF. It is never passed on."},
-    {"gateway.pregreet", SCHEMA_WORD, AT(inbound.pregreet), 0, 0, "refuse", "off|log|refuse", NULL, "What happens to a client that talks before our greeting."},
-    {"gateway.pregreet_wait", SCHEMA_DURATION, AT(inbound.pregreet_ms), 0, 60000, "0", NULL, NULL, "How long the greeting waits for such a client; 0 only looks."},
-    {"gateway.vrfy", SCHEMA_BOOL, AT(inbound.vrfy), 0, 0, "false", NULL, NULL, "Whether VRFY tells the truth; else 252."},
-    {"domains", SCHEMA_CUSTOM, 0, 0, 0, "[]", NULL, settings_read_domains, "Domains that we are the MX for: name, recipients ({table: FILE} or any), route."},
-    {"routes", SCHEMA_CUSTOM, 0, 0, 0, "[]", NULL, settings_read_routes, "Where mail for other domains goes: domain (.NAME: all below it), route. Default: by MX."},
-    {"delivery.dns", SCHEMA_CUSTOM, 0, 0, 0, NULL, NULL, settings_read_dns, "DNS servers as ADDRESS:PORT. Default: the system's."},
+    {"node.name", SCHEMA_TEXT, AT(name), 1, 40, NULL, NULL, NULL,
+     "Name of this node in logs and in the store. Default: the host name."},
+    {"node.roles", SCHEMA_CUSTOM, 0, 0, 0, "[gateway, scheduler, delivery]", NULL, settings_read_roles,
+     "What this process does. One machine does all three."},
+    {"node.hostname", SCHEMA_TEXT, AT(hostname), 1, 255, NULL, NULL, NULL,
+     "Full name in the greeting, EHLO, Received and reports. Default: the host's full name."},
+    {"node.postmaster", SCHEMA_TEXT, AT(postmaster), 3, 320, NULL, NULL, NULL,
+     "Where mail for <Postmaster> goes. Default: postmaster@HOSTNAME."},
+    {"node.data_dir", SCHEMA_TEXT, AT(data_dir), 1, 1024, "/var/lib/posthouse", NULL, NULL,
+     "Directory of the queue; made with mode 0700, never a symbolic link."},
+    {"node.user", SCHEMA_TEXT, AT(user), 1, 32, "posthouse", NULL, NULL,
+     "User to become after binding the ports, when started as root. root stays root."},
+    {"node.memory", SCHEMA_SIZE, AT(memory), 32u << 20, 1024 * GIB, "192MiB", NULL, NULL,
+     "Write buffers and cache of the queue together."},
+    {"node.log.level", SCHEMA_WORD, AT(log_level), 0, 0, "info", "debug|info|warn|error", NULL,
+     "Least level that is logged (to standard error)."},
+    {"node.log.format", SCHEMA_WORD, AT(log_format), 0, 0, "text", "text|json", NULL,
+     "One line for each event, as text or JSON."},
+    {"gateway.listen", SCHEMA_CUSTOM, 0, 0, 0, "[{address: \"0.0.0.0:25\"}, {address: \"[::]:25\"}]", NULL,
+     settings_read_listen, "Addresses to listen on, at most 16."},
+    {"gateway.loops", SCHEMA_COUNT, AT(loops), 1, 64, NULL, NULL, NULL,
+     "Threads that serve SMTP sessions. Default: one for each processor, at most 16."},
+    {"gateway.trusted_networks", SCHEMA_CUSTOM, 0, 0, 0, "[127.0.0.0/8, \"::1/128\"]", NULL, settings_read_trusted,
+     "Clients that may relay anywhere."},
+    {"gateway.limits.message_size", SCHEMA_SIZE, AT(inbound.limits.message_size), 65536, 4 * GIB, "50MiB", NULL, NULL,
+     "Largest message, in octets (SIZE)."},
+    {"gateway.limits.recipients", SCHEMA_COUNT, AT(inbound.limits.recipients), 100, 50000, "1000", NULL, NULL,
+     "Recipients of one transaction; more get 452."},
+    {"gateway.limits.connections", SCHEMA_COUNT, AT(inbound.limits.connections), 1, 1000000, "10000", NULL, NULL,
+     "Sessions at once; more get 421."},
+    {"gateway.limits.connections_per_client", SCHEMA_COUNT, AT(inbound.limits.connections_per_client), 1, 1000000,
+     "100", NULL, NULL, "Sessions at once of one client: an IPv4 address or an IPv6 /64."},
+    {"gateway.limits.received_headers", SCHEMA_COUNT, AT(inbound.limits.received_headers), 1, 1000, "50", NULL, NULL,
+     "A message with so many Received headers is in a loop: 554."},
+    {"gateway.limits.commands_bad", SCHEMA_COUNT, AT(inbound.limits.commands_bad), 1, 100000, "20", NULL, NULL,
+     "Refused commands after which a session ends with 421."},
+    {"gateway.limits.memory", SCHEMA_SIZE, AT(inbound.limits.memory), 1u << 20, 1024 * GIB, "256MiB", NULL, NULL,
+     "Bodies of messages on their way in, all sessions together."},
+    {"gateway.limits.idle", SCHEMA_DURATION, AT(inbound.limits.idle_ms), 10000, MS_DAY, "5m", NULL, NULL,
+     "A session that says nothing for so long gets 421."},
+    {"gateway.bare_newline", SCHEMA_WORD, AT(inbound.bare_newline), 0, 0, "reject", "reject|normalize", NULL,
+     "What a CR or LF that stands alone does: refuse the message, or become CRLF. It is never passed on."},
+    {"gateway.pregreet", SCHEMA_WORD, AT(inbound.pregreet), 0, 0, "refuse", "off|log|refuse", NULL,
+     "What happens to a client that talks before our greeting."},
+    {"gateway.pregreet_wait", SCHEMA_DURATION, AT(inbound.pregreet_ms), 0, 60000, "0", NULL, NULL,
+     "How long the greeting waits for such a client; 0 only looks."},
+    {"gateway.vrfy", SCHEMA_BOOL, AT(inbound.vrfy), 0, 0, "false", NULL, NULL,
+     "Whether VRFY tells the truth; else 252."},
+    {"domains", SCHEMA_CUSTOM, 0, 0, 0, "[]", NULL, settings_read_domains,
+     "Domains that we are the MX for: name, recipients ({table: FILE} or any), route."},
+    {"routes", SCHEMA_CUSTOM, 0, 0, 0, "[]", NULL, settings_read_routes,
+     "Where mail for other domains goes: domain (.NAME: all below it), route. Default: by MX."},
+    {"delivery.dns", SCHEMA_CUSTOM, 0, 0, 0, NULL, NULL, settings_read_dns,
+     "DNS servers as ADDRESS:PORT. Default: the system's."},
     {"delivery.port", SCHEMA_COUNT, AT(outbound_port), 1, 65535, "25", NULL, NULL, "Port of MX hosts."},
-    {"delivery.loopback_targets", SCHEMA_BOOL, AT(outbound.loopback_targets), 0, 0, "false", NULL, NULL, "Deliver to loopback addresses and to our own (for tests)."},
+    {"delivery.loopback_targets", SCHEMA_BOOL, AT(outbound.loopback_targets), 0, 0, "false", NULL, NULL,
+     "Deliver to loopback addresses and to our own (for tests)."},
     {"delivery.prefer_ipv4", SCHEMA_BOOL, AT(outbound.prefer_ipv4), 0, 0, "false", NULL, NULL, "Try IPv4 before IPv6."},
-    {"delivery.retry.first", SCHEMA_DURATION, AT(scheduler.retry.first_ms), 1, 7ull * MS_DAY, "5m", NULL, NULL, "Wait after the first deferral; it doubles each time, with jitter."},
-    {"delivery.retry.max", SCHEMA_DURATION, AT(scheduler.retry.max_ms), 1, 30ull * MS_DAY, "4h", NULL, NULL, "Longest wait between two attempts."},
-    {"delivery.retry.give_up", SCHEMA_DURATION, AT(scheduler.retry.give_up_ms), 1, 60ull * MS_DAY, "5d", NULL, NULL, "Age at which a message is returned."},
-    {"delivery.retry.delay_notice", SCHEMA_DURATION, AT(scheduler.retry.delay_notice_ms), 0, 60ull * MS_DAY, "4h", NULL, NULL, "Age at which the sender is told of the delay; 0: never."},
-    {"delivery.limits.connections", SCHEMA_COUNT, AT(outbound.connections), 1, 100000, "1000", NULL, NULL, "Connections to all servers together."},
-    {"delivery.limits.per_site", SCHEMA_COUNT, AT(outbound.per_site), 1, 10000, "20", NULL, NULL, "Connections to one site (the servers of one MX set or route)."},
-    {"delivery.limits.messages_per_connection", SCHEMA_COUNT, AT(outbound.messages_per_connection), 1, 1000000, "100", NULL, NULL, "Messages before a connection is closed."},
-    {"delivery.limits.recipients_per_transaction", SCHEMA_COUNT, AT(outbound.recipients_per_transaction), 1, 10000, "100", NULL, NULL, "Recipients of one transaction, unless the server says less (LIMITS)."},
-    {"delivery.timeouts.connect", SCHEMA_DURATION, AT(outbound.timeouts.connect_ms), 100, 3600000, "30s", NULL, NULL, "For a connection to open."},
-    {"delivery.timeouts.greeting", SCHEMA_DURATION, AT(outbound.timeouts.greeting_ms), 100, 3600000, "5m", NULL, NULL, "For the 220."},
-    {"delivery.timeouts.ehlo", SCHEMA_DURATION, AT(outbound.timeouts.ehlo_ms), 100, 3600000, "5m", NULL, NULL, "For the reply to EHLO or HELO."},
-    {"delivery.timeouts.mail", SCHEMA_DURATION, AT(outbound.timeouts.mail_ms), 100, 3600000, "5m", NULL, NULL, "For the reply to MAIL."},
-    {"delivery.timeouts.rcpt", SCHEMA_DURATION, AT(outbound.timeouts.rcpt_ms), 100, 3600000, "5m", NULL, NULL, "For the reply to RCPT."},
-    {"delivery.timeouts.data", SCHEMA_DURATION, AT(outbound.timeouts.data_ms), 100, 3600000, "2m", NULL, NULL, "For the reply to DATA."},
-    {"delivery.timeouts.block", SCHEMA_DURATION, AT(outbound.timeouts.block_ms), 100, 3600000, "3m", NULL, NULL, "For a block of the message to be taken."},
-    {"delivery.timeouts.dot", SCHEMA_DURATION, AT(outbound.timeouts.dot_ms), 100, 7200000, "10m", NULL, NULL, "For the reply to the final dot."},
-    {"delivery.timeouts.quit", SCHEMA_DURATION, AT(outbound.timeouts.quit_ms), 100, 3600000, "5s", NULL, NULL, "For the reply to QUIT."},
-    {"delivery.timeouts.idle", SCHEMA_DURATION, AT(outbound.timeouts.idle_ms), 100, 3600000, "60s", NULL, NULL, "How long an unused connection is kept warm."},
-    {"scheduler.shards", SCHEMA_COUNT, AT(shards), 1, 64, "1", NULL, NULL, "Parts of the queue, each with its own order. More only help very large machines."},
-    {"scheduler.active_max", SCHEMA_COUNT, AT(scheduler.active_max), 1000, 10000000, "100000", NULL, NULL, "Recipients in memory for each shard; the rest waits on disk."},
-    {"scheduler.trace_keep", SCHEMA_DURATION, AT(scheduler.trace_keep_ms), 3600000, 366ull * MS_DAY, "7d", NULL, NULL, "How long the history of a message is kept."},
-    {"admin.rpc", SCHEMA_TEXT, AT(admin_rpc), 7, 100, "ipc:///run/posthouse/admin", NULL, NULL, "Where the operator's tool connects (ipc://PATH, mode 0600)."},
+    {"delivery.retry.first", SCHEMA_DURATION, AT(scheduler.retry.first_ms), 1, 7ull * MS_DAY, "5m", NULL, NULL,
+     "Wait after the first deferral; it doubles each time, with jitter."},
+    {"delivery.retry.max", SCHEMA_DURATION, AT(scheduler.retry.max_ms), 1, 30ull * MS_DAY, "4h", NULL, NULL,
+     "Longest wait between two attempts."},
+    {"delivery.retry.give_up", SCHEMA_DURATION, AT(scheduler.retry.give_up_ms), 1, 60ull * MS_DAY, "5d", NULL, NULL,
+     "Age at which a message is returned."},
+    {"delivery.retry.delay_notice", SCHEMA_DURATION, AT(scheduler.retry.delay_notice_ms), 0, 60ull * MS_DAY, "4h", NULL,
+     NULL, "Age at which the sender is told of the delay; 0: never."},
+    {"delivery.limits.connections", SCHEMA_COUNT, AT(outbound.connections), 1, 100000, "1000", NULL, NULL,
+     "Connections to all servers together."},
+    {"delivery.limits.per_site", SCHEMA_COUNT, AT(outbound.per_site), 1, 10000, "20", NULL, NULL,
+     "Connections to one site (the servers of one MX set or route)."},
+    {"delivery.limits.messages_per_connection", SCHEMA_COUNT, AT(outbound.messages_per_connection), 1, 1000000, "100",
+     NULL, NULL, "Messages before a connection is closed."},
+    {"delivery.limits.recipients_per_transaction", SCHEMA_COUNT, AT(outbound.recipients_per_transaction), 1, 10000,
+     "100", NULL, NULL, "Recipients of one transaction, unless the server says less (LIMITS)."},
+    {"delivery.timeouts.connect", SCHEMA_DURATION, AT(outbound.timeouts.connect_ms), 100, 3600000, "30s", NULL, NULL,
+     "For a connection to open."},
+    {"delivery.timeouts.greeting", SCHEMA_DURATION, AT(outbound.timeouts.greeting_ms), 100, 3600000, "5m", NULL, NULL,
+     "For the 220."},
+    {"delivery.timeouts.ehlo", SCHEMA_DURATION, AT(outbound.timeouts.ehlo_ms), 100, 3600000, "5m", NULL, NULL,
+     "For the reply to EHLO or HELO."},
+    {"delivery.timeouts.mail", SCHEMA_DURATION, AT(outbound.timeouts.mail_ms), 100, 3600000, "5m", NULL, NULL,
+     "For the reply to MAIL."},
+    {"delivery.timeouts.rcpt", SCHEMA_DURATION, AT(outbound.timeouts.rcpt_ms), 100, 3600000, "5m", NULL, NULL,
+     "For the reply to RCPT."},
+    {"delivery.timeouts.data", SCHEMA_DURATION, AT(outbound.timeouts.data_ms), 100, 3600000, "2m", NULL, NULL,
+     "For the reply to DATA."},
+    {"delivery.timeouts.block", SCHEMA_DURATION, AT(outbound.timeouts.block_ms), 100, 3600000, "3m", NULL, NULL,
+     "For a block of the message to be taken."},
+    {"delivery.timeouts.dot", SCHEMA_DURATION, AT(outbound.timeouts.dot_ms), 100, 7200000, "10m", NULL, NULL,
+     "For the reply to the final dot."},
+    {"delivery.timeouts.quit", SCHEMA_DURATION, AT(outbound.timeouts.quit_ms), 100, 3600000, "5s", NULL, NULL,
+     "For the reply to QUIT."},
+    {"delivery.timeouts.idle", SCHEMA_DURATION, AT(outbound.timeouts.idle_ms), 100, 3600000, "60s", NULL, NULL,
+     "How long an unused connection is kept warm."},
+    {"scheduler.shards", SCHEMA_COUNT, AT(shards), 1, 64, "1", NULL, NULL,
+     "Parts of the queue, each with its own order. More only help very large machines."},
+    {"scheduler.active_max", SCHEMA_COUNT, AT(scheduler.active_max), 1000, 10000000, "100000", NULL, NULL,
+     "Recipients in memory for each shard; the rest waits on disk."},
+    {"scheduler.trace_keep", SCHEMA_DURATION, AT(scheduler.trace_keep_ms), 3600000, 366ull * MS_DAY, "7d", NULL, NULL,
+     "How long the history of a message is kept."},
+    {"admin.rpc", SCHEMA_TEXT, AT(admin_rpc), 7, 100, "ipc:///run/posthouse/admin", NULL, NULL,
+     "Where the operator's tool connects (ipc://PATH, mode 0600)."},
     {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
 };
 
 /* Known to the design, not to this version: refused by name rather than as a typing error. */
-static const char *const later[] = {"gateway.tls", "gateway.auth", "cluster", "admin.http", "admin.keys", "gateway.milters",
-                                    "delivery.tls", NULL};
+static const char *const later[] = {"gateway.tls", "gateway.auth",    "cluster",      "admin.http",
+                                    "admin.keys",  "gateway.milters", "delivery.tls", NULL};
 
 const struct schema_key *schema_keys(void) {
     return keys;
@@ -88,7 +138,8 @@ static int find_word(const char *words, struct span text) {
     return -1;
 }
 
-static void bounded(struct settings_reading *r, const struct yaml *y, const struct schema_key *k, uint64_t value, bool wide) {
+static void bounded(struct settings_reading *r, const struct yaml *y, const struct schema_key *k, uint64_t value,
+                    bool wide) {
     char low[32], high[32];
     if (value >= k->min && value <= k->max) {
         char *at = (char *)r->s + k->offset;
@@ -198,7 +249,8 @@ static bool is_later(const char *path) {
 static void walk(struct settings_reading *r, const struct yaml *map, const char *prefix) {
     for (const struct yaml *y = map->first; y; y = y->next) {
         char path[256];
-        snprintf(path, sizeof path, "%s%s%.*s", prefix, *prefix ? "." : "", (int)(y->key.len > 100 ? 100 : y->key.len), y->key.at);
+        snprintf(path, sizeof path, "%s%s%.*s", prefix, *prefix ? "." : "", (int)(y->key.len > 100 ? 100 : y->key.len),
+                 y->key.at);
         const struct schema_key *k = keys;
         while (k->path && strcmp(k->path, path) != 0)
             k++;
@@ -227,10 +279,12 @@ static const char *type_text(const struct schema_key *k) {
 }
 
 int settings_reference(struct buf *to) {
-    buf_add_str(to, "# Settings\n\nOne YAML file, by default `/etc/posthouse/posthouse.yaml`. `posthoused --check` checks all of it and "
-                    "lists every error as\n`file:line: key: what`; unknown keys are refused. SIGHUP reloads it. This page is "
-                    "printed by\n`posthoused --print-settings-reference`.\n\nSizes: `64KiB`, `50MiB`, `2GiB`. Durations: "
-                    "`500ms`, `30s`, `5m`, `4h`, `5d`.\n\n| key | takes | default | what it is for |\n|---|---|---|---|\n");
+    buf_add_str(
+        to, "# Settings\n\nOne YAML file, by default `/etc/posthouse/posthouse.yaml`. `posthoused --check` checks all "
+            "of it and "
+            "lists every error as\n`file:line: key: what`; unknown keys are refused. SIGHUP reloads it. This page is "
+            "printed by\n`posthoused --print-settings-reference`.\n\nSizes: `64KiB`, `50MiB`, `2GiB`. Durations: "
+            "`500ms`, `30s`, `5m`, `4h`, `5d`.\n\n| key | takes | default | what it is for |\n|---|---|---|---|\n");
     for (const struct schema_key *k = keys; k->path; k++) {
         buf_printf(to, "| `%s` | ", k->path);
         struct span rest = span_of(type_text(k));

@@ -1,6 +1,6 @@
 /*
- * settings_schema: the table of all keys with a single value: name, type, bounds, default and what it is for; and the walk
- * that checks a file against it. Lists (roles, listen, domains, ...) are read by settings_lists.c.
+ * settings_schema: the table of all keys with a single value: name, type, bounds, default and what it is for; and the
+ * walk that checks a file against it. Lists (roles, listen, domains, ...) are read by settings_lists.c.
  */
 #ifndef NODE_SETTINGS_SCHEMA_H
 #define NODE_SETTINGS_SCHEMA_H
@@ -17,12 +17,12 @@ struct settings_reading {
 
 enum schema_type { SCHEMA_TEXT, SCHEMA_SIZE, SCHEMA_DURATION, SCHEMA_COUNT, SCHEMA_BOOL, SCHEMA_WORD, SCHEMA_CUSTOM };
 struct schema_key {
-    const char *path;       /* "gateway.limits.recipients" */
+    const char *path; /* "gateway.limits.recipients" */
     enum schema_type type;
-    size_t offset;          /* in struct settings: const char *, uint64_t, uint64_t, uint32_t, bool, int (WORD) */
-    uint64_t min, max;      /* sizes, durations (ms), counts */
-    const char *fallback;   /* default as written in a file; NULL: none (explained in the text) */
-    const char *words;      /* WORD: "off|log|refuse", the numbers from 0 on */
+    size_t offset;        /* in struct settings: const char *, uint64_t, uint64_t, uint32_t, bool, int (WORD) */
+    uint64_t min, max;    /* sizes, durations (ms), counts */
+    const char *fallback; /* default as written in a file; NULL: none (explained in the text) */
+    const char *words;    /* WORD: "off|log|refuse", the numbers from 0 on */
     void (*read)(struct settings_reading *r, const struct yaml *y); /* CUSTOM */
     const char *doc;
 };

@@ -83,7 +83,9 @@ static struct yaml *copy_node(struct reading *r, int index, int depth) {
         complain(r, n->start_mark.line, "nested too deep");
         return NULL;
     }
-    enum yaml_kind kind = n->type == YAML_SCALAR_NODE ? YAML_SCALAR : n->type == YAML_SEQUENCE_NODE ? YAML_LIST : YAML_MAP;
+    enum yaml_kind kind = n->type == YAML_SCALAR_NODE     ? YAML_SCALAR
+                          : n->type == YAML_SEQUENCE_NODE ? YAML_LIST
+                                                          : YAML_MAP;
     struct yaml *y = new_node(r, kind, n->start_mark.line);
     if (!y)
         return NULL;

@@ -15,15 +15,15 @@
 enum yaml_kind { YAML_SCALAR, YAML_LIST, YAML_MAP };
 struct yaml {
     enum yaml_kind kind;
-    unsigned line;          /* from 1 */
-    struct span key;        /* of a child of a map */
-    struct span text;       /* of a scalar; NUL-terminated in the arena */
+    unsigned line;    /* from 1 */
+    struct span key;  /* of a child of a map */
+    struct span text; /* of a scalar; NUL-terminated in the arena */
     bool quoted;
     struct yaml *first, *next; /* children; siblings */
 };
 
-/* Reads a file. problems gets "file:line: what" for each error. ERR_INVALID; ERR_NOT_FOUND, ERR_IO, ERR_FULL, ERR_NOMEM. An
- * empty file is an empty map. */
+/* Reads a file. problems gets "file:line: what" for each error. ERR_INVALID; ERR_NOT_FOUND, ERR_IO, ERR_FULL,
+ * ERR_NOMEM. An empty file is an empty map. */
 int yaml_load(struct yaml **root, const char *file, struct arena *mem, struct buf *problems) MUST_CHECK;
 
 #endif

@@ -29,8 +29,8 @@ static const struct {
     {"state", TERM_STATE}, {"older", TERM_OLDER}, {"id", TERM_ID},
 };
 
-static const char *const state_names[] = {[1] = "ready",     [2] = "assigned", [3] = "deferred",
-                                          [4] = "delivered", [5] = "failed",   [6] = "settled"};
+static const char *const state_names[] = {
+    [1] = "ready", [2] = "assigned", [3] = "deferred", [4] = "delivered", [5] = "failed", [6] = "settled"};
 #define STATES (sizeof state_names / sizeof *state_names)
 
 const char *filter_state_name(uint32_t state) {

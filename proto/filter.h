@@ -28,7 +28,7 @@ struct filter;
 struct filter_subject {
     uint64_t message;
     struct span sender, recipient, destination, site;
-    uint32_t state;       /* enum sched_state numbers */
+    uint32_t state; /* enum sched_state numbers */
     uint64_t received_ms;
 };
 

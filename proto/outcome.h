@@ -7,27 +7,27 @@
 
 /* What became of a submission; the gateway turns it into the reply to the final dot. */
 enum verdict {
-    VERDICT_STORED = 0,     /* durable: 250 */
-    VERDICT_TEMPFAIL = 1,   /* not stored, try again: 451 4.3.0 */
-    VERDICT_NO_SPACE = 2,   /* not stored, no room: 452 4.3.1 */
-    VERDICT_REFUSED = 3,    /* not stored, malformed submission: 554 5.3.0 */
+    VERDICT_STORED = 0,   /* durable: 250 */
+    VERDICT_TEMPFAIL = 1, /* not stored, try again: 451 4.3.0 */
+    VERDICT_NO_SPACE = 2, /* not stored, no room: 452 4.3.1 */
+    VERDICT_REFUSED = 3,  /* not stored, malformed submission: 554 5.3.0 */
 };
 
 /* What became of one recipient in one attempt. */
 enum outcome {
-    OUTCOME_DELIVERED = 1,  /* 2yz to the final dot (LMTP: to this recipient) */
-    OUTCOME_DEFERRED = 2,   /* try again later */
-    OUTCOME_FAILED = 3,     /* permanent */
-    OUTCOME_IN_DOUBT = 4,   /* connection lost between the final dot and its reply: deferred, and counted */
-    OUTCOME_RETURNED = 5,   /* not attempted (drain, hand-over, site busy): back to the queue, no attempt counted */
+    OUTCOME_DELIVERED = 1, /* 2yz to the final dot (LMTP: to this recipient) */
+    OUTCOME_DEFERRED = 2,  /* try again later */
+    OUTCOME_FAILED = 3,    /* permanent */
+    OUTCOME_IN_DOUBT = 4,  /* connection lost between the final dot and its reply: deferred, and counted */
+    OUTCOME_RETURNED = 5,  /* not attempted (drain, hand-over, site busy): back to the queue, no attempt counted */
 };
 
 /* How far the reason reaches (smtp-rules.md 42-47). */
 enum outcome_scope {
     SCOPE_RECIPIENT = 1,
     SCOPE_MESSAGE = 2,
-    SCOPE_HOST = 3,         /* this host only; others were tried or there are none */
-    SCOPE_DESTINATION = 4,  /* all hosts, or the DNS of the domain */
+    SCOPE_HOST = 3,        /* this host only; others were tried or there are none */
+    SCOPE_DESTINATION = 4, /* all hosts, or the DNS of the domain */
 };
 
 /* DSN NOTIFY bits (RFC 3461 section 4.1), as in Recipient.notify. */

@@ -36,8 +36,11 @@ struct composing {
 
 static void fill_recipient(struct dsn_recipient *to, const Words__Recipient *r, const struct sched_result *result,
                            enum sched_report_kind kind) {
-    *to = (struct dsn_recipient){.address = frame_span(r->address), .code = result->code, .enhanced = result->enhanced,
-                                 .text = result->text, .remote = result->remote,
+    *to = (struct dsn_recipient){.address = frame_span(r->address),
+                                 .code = result->code,
+                                 .enhanced = result->enhanced,
+                                 .text = result->text,
+                                 .remote = result->remote,
                                  .relayed = kind == SCHED_REPORT_DELIVERED};
     if (r->has_orcpt)
         to->orcpt = frame_span(r->orcpt);
@@ -61,10 +64,19 @@ static const char *write_report(struct composing *k, struct span content) {
         fill_recipient(&r[i], e->recipients[c->indexes[i]], &c->results[i], c->kind);
     }
     struct dsn d = {
-        .kind = kind_of(c->kind), .number = c->id ^ c->compose << 48, .now_ms = k->now_ms, .hostname = span_of(k->hostname),
-        .postmaster = span_of(k->postmaster), .sender = frame_span(e->sender), .received_ms = e->received_ms,
-        .size = e->size, .smtputf8 = e->has_smtputf8 && e->smtputf8, .retry_until_ms = c->will_retry_until_ms,
-        .recipients = r, .count = c->count, .content = content,
+        .kind = kind_of(c->kind),
+        .number = c->id ^ c->compose << 48,
+        .now_ms = k->now_ms,
+        .hostname = span_of(k->hostname),
+        .postmaster = span_of(k->postmaster),
+        .sender = frame_span(e->sender),
+        .received_ms = e->received_ms,
+        .size = e->size,
+        .smtputf8 = e->has_smtputf8 && e->smtputf8,
+        .retry_until_ms = c->will_retry_until_ms,
+        .recipients = r,
+        .count = c->count,
+        .content = content,
     };
     if (e->has_envid)
         d.envid = frame_span(e->envid);
@@ -167,7 +179,8 @@ static void done(void *arg) {
     }
     if (l)
         metric_add(&metric_composed, 1);
-    shard_composed(s, k->c->id, k->c->compose, l, l ? &e : NULL, l ? SPAN_EMPTY : span_of(k->problem), scheduler_now(k->sc));
+    shard_composed(s, k->c->id, k->c->compose, l, l ? &e : NULL, l ? SPAN_EMPTY : span_of(k->problem),
+                   scheduler_now(k->sc));
     composing_free(k);
 }
 
@@ -181,5 +194,6 @@ void compose_start(void *arg, struct shard_compose *c) {
     CHECK(k->hostname && k->postmaster);
     arena_init(&k->mem, 4096, 0);
     buf_init(&k->text, REPORT_MAX);
-    CHECK(scheduler_work(sc, work, done, k)); /* bookkeeping of accepted mail: without memory, start anew from the store */
+    CHECK(scheduler_work(sc, work, done,
+                         k)); /* bookkeeping of accepted mail: without memory, start anew from the store */
 }

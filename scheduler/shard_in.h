@@ -43,15 +43,15 @@ struct shard {
     uint32_t trace_number;
     struct shard_totals totals;
     struct near near;
-    struct buf text;             /* of one trace */
+    struct buf text;                      /* of one trace */
     struct arena scratch;                 /* of one event */
     struct shard_batch *sent, *sent_last; /* under way, oldest first */
     struct list readings;                 /* oldest first */
     struct map stale;
     struct list stale_list;
-    uint64_t sequence; /* counts completed batches */
+    uint64_t sequence;                 /* counts completed batches */
     const Words__Envelope *submitting; /* what the step that runs may enqueue; NULL: nothing */
-    uint64_t put_id;   /* message submitted by the step that runs: its records may be refused with it */
+    uint64_t put_id;                   /* message submitted by the step that runs: its records may be refused with it */
     uint64_t now_ms;
 };
 

@@ -16,7 +16,7 @@
 #include "scheduler/shard_in.h"
 
 #define TRACE_RECIPIENTS_MAX 400u /* octets of addresses in the trace of an acceptance, about */
-#define ID_MARK_AHEAD_MS 10000u /* the stored last id runs ahead by this, so that it is seldom written */
+#define ID_MARK_AHEAD_MS 10000u   /* the stored last id runs ahead by this, so that it is seldom written */
 
 /* The part of the batch that records of this message belong to. */
 static struct store_batch *part_for(struct shard *s, uint64_t id) {
@@ -112,7 +112,8 @@ static void on_put_inflight(struct shard *s, const struct sched_action *a) {
         queue_drop_inflight(s->current->request.undo, s->number, a->attempt.attempt);
 }
 
-/* "from <a@b> to <c@d>, <e@f> and 3 more, 4096 octets, client 192.0.2.1": what is left to read when the envelope is gone. */
+/* "from <a@b> to <c@d>, <e@f> and 3 more, 4096 octets, client 192.0.2.1": what is left to read when the envelope is
+ * gone. */
 static struct span acceptance(const Words__Envelope *e, struct buf *text) {
     buf_add_str(text, "from <");
     buf_add(text, frame_span(e->sender));

@@ -98,7 +98,8 @@ int tool_ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) {
         return EX_DATAERR;
     }
     frame_header(header, FRAME_ADMIN_REQUEST, 1, 0, buf_span(&meta));
-    int err = bus_call(t->server, FRAME_PART_MAX, span_make(header, sizeof header), buf_span(&meta), TIMEOUT_MS, on_reply, a);
+    int err =
+        bus_call(t->server, FRAME_PART_MAX, span_make(header, sizeof header), buf_span(&meta), TIMEOUT_MS, on_reply, a);
     buf_deinit(&meta);
     if (err != ERR_OK) {
         fprintf(stderr, "posthouse: no answer from %s: %s (is posthoused running, and is this its admin.rpc?)\n",

@@ -94,10 +94,10 @@ void print_status(const struct tool *t, const struct answer *a) {
            figure(a, "queue_ready"), figure(a, "queue_assigned"),
            figure(a, "queue_scanned") > 0 ? "" : " (still reading the queue after the start)");
     printf("since start %.0f delivered, %.0f deferrals, %.0f failed, %.0f given up, %.0f in doubt, %.0f reports\n",
-           figure(a, "delivered"), figure(a, "deferrals"), figure(a, "failed"), figure(a, "expired"), figure(a, "in_doubt"),
-           figure(a, "reports"));
-    printf("store      %s, %s on disk\n", figure(a, "store_healthy") > 0 ? "healthy" : "NOT WRITABLE: mail is answered 451 or 452",
-           disk);
+           figure(a, "delivered"), figure(a, "deferrals"), figure(a, "failed"), figure(a, "expired"),
+           figure(a, "in_doubt"), figure(a, "reports"));
+    printf("store      %s, %s on disk\n",
+           figure(a, "store_healthy") > 0 ? "healthy" : "NOT WRITABLE: mail is answered 451 or 452", disk);
     printf("delivery   %.0f nodes, %.0f destinations, %.0f sites in memory\n", figure(a, "delivery_nodes"),
            figure(a, "destinations"), figure(a, "sites"));
     printf("gateway    %.0f sessions now\n", figure(a, "sessions"));

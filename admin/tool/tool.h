@@ -12,23 +12,23 @@
 #include "proto/frame.h"
 
 struct tool {
-    const char *server;   /* endpoint of the admin RPC */
+    const char *server; /* endpoint of the admin RPC */
     bool json, dry_run, colour;
-    uint32_t limit;       /* 0: the daemon's own */
-    const char *from_ip;  /* verify --from */
-    struct arena mem;     /* of everything that the answer needs */
+    uint32_t limit;      /* 0: the daemon's own */
+    const char *from_ip; /* verify --from */
+    struct arena mem;    /* of everything that the answer needs */
 };
 
 /* All replies of one request, joined into one. */
 struct answer {
-    Words__AdminReply r;  /* error, text, code, count, envelope of the last reply that had one; the arrays below */
+    Words__AdminReply r; /* error, text, code, count, envelope of the last reply that had one; the arrays below */
     size_t row_cap, trace_cap, figure_cap, step_cap;
     struct tool *tool;
     bool complete;
 };
 
-/* Asks and waits. Returns an exit status (sysexits.h): EX_OK with *a filled, or EX_UNAVAILABLE (no daemon), EX_NOINPUT (no
- * such message), EX_TEMPFAIL, EX_PROTOCOL, EX_DATAERR; the reason has been printed to standard error. */
+/* Asks and waits. Returns an exit status (sysexits.h): EX_OK with *a filled, or EX_UNAVAILABLE (no daemon), EX_NOINPUT
+ * (no such message), EX_TEMPFAIL, EX_PROTOCOL, EX_DATAERR; the reason has been printed to standard error. */
 int tool_ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) MUST_CHECK;
 
 /* -- print.c -- human text to standard output; hostile bytes escaped -- */

@@ -17,30 +17,30 @@
 
 enum dns_type { DNS_A = 1, DNS_CNAME = 5, DNS_SOA = 6, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28, DNS_TLSA = 52 };
 enum dns_status {
-    DNS_OK,        /* records of the asked type follow (count >= 1) */
-    DNS_NODATA,    /* the name exists, no such record; ttl_s is the negative TTL */
-    DNS_NXDOMAIN,  /* the name does not exist; ttl_s is the negative TTL */
-    DNS_TEMPFAIL,  /* SERVFAIL, REFUSED, timeout, cut or malformed answer; why tells which */
-    DNS_LOOP,      /* the CNAME chain loops or is longer than 8 */
+    DNS_OK,       /* records of the asked type follow (count >= 1) */
+    DNS_NODATA,   /* the name exists, no such record; ttl_s is the negative TTL */
+    DNS_NXDOMAIN, /* the name does not exist; ttl_s is the negative TTL */
+    DNS_TEMPFAIL, /* SERVFAIL, REFUSED, timeout, cut or malformed answer; why tells which */
+    DNS_LOOP,     /* the CNAME chain loops or is longer than 8 */
 };
-#define DNS_NAME_MAX 255      /* text form, without the final dot */
-#define DNS_RECORDS_MAX 200   /* more are cut off, lowest preference kept; `truncated` is set */
+#define DNS_NAME_MAX 255    /* text form, without the final dot */
+#define DNS_RECORDS_MAX 200 /* more are cut off, lowest preference kept; `truncated` is set */
 
 #define DNS_PENDING_MAX 10000
 
 struct dns_record {
-    uint16_t preference;           /* MX */
-    char name[DNS_NAME_MAX + 1];   /* MX target, lower case, no final dot; "" is the root (null MX) */
-    uint8_t addr[16];              /* A (4 bytes) or AAAA (16 bytes) */
+    uint16_t preference;         /* MX */
+    char name[DNS_NAME_MAX + 1]; /* MX target, lower case, no final dot; "" is the root (null MX) */
+    uint8_t addr[16];            /* A (4 bytes) or AAAA (16 bytes) */
 };
 struct dns_answer {
     enum dns_status status;
-    const char *why;               /* static text for TEMPFAIL, LOOP and a bad name, else "" */
-    uint32_t ttl_s;                /* the smallest of all records used; bounded to [0, 7 days] */
-    bool authentic;                /* AD bit */
-    bool truncated;                /* more than DNS_RECORDS_MAX records */
+    const char *why; /* static text for TEMPFAIL, LOOP and a bad name, else "" */
+    uint32_t ttl_s;  /* the smallest of all records used; bounded to [0, 7 days] */
+    bool authentic;  /* AD bit */
+    bool truncated;  /* more than DNS_RECORDS_MAX records */
     size_t count;
-    struct dns_record *records;    /* MX: sorted by preference, then name; valid in the callback only */
+    struct dns_record *records; /* MX: sorted by preference, then name; valid in the callback only */
 };
 
 struct dns;
@@ -50,8 +50,8 @@ int dns_new(struct dns **d, struct loop *l, const char *servers, uint32_t timeou
 void dns_free(struct dns *d);
 typedef void (*dns_cb)(void *arg, const struct dns_answer *a);
 /* For A, AAAA and MX (others end with DNS_TEMPFAIL). At most DNS_PENDING_MAX queries wait at a time;
- * more end with DNS_TEMPFAIL. Always answers through cb, possibly before it returns. name without trailing dot; labels with
- * bytes other than letters, digits, '-', '_' are refused as DNS_NXDOMAIN "bad name". */
+ * more end with DNS_TEMPFAIL. Always answers through cb, possibly before it returns. name without trailing dot; labels
+ * with bytes other than letters, digits, '-', '_' are refused as DNS_NXDOMAIN "bad name". */
 void dns_query(struct dns *d, const char *name, enum dns_type type, dns_cb cb, void *arg);
 /* Abandons all queries of this arg: no callback comes. */
 void dns_cancel(struct dns *d, void *arg);

@@ -18,8 +18,8 @@
 struct loop;
 /* NULL: no memory or descriptors. Also makes the process ignore SIGPIPE. */
 struct loop *loop_new(void) MUST_CHECK;
-void loop_run(struct loop *l);           /* until loop_stop, or nothing is left to wait for */
-void loop_stop(struct loop *l);          /* from the loop's thread; loop_run returns after this turn */
+void loop_run(struct loop *l);  /* until loop_stop, or nothing is left to wait for */
+void loop_stop(struct loop *l); /* from the loop's thread; loop_run returns after this turn */
 /* Closes what is left, runs the close callbacks and the done functions of work under way, frees.
  * Not while loop_run is active. */
 void loop_free(struct loop *l);
@@ -51,8 +51,8 @@ struct loop_poll *loop_poll_new(struct loop *l, int fd, loop_poll_cb cb, void *a
 void loop_poll_set(struct loop_poll *p, int events); /* 0 stops */
 void loop_poll_close(struct loop_poll *p);           /* before the descriptor is closed */
 
-/* Does not keep the loop alive by itself. Runs in every turn: `before` just before the loop would block and returns true when there
- * is work pending (then it does not block), `after` just after it polled. For edge-triggered
+/* Does not keep the loop alive by itself. Runs in every turn: `before` just before the loop would block and returns
+ * true when there is work pending (then it does not block), `after` just after it polled. For edge-triggered
  * descriptors such as ZMQ_FD, and for work gathered over a turn (one flush per turn). */
 struct loop_hook;
 typedef bool (*loop_before_cb)(void *arg);

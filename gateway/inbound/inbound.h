@@ -16,32 +16,32 @@
 enum inbound_bare_newline { INBOUND_BARE_REJECT, INBOUND_BARE_NORMALIZE };
 enum inbound_pregreet { INBOUND_PREGREET_OFF, INBOUND_PREGREET_LOG, INBOUND_PREGREET_REFUSE };
 struct inbound_limits {
-    uint64_t message_size;          /* octets; 0 is refused by the settings */
-    uint32_t recipients;            /* per transaction, >= 100 */
-    uint32_t connections;           /* all loops together */
-    uint32_t connections_per_client;/* IPv4 /32, IPv6 /64 */
-    uint32_t received_headers;      /* 50 */
-    uint32_t commands_bad;          /* errors before 421 and close, 20 */
-    uint64_t memory;                /* bytes of buffered bodies, all loops together */
-    uint64_t idle_ms;               /* 5 min */
+    uint64_t message_size;           /* octets; 0 is refused by the settings */
+    uint32_t recipients;             /* per transaction, >= 100 */
+    uint32_t connections;            /* all loops together */
+    uint32_t connections_per_client; /* IPv4 /32, IPv6 /64 */
+    uint32_t received_headers;       /* 50 */
+    uint32_t commands_bad;           /* errors before 421 and close, 20 */
+    uint64_t memory;                 /* bytes of buffered bodies, all loops together */
+    uint64_t idle_ms;                /* 5 min */
 };
-struct inbound_settings {           /* replaced as a whole on reload; copied by inbound */
-    const char *hostname, *name;    /* greeting; node name */
+struct inbound_settings {        /* replaced as a whole on reload; copied by inbound */
+    const char *hostname, *name; /* greeting; node name */
     struct inbound_limits limits;
     const struct tcp_net *trusted;
     size_t trusted_count;
     enum inbound_bare_newline bare_newline;
     enum inbound_pregreet pregreet;
-    uint64_t pregreet_ms;           /* how long to wait for an early talker; 0: only look */
-    bool vrfy;                      /* tell the truth at VRFY */
+    uint64_t pregreet_ms; /* how long to wait for an early talker; 0: only look */
+    bool vrfy;            /* tell the truth at VRFY */
 };
 struct inbound_config {
     struct bus *bus;
-    const char *scheduler;          /* endpoint of the scheduler's hub */
-    const char *admin;              /* endpoint of the admin hub, or NULL */
+    const char *scheduler; /* endpoint of the scheduler's hub */
+    const char *admin;     /* endpoint of the admin hub, or NULL */
     uint32_t loops;
-    const int (*fds)[16];           /* bound sockets: fds[loop][listener], made before root was dropped */
-    uint32_t listeners;             /* <= 16 */
+    const int (*fds)[16]; /* bound sockets: fds[loop][listener], made before root was dropped */
+    uint32_t listeners;   /* <= 16 */
 };
 
 struct inbound;

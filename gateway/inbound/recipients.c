@@ -2,8 +2,8 @@
  * recipients: see recipients.h. The set of own domains, immutable once made; judging an address is a look-up and, for
  * aliases and forwards, a walk with a bound on depth and width.
  *
- * The walk goes down one branch at a time. A target that stands above itself on its own branch is a loop and refuses the
- * recipient; only a name that lists itself directly ("alice: alice, bob") means its own mailbox.
+ * The walk goes down one branch at a time. A target that stands above itself on its own branch is a loop and refuses
+ * the recipient; only a name that lists itself directly ("alice: alice, bob") means its own mailbox.
  */
 #include "gateway/inbound/recipients.h"
 
@@ -23,7 +23,7 @@ struct domain {
     struct map_node by_name;
     struct span name; /* canonical */
     enum recipients_directory directory;
-    size_t table;     /* index in tables */
+    size_t table; /* index in tables */
 };
 struct recipients {
     atomic_uint refs;
@@ -169,7 +169,8 @@ static struct recipients *copy_set(const struct recipients *old) {
     bool fine = postmaster.at && address_parse(&r->postmaster, postmaster, &r->mem) == ERR_OK;
     for (size_t i = 0; i < old->domain_count && fine; i++) {
         struct domain *d = &r->domains[i];
-        *d = (struct domain){.name = arena_dup(&r->mem, old->domains[i].name), .directory = old->domains[i].directory,
+        *d = (struct domain){.name = arena_dup(&r->mem, old->domains[i].name),
+                             .directory = old->domains[i].directory,
                              .table = old->domains[i].table};
         r->domain_count++;
         fine = d->name.at && map_insert(&r->by_name, &d->by_name, hash_span(d->name, 0)) == ERR_OK;
@@ -320,7 +321,9 @@ static const char *entry_text(const struct table_entry *e) {
         return "is forwarded, no copy kept, to:";
     if (e->kind == TABLE_FORWARD_KEEP)
         return "is a mailbox, and forwarded to:";
-    return e->catch_all ? "is taken by the catch-all" : e->tagged ? "is a mailbox (found without its +tag)" : "is a mailbox";
+    return e->catch_all ? "is taken by the catch-all"
+           : e->tagged  ? "is a mailbox (found without its +tag)"
+                        : "is a mailbox";
 }
 
 static bool is_postmaster(const struct address *a) {
@@ -383,10 +386,12 @@ int recipients_judge(struct recipients *r, const struct address *a, bool may_rel
                      struct recipients_answer *out, struct buf *steps) {
     struct walk w = {.r = r, .mem = mem, .out = out, .steps = steps};
     bool bare = a->domain.len == 0; /* <Postmaster> */
-    *out = (struct recipients_answer){.verdict = RECIPIENTS_LOCAL, .enhanced = SPAN("2.1.5"), .text = SPAN("recipient accepted")};
+    *out = (struct recipients_answer){
+        .verdict = RECIPIENTS_LOCAL, .enhanced = SPAN("2.1.5"), .text = SPAN("recipient accepted")};
     const struct domain *own = bare || a->literal ? NULL : find_domain(r, a->domain);
     if (!bare && !own) {
-        say(&w, 0, a->text, may_relay ? "is elsewhere; this client may relay" : "is elsewhere; this client may not relay");
+        say(&w, 0, a->text,
+            may_relay ? "is elsewhere; this client may relay" : "is elsewhere; this client may not relay");
         if (!may_relay)
             return refuse(&w, RECIPIENTS_NO_RELAY, "5.7.1", "relaying denied");
         out->verdict = RECIPIENTS_RELAY;

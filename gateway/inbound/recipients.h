@@ -24,14 +24,14 @@
 
 enum recipients_directory { RECIPIENTS_TABLE, RECIPIENTS_ANY };
 struct recipients_domain_config {
-    const char *name;                   /* any case, U-labels allowed */
+    const char *name; /* any case, U-labels allowed */
     enum recipients_directory directory;
-    const char *table;                  /* path of the file, for RECIPIENTS_TABLE */
+    const char *table; /* path of the file, for RECIPIENTS_TABLE */
 };
 struct recipients_config {
     const struct recipients_domain_config *domains;
     size_t count;
-    const char *postmaster;             /* address for <Postmaster> */
+    const char *postmaster; /* address for <Postmaster> */
     const char *hostname;
 };
 
@@ -52,18 +52,19 @@ enum recipients_verdict {
     RECIPIENTS_RELAY,      /* elsewhere, and this client may relay: 250; one target, itself */
     RECIPIENTS_UNKNOWN,    /* ours, unknown: 550 5.1.1 */
     RECIPIENTS_NO_RELAY,   /* elsewhere, and this client may not: 550 5.7.1 */
-    RECIPIENTS_UNROUTABLE, /* alias or forward into a loop, too deep or too wide, or with a bad target: 550 5.4.6 / 5.1.1 … */
+    RECIPIENTS_UNROUTABLE, /* alias or forward into a loop, too deep or too wide, or with a bad target: 550 5.4.6
+                              / 5.1.1 … */
     RECIPIENTS_TEMPFAIL,   /* not knowable now: 451 4.3.0 */
 };
 struct recipients_target {
-    struct span address;      /* local@domain */
-    struct span destination;  /* routing domain */
-    bool local;               /* in an own domain */
+    struct span address;     /* local@domain */
+    struct span destination; /* routing domain */
+    bool local;              /* in an own domain */
 };
 struct recipients_answer {
     enum recipients_verdict verdict;
-    struct span enhanced;     /* "2.1.5", "5.1.1", ... */
-    struct span text;         /* for the reply and the log */
+    struct span enhanced; /* "2.1.5", "5.1.1", ... */
+    struct span text;     /* for the reply and the log */
     const struct recipients_target *targets;
     size_t count;
 };

@@ -54,49 +54,59 @@ enum sched_outcome {
     SCHED_OUT_IN_DOUBT = 4,
     SCHED_OUT_RETURNED = 5,
 };
-enum sched_scope { SCHED_SCOPE_RECIPIENT = 1, SCHED_SCOPE_MESSAGE = 2, SCHED_SCOPE_HOST = 3, SCHED_SCOPE_DESTINATION = 4 };
-enum sched_notify { SCHED_NOTIFY_NEVER = 1, SCHED_NOTIFY_SUCCESS = 2, SCHED_NOTIFY_FAILURE = 4, SCHED_NOTIFY_DELAY = 8 };
+enum sched_scope {
+    SCHED_SCOPE_RECIPIENT = 1,
+    SCHED_SCOPE_MESSAGE = 2,
+    SCHED_SCOPE_HOST = 3,
+    SCHED_SCOPE_DESTINATION = 4
+};
+enum sched_notify {
+    SCHED_NOTIFY_NEVER = 1,
+    SCHED_NOTIFY_SUCCESS = 2,
+    SCHED_NOTIFY_FAILURE = 4,
+    SCHED_NOTIFY_DELAY = 8
+};
 
 struct sched_result {
-    uint32_t outcome; /* enum sched_outcome */
-    uint32_t scope;   /* enum sched_scope */
-    uint32_t code;    /* three digits, or 0 */
+    uint32_t outcome;                   /* enum sched_outcome */
+    uint32_t scope;                     /* enum sched_scope */
+    uint32_t code;                      /* three digits, or 0 */
     struct span enhanced, text, remote; /* at most 16, 512, 300 octets; cut when longer */
 };
 
-struct sched_retry { /* smtp-rules.md line 41; milliseconds */
+struct sched_retry {                                        /* smtp-rules.md line 41; milliseconds */
     uint64_t first_ms, max_ms, give_up_ms, delay_notice_ms; /* delay_notice 0: none */
 };
 
 struct sched_config {
-    uint32_t shard;                /* < 1024 */
-    uint64_t epoch;                /* of this leader; names attempts */
+    uint32_t shard; /* < 1024 */
+    uint64_t epoch; /* of this leader; names attempts */
     uint64_t seed;
-    uint32_t active_max;           /* recipients in the hot set */
+    uint32_t active_max; /* recipients in the hot set */
     struct sched_retry retry;
-    uint32_t per_site;             /* most connections to one site */
-    uint32_t recipients_per_job;   /* default 100 */
-    uint32_t jobs_per_connection;  /* jobs on the way for each allowed connection, default 2 */
-    uint64_t report_delay_ms;      /* longest wait to gather failures into one report, default 60 s */
+    uint32_t per_site;                         /* most connections to one site */
+    uint32_t recipients_per_job;               /* default 100 */
+    uint32_t jobs_per_connection;              /* jobs on the way for each allowed connection, default 2 */
+    uint64_t report_delay_ms;                  /* longest wait to gather failures into one report, default 60 s */
     uint64_t suspend_first_ms, suspend_max_ms; /* pauses of a failed site, default 60 s, 30 min */
 };
 
 /* -- events -- */
 enum sched_event_kind {
-    SCHED_SUBMITTED,  /* .submit: a gateway hands over a message */
-    SCHED_LOADED,     /* .load: a message read from the store: at start, due, or on the operator's request. It must not
-                       * have left memory since the reading began, nor shortly before in a batch not yet durable */
-    SCHED_DURABLE,    /* .batch (and all before it) is synced */
-    SCHED_REJECTED,   /* .batch, the next to end: the writes of the steps of its submissions were not done and never
-                       * will be; all its other writes were. Answers and assignments of these messages are void, in
-                       * this batch and in later ones (sched_is_assigned) */
-    SCHED_WORKER_UP,  /* .worker: a delivery node is there (or changed its capacity) */
-    SCHED_WORKER_DOWN,/* .worker.worker went away: its attempts are in doubt */
-    SCHED_REPORTED,   /* .report: results of one attempt */
-    SCHED_COMPOSED,   /* .composed: the report asked for by SCHED_COMPOSE is ready to be enqueued */
+    SCHED_SUBMITTED,   /* .submit: a gateway hands over a message */
+    SCHED_LOADED,      /* .load: a message read from the store: at start, due, or on the operator's request. It must not
+                        * have left memory since the reading began, nor shortly before in a batch not yet durable */
+    SCHED_DURABLE,     /* .batch (and all before it) is synced */
+    SCHED_REJECTED,    /* .batch, the next to end: the writes of the steps of its submissions were not done and never
+                        * will be; all its other writes were. Answers and assignments of these messages are void, in
+                        * this batch and in later ones (sched_is_assigned) */
+    SCHED_WORKER_UP,   /* .worker: a delivery node is there (or changed its capacity) */
+    SCHED_WORKER_DOWN, /* .worker.worker went away: its attempts are in doubt */
+    SCHED_REPORTED,    /* .report: results of one attempt */
+    SCHED_COMPOSED,    /* .composed: the report asked for by SCHED_COMPOSE is ready to be enqueued */
     SCHED_RECONFIGURED, /* .config: retry, per_site and active_max may change */
-    SCHED_OPERATOR,   /* .operator: retry now */
-    SCHED_TICK,       /* time passed; at least one a second */
+    SCHED_OPERATOR,     /* .operator: retry now */
+    SCHED_TICK,         /* time passed; at least one a second */
 };
 
 struct sched_new_recipient {
@@ -104,21 +114,21 @@ struct sched_new_recipient {
     uint32_t notify;         /* enum sched_notify bits; 0: not given */
 };
 struct sched_submit {
-    uint64_t token;          /* names the payload that the shell holds */
-    uint64_t id;             /* reserved with sched_reserve_id (chunks are staged under it), or 0: make one */
-    struct span sender;      /* reverse-path; empty: null path */
-    struct span fair;        /* whose share it uses: account, else sender's domain, else client network */
-    uint32_t priority;       /* 0..2 */
+    uint64_t token;     /* names the payload that the shell holds */
+    uint64_t id;        /* reserved with sched_reserve_id (chunks are staged under it), or 0: make one */
+    struct span sender; /* reverse-path; empty: null path */
+    struct span fair;   /* whose share it uses: account, else sender's domain, else client network */
+    uint32_t priority;  /* 0..2 */
     uint64_t size;
     uint64_t received_ms;
-    bool report;             /* a report of ours */
+    bool report; /* a report of ours */
     const struct sched_new_recipient *recipients;
     uint32_t count;
 };
 struct sched_stored_recipient {
     struct span destination;
     uint32_t notify;
-    uint32_t state;          /* enum sched_state; fresh ones are SCHED_READY */
+    uint32_t state; /* enum sched_state; fresh ones are SCHED_READY */
     uint32_t attempts;
     uint64_t due_ms;
     bool delay_notified;
@@ -131,7 +141,7 @@ struct sched_load {
     uint32_t priority;
     uint64_t size, received_ms;
     bool report;
-    uint64_t inflight;       /* attempt recorded as under way when the old process died, or 0 */
+    uint64_t inflight;                   /* attempt recorded as under way when the old process died, or 0 */
     const uint32_t *inflight_recipients; /* of all such attempts; they are in doubt: counted, and put off by a full
                                           * retry interval. Records of attempts but this one are the shell's to drop */
     uint32_t inflight_count;
@@ -139,7 +149,7 @@ struct sched_load {
     uint32_t count;
 };
 struct sched_worker {
-    uint32_t worker;         /* small number, chosen by the shell, not reused while the core knows it */
+    uint32_t worker; /* small number, chosen by the shell, not reused while the core knows it */
     struct span name;
     uint32_t jobs_max;
     uint64_t bytes_max;
@@ -147,25 +157,25 @@ struct sched_worker {
 struct sched_report {
     uint32_t worker;
     uint64_t attempt, message;
-    struct span site;        /* empty: not resolved */
+    struct span site; /* empty: not resolved */
     uint64_t site_ttl_ms;
-    bool site_failed;        /* the whole site could not be reached: suspend it */
+    bool site_failed; /* the whole site could not be reached: suspend it */
     const uint32_t *indexes;
     const struct sched_result *results;
     uint32_t count;
 };
 struct sched_composed {
-    uint64_t message;        /* that it reports on */
-    uint64_t compose;        /* number of the SCHED_COMPOSE action */
-    bool none;               /* could not or need not be composed; reason is traced */
+    uint64_t message; /* that it reports on */
+    uint64_t compose; /* number of the SCHED_COMPOSE action */
+    bool none;        /* could not or need not be composed; reason is traced */
     struct span reason;
     struct sched_submit submit; /* the report, unless none */
 };
 enum sched_operator_verb { SCHED_OP_RETRY };
 struct sched_operator {
     enum sched_operator_verb verb;
-    uint64_t message;        /* it is in memory, or was loaded just before */
-    uint32_t recipient;      /* index, or UINT32_MAX for all */
+    uint64_t message;   /* it is in memory, or was loaded just before */
+    uint32_t recipient; /* index, or UINT32_MAX for all */
 };
 
 struct sched_event {
@@ -185,19 +195,19 @@ struct sched_event {
 /* -- actions -- */
 enum sched_action_kind {
     /* writes, part of batch .batch, in order */
-    SCHED_PUT_MESSAGE,    /* .put: envelope, body and submission of token, under this id */
-    SCHED_DROP_MESSAGE,   /* .drop: octets of the body, recipients; .states: some had a state record */
-    SCHED_PUT_RECIPIENT,  /* .recipient: state record; when DEFERRED also a due key */
-    SCHED_PUT_INFLIGHT,   /* .attempt */
-    SCHED_DROP_INFLIGHT,  /* .attempt (only .attempt.attempt and .attempt.id are set) */
-    SCHED_TRACE,          /* .trace */
+    SCHED_PUT_MESSAGE,   /* .put: envelope, body and submission of token, under this id */
+    SCHED_DROP_MESSAGE,  /* .drop: octets of the body, recipients; .states: some had a state record */
+    SCHED_PUT_RECIPIENT, /* .recipient: state record; when DEFERRED also a due key */
+    SCHED_PUT_INFLIGHT,  /* .attempt */
+    SCHED_DROP_INFLIGHT, /* .attempt (only .attempt.attempt and .attempt.id are set) */
+    SCHED_TRACE,         /* .trace */
     /* visible: held until .batch is durable */
-    SCHED_ANSWER,         /* .answer: stored under id */
-    SCHED_ASSIGN,         /* .attempt: send the job */
-    SCHED_REPORT_ACK,     /* .attempt (attempt and worker only) */
+    SCHED_ANSWER,     /* .answer: stored under id */
+    SCHED_ASSIGN,     /* .attempt: send the job */
+    SCHED_REPORT_ACK, /* .attempt (attempt and worker only) */
     /* for the shell, at once (batch does not matter) */
-    SCHED_COMPOSE,        /* .compose: compose a report; answer with SCHED_COMPOSED */
-    SCHED_FORGET,         /* .id: the message left memory (the shell may drop what it cached) */
+    SCHED_COMPOSE, /* .compose: compose a report; answer with SCHED_COMPOSED */
+    SCHED_FORGET,  /* .id: the message left memory (the shell may drop what it cached) */
 };
 
 enum sched_report_kind { SCHED_REPORT_FAILED, SCHED_REPORT_DELAYED, SCHED_REPORT_DELIVERED };
@@ -209,13 +219,13 @@ enum sched_trace_kind {
     SCHED_TRACE_DEFERRED = 4,
     SCHED_TRACE_FAILED = 5,
     SCHED_TRACE_IN_DOUBT = 6,
-    SCHED_TRACE_REPORTED = 7,   /* text: id of the report */
-    SCHED_TRACE_NO_REPORT = 8,  /* text: why */
-    SCHED_TRACE_SUSPENDED = 9,  /* put off since its site is suspended */
+    SCHED_TRACE_REPORTED = 7,  /* text: id of the report */
+    SCHED_TRACE_NO_REPORT = 8, /* text: why */
+    SCHED_TRACE_SUSPENDED = 9, /* put off since its site is suspended */
     SCHED_TRACE_EXPIRED = 10,
-    SCHED_TRACE_RETRIED = 11,   /* operator */
-    SCHED_TRACE_DONE = 12,      /* all recipients settled, message dropped */
-    SCHED_TRACE_RETURNED = 13,  /* node handed it back unattempted */
+    SCHED_TRACE_RETRIED = 11,  /* operator */
+    SCHED_TRACE_DONE = 12,     /* all recipients settled, message dropped */
+    SCHED_TRACE_RETURNED = 13, /* node handed it back unattempted */
 };
 
 struct sched_action {
@@ -246,8 +256,8 @@ struct sched_action {
             uint32_t worker;
             const uint32_t *indexes;
             uint32_t count;
-            uint32_t attempts;     /* made before */
-            uint32_t concurrency;  /* connections the site may have now */
+            uint32_t attempts;    /* made before */
+            uint32_t concurrency; /* connections the site may have now */
             struct span destination;
         } attempt;
         struct {
@@ -269,7 +279,7 @@ struct sched_action {
             const uint32_t *indexes;
             const struct sched_result *results; /* one for each index */
             uint32_t count;
-            uint64_t will_retry_until_ms;  /* DELAYED only */
+            uint64_t will_retry_until_ms; /* DELAYED only */
         } compose;
         uint64_t id;
     };
@@ -309,7 +319,7 @@ struct sched_counts {
     uint32_t destinations, sites, workers;
 };
 void sched_counts(const struct sched *s, struct sched_counts *out);
-struct sched_view {       /* of one recipient in memory */
+struct sched_view { /* of one recipient in memory */
     uint32_t index;
     enum sched_state state;
     uint32_t attempts;
@@ -317,12 +327,13 @@ struct sched_view {       /* of one recipient in memory */
     bool site_suspended;
     uint64_t site_resume_ms;
     uint32_t site_concurrency, site_busy; /* jobs allowed and under way at its site */
-    uint32_t ahead;       /* ready recipients of the same destination before it */
-    struct span site, destination; /* valid until the next step */
+    uint32_t ahead;                       /* ready recipients of the same destination before it */
+    struct span site, destination;        /* valid until the next step */
     bool has_result;
     struct sched_result last;
 };
 /* Calls each for every recipient of the message in memory; ERR_NOT_FOUND: it is not in memory. */
-int sched_look(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v), void *arg) MUST_CHECK;
+int sched_look(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v),
+               void *arg) MUST_CHECK;
 
 #endif

@@ -121,6 +121,8 @@ def check_names(root, found):
             text = without_comments(f.read())
         for m in re.finditer(r"^(?!static|typedef|extern|#|\s)[\w\s*]*?\b(\w+)\([^;{}]*\)\s*\{", text, flags=re.M):
             name = m.group(1)
+            if name.isupper() or name.startswith("METRIC_"):
+                continue
             if name in seen and seen[name] != path:
                 found.append("%s: %s is defined in %s too" % (path, name, seen[name]))
             seen.setdefault(name, path)

@@ -2,9 +2,9 @@
  * shard: the daemon's own shard code over the in-memory store, killed at every step. Proves promises 1 to 3: what was
  * answered is kept, every accepted recipient ends, and a second copy comes only with an attempt that was in doubt.
  *
- * A world runs under a seed: it submits, writes batches without syncing them, syncs, delivers, reports, lets time pass, fails
- * writes, and at a random moment loses everything that is not synced (or a part of it). Then the shard is opened anew, the queue is
- * loaded as the daemon does it, and everything must drain. A failure prints its seed.
+ * A world runs under a seed: it submits, writes batches without syncing them, syncs, delivers, reports, lets time pass,
+ * fails writes, and at a random moment loses everything that is not synced (or a part of it). Then the shard is opened
+ * anew, the queue is loaded as the daemon does it, and everything must drain. A failure prints its seed.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -118,8 +118,12 @@ static void on_compose(void *arg, struct shard_compose *c) {
 static void open_shard(struct world *w) {
     struct shard_out out = {w, on_commit, on_answer, on_credit, on_assign, on_ack, on_compose};
     struct shard_config c = {.cache_bytes = 0, .pending_max = 1000};
-    c.core = (struct sched_config){.active_max = 30, .per_site = 5, .seed = w->seed, .report_delay_ms = 1000,
-                                   .suspend_first_ms = 1000, .suspend_max_ms = 2000,
+    c.core = (struct sched_config){.active_max = 30,
+                                   .per_site = 5,
+                                   .seed = w->seed,
+                                   .report_delay_ms = 1000,
+                                   .suspend_first_ms = 1000,
+                                   .suspend_max_ms = 2000,
                                    .retry = {.first_ms = 2000, .max_ms = 8000, .give_up_ms = 600000}};
     CHECK_SEED(w, shard_open(&w->shard, &c, w->store, &out, w->now_ms) == ERR_OK);
     struct sched_event up = {.kind = SCHED_WORKER_UP,
@@ -278,8 +282,12 @@ static void deliver(struct world *w, bool silent, bool only_good) {
     memmove(w->jobs, w->jobs + 1, --w->job_count * sizeof *w->jobs);
     for (uint32_t i = 0; i < j.count; i++) {
         uint64_t dice = only_good ? 0 : rand_below(&w->rand, 10);
-        uint32_t outcome = dice < 6 ? SCHED_OUT_DELIVERED : dice < 8 ? SCHED_OUT_DEFERRED : dice < 9 ? SCHED_OUT_FAILED : SCHED_OUT_RETURNED;
-        results[i] = (struct sched_result){.outcome = outcome, .scope = SCHED_SCOPE_RECIPIENT, .code = 250, .text = SPAN("text")};
+        uint32_t outcome = dice < 6   ? SCHED_OUT_DELIVERED
+                           : dice < 8 ? SCHED_OUT_DEFERRED
+                           : dice < 9 ? SCHED_OUT_FAILED
+                                      : SCHED_OUT_RETURNED;
+        results[i] = (struct sched_result){
+            .outcome = outcome, .scope = SCHED_SCOPE_RECIPIENT, .code = 250, .text = SPAN("text")};
         CHECK_SEED(w, j.indexes[i] < m->recipients);
         if (outcome == SCHED_OUT_DELIVERED && m->delivered[j.indexes[i]]++)
             w->duplicates++;
@@ -289,8 +297,14 @@ static void deliver(struct world *w, bool silent, bool only_good) {
     if (silent)
         return;
     struct sched_event e = {.kind = SCHED_REPORTED};
-    e.report = (struct sched_report){.worker = 1, .attempt = j.attempt, .message = j.id, .site = SPAN("site"),
-                                     .site_ttl_ms = 60000, .indexes = j.indexes, .results = results, .count = j.count};
+    e.report = (struct sched_report){.worker = 1,
+                                     .attempt = j.attempt,
+                                     .message = j.id,
+                                     .site = SPAN("site"),
+                                     .site_ttl_ms = 60000,
+                                     .indexes = j.indexes,
+                                     .results = results,
+                                     .count = j.count};
     CHECK_SEED(w, shard_step(w->shard, &e, w->now_ms) == ERR_OK);
 }
 
@@ -336,19 +350,27 @@ static void crash(struct world *w) {
 
 static void step(struct world *w) {
     switch (rand_below(&w->rand, 16)) {
-    case 0: case 1: case 2: case 3:
+    case 0:
+    case 1:
+    case 2:
+    case 3:
         submit(w);
         break;
-    case 4: case 5:
+    case 4:
+    case 5:
         shard_flush(w->shard, w->now_ms);
         break;
-    case 6: case 7:
+    case 6:
+    case 7:
         write_one(w);
         break;
-    case 8: case 9:
+    case 8:
+    case 9:
         sync_written(w);
         break;
-    case 10: case 11: case 12:
+    case 10:
+    case 11:
+    case 12:
         deliver(w, false, false);
         break;
     case 13:
