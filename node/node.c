@@ -290,6 +290,8 @@ static int open_parts(struct node *n) {
         status = bind_all(n);
     if (status == EX_OK && privilege_data_dir(n->settings->data_dir, n->settings->user) != ERR_OK)
         status = EX_NOPERM;
+    if (status == EX_OK)
+        privilege_socket_dir(n->settings->admin_rpc + strlen("ipc://"), n->settings->user);
     if (status == EX_OK && privilege_drop(n->settings->user) != ERR_OK)
         status = EX_NOPERM;
     if (status == EX_OK)

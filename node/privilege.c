@@ -69,6 +69,21 @@ int privilege_data_dir(const char *path, const char *user) {
     return ERR_OK;
 }
 
+void privilege_socket_dir(const char *socket_path, const char *user) {
+    char dir[256];
+    const char *slash = strrchr(socket_path, '/');
+    size_t len = slash ? (size_t)(slash - socket_path) : 0;
+    if (len == 0 || len >= sizeof dir)
+        return;
+    memcpy(dir, socket_path, len);
+    dir[len] = 0;
+    if (mkdir(dir, 0755) != 0)
+        return;
+    const struct passwd *p = geteuid() == 0 ? getpwnam(user) : NULL;
+    if (chmod(dir, 0755) != 0 || (p && lchown(dir, p->pw_uid, p->pw_gid) != 0))
+        LOG_WARN("socket_dir_not_given", LOG_STR("path", dir), LOG_STR("why", strerror(errno)));
+}
+
 int privilege_drop(const char *user) {
     if (geteuid() != 0)
         return ERR_OK;

@@ -292,10 +292,6 @@ static int visit_target(struct walk *w, struct span target, const struct address
         say(w, here->depth + 1, text, "is not an address");
         return refuse(w, RECIPIENTS_UNROUTABLE, "5.1.3", "leads to an address that is malformed");
     }
-    if (span_eq_nocase(a.text, owner->text)) {
-        say(w, here->depth + 1, a.text, "is its own mailbox");
-        return add_target(w, &a, true);
-    }
     return visit(w, &a, here);
 }
 
@@ -348,17 +344,15 @@ static int visit_unknown(struct walk *w, const struct address *a, const struct b
 
 static int visit_own(struct walk *w, const struct domain *d, const struct address *a, const struct branch *here) {
     struct table_entry e;
-    bool any = d->directory == RECIPIENTS_ANY;
-    bool found = !any && table_find(w->r->tables[d->table], a->key, d->name, &e);
-    if (address_is_indirect(a) && (any || !found || e.catch_all)) {
+    if (address_is_indirect(a)) {
         say(w, here->depth, a->text, "asks to relay through us");
         return refuse(w, RECIPIENTS_NO_RELAY, "5.7.1", "no relaying through this address");
     }
-    if (any) {
+    if (d->directory == RECIPIENTS_ANY) {
         say(w, here->depth, a->text, "is accepted: every address of its domain is");
         return add_target(w, a, true);
     }
-    if (!found)
+    if (!table_find(w->r->tables[d->table], a->key, d->name, &e))
         return visit_unknown(w, a, here);
     say(w, here->depth, a->text, entry_text(&e));
     return e.kind == TABLE_MAILBOX ? add_target(w, a, true) : expand(w, a, &e, here);
