@@ -4,7 +4,7 @@
  * A slot is the offset of a line (plus one; 0 is free) and 32 bits of the name's hash, so that a
  * wrong line is hardly ever read; the table is at most two thirds full. The hash covers the name in
  * lower case, seeded by the domain: a name without a domain has the seed 0 and counts in every domain
- * of the table. Most lines are a plain dot-string and take a path without allocation; the
+ * of the table. In a table of one domain all names are taken as written without it. Most lines are a plain dot-string and take a path without allocation; the
  * others are judged by the parser of addresses, which also gives quoted names their key.
  *
  * Nothing here trusts the file: not its size while it is read, not that it is a file at all.
@@ -204,7 +204,7 @@ static bool line_is(const struct table *t, size_t offset, struct span key, struc
         same = unquote(line->local, memory, &own, &indirect, &mem);
     if (!catch_all)
         same = same && span_eq_nocase(own, key);
-    if (same)
+    if (same && t->domain_count > 1)
         same = span_eq(line->domain.len ? own_domain(t, line->domain, &mem) : SPAN_EMPTY, domain);
     arena_deinit(&mem);
     return same;
@@ -325,6 +325,8 @@ static void take_line(struct load *l, size_t offset, struct span text) {
         return;
     if (line.kind != TABLE_MAILBOX)
         check_targets(l, line.targets, key, domain, line.catch_all);
+    if (l->t->domain_count == 1)
+        domain = SPAN_EMPTY;
     uint64_t hash = name_hash(key, domain, line.catch_all);
     struct slot *s = find_slot(l->t, hash, key, domain, line.catch_all, &other);
     if (s->at) {
@@ -425,16 +427,19 @@ static bool find_name(const struct table *t, struct span key, struct span domain
     return true;
 }
 
+static bool find_key(const struct table *t, struct span key, struct span domain, struct table_entry *e) {
+    return find_name(t, key, domain, false, e) || (domain.len && find_name(t, key, SPAN_EMPTY, false, e));
+}
+
 bool table_find(const struct table *t, struct span key, struct span domain, struct table_entry *e) {
-    if (find_name(t, key, domain, false, e) || find_name(t, key, SPAN_EMPTY, false, e))
+    if (t->domain_count == 1)
+        domain = SPAN_EMPTY;
+    if (find_key(t, key, domain, e))
         return true;
     ptrdiff_t plus = span_find(key, '+');
-    if (plus > 0) {
-        struct span base = span_first(key, (size_t)plus);
-        if (find_name(t, base, domain, false, e) || find_name(t, base, SPAN_EMPTY, false, e)) {
-            e->tagged = true;
-            return true;
-        }
+    if (plus > 0 && find_key(t, span_first(key, (size_t)plus), domain, e)) {
+        e->tagged = true;
+        return true;
     }
     return find_name(t, SPAN_EMPTY, domain, true, e);
 }
