@@ -137,8 +137,10 @@ static void prune(struct memory *m) {
             v = v->older;
         free_versions(v->older);
         v->older = NULL;
-        if (v == t->node->now && v->dead && v->number == t->number)
+        if (v == t->node->now && v->dead && v->number == t->number) {
             unlink_node(&m->families[t->family], t->node);
+            free(v);
+        }
     }
     if (m->touched_first == m->touched_count) {
         m->touched_first = m->touched_count = 0;

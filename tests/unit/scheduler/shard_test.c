@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "base/log.h"
 #include "base/rand.h"
 #include "proto/frame.h"
 #include "proto/id.h"
@@ -496,5 +497,6 @@ int main(void) {
         cmocka_unit_test(killed_anywhere_the_books_balance),
         cmocka_unit_test(killed_after_every_step),
     };
+    log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT); /* thousands of openings */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

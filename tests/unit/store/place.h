@@ -132,7 +132,7 @@ static inline void fill_from(struct store *s, enum store_family f, int from, int
         char key[16];
         snprintf(key, sizeof key, "k%06d", i);
         memset(value, 'a' + i % 26, len);
-        snprintf(value, 9, "%08d", i);
+        snprintf(value, len + 16, "%08d", i);
         value[8] = '-';
         value[len] = '\0';
         put(s, f, key, value);
