@@ -259,22 +259,25 @@ static void give_up(struct attempt *a) {
     attempt_finish(a);
 }
 
-/* The servers answer others, but not one connection more: wait for one of those. */
+/* Every host failed this one, but others have connections, or are still trying: the servers may take so many and no
+ * more, and say so before those others are through. It waits for one of theirs; when they all fail, the last one says so. */
 static bool wait_for_others(struct attempt *a) {
-    if (a->answered || a->requeued || !a->has_last || a->site->established == 0)
+    if (a->answered || a->requeued == ATTEMPT_REQUEUE_MAX || !a->has_last)
+        return false;
+    if (a->slot) {
+        a->slot = false;
+        site_free_slot(a->site);
+    }
+    if (a->site->slots == 0)
         return false;
     site_cap(a->site);
-    a->requeued = true;
+    a->requeued++;
     a->fresh = a->has_last = false;
     a->tried = a->fatal = 0;
     walk_forget(&a->walk);
     for (uint32_t i = 0; i < a->count; i++) {
         if (a->recipients[i].fate == FATE_PENDING)
             a->recipients[i].judged = false;
-    }
-    if (a->slot) {
-        a->slot = false;
-        site_free_slot(a->site);
     }
     a->state = ATTEMPT_WAITING;
     site_submit(a->site, a);

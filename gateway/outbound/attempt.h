@@ -17,7 +17,8 @@
 #include "gateway/outbound/delivery.h"
 
 #define ATTEMPT_RECIPIENTS_MAX 1000u
-#define ATTEMPT_AGAIN_MAX 3 /* times a reused connection may fail without counting */
+#define ATTEMPT_AGAIN_MAX 3   /* times a reused connection may fail without counting */
+#define ATTEMPT_REQUEUE_MAX 3
 
 enum attempt_state {
     ATTEMPT_RESOLVING,
@@ -79,7 +80,7 @@ struct attempt {
     bool converted;           /* body.converted holds the 7-bit form */
     /* what was seen */
     bool answered;            /* some server got as far as judging the mail */
-    bool requeued;
+    uint32_t requeued;        /* times it went back to wait for a connection of others */
     uint32_t tried, fatal;    /* hosts that failed; of them with a permanent greeting */
     struct attempt_result last; /* of the last host that failed */
     bool has_last, site_failed;

@@ -11,7 +11,7 @@
 #include "gateway/outbound/attempt.h"
 #include "gateway/outbound/conn.h"
 
-enum { IN_MAX = 64 * 1024, OUT_MAX = 2 * 1024 * 1024, QUEUED_HIGH = 256 * 1024, PIECES = 60, FINISH_MS = 5000 };
+enum { IN_MAX = 64 * 1024, OUT_MAX = 2 * 1024 * 1024, QUEUED_HIGH = 256 * 1024, PIECES = 60, FINISH_MS = 5000, PREPARE_MS = 300000 };
 
 METRIC_GAUGE(open_now, "posthouse_delivery_connections", "Connections to mail servers, open or being opened");
 METRIC_COUNTER(opened, "posthouse_delivery_connections_opened_total", "Connections that were started");
@@ -131,15 +131,17 @@ static uint64_t time_for(const struct conn *c) {
         return t->ehlo_ms;
     case CLIENT_MAIL:
     case CLIENT_RSET:
-    case CLIENT_READY: /* the attempt is preparing its body */
         return t->mail_ms;
+    case CLIENT_READY: /* the attempt prepares its body: our time, not the server's */
+        return PREPARE_MS;
     case CLIENT_RCPT:
         return t->rcpt_ms;
     case CLIENT_DATA:
         return t->data_ms;
     case CLIENT_BODY:
         return t->block_ms;
-    case CLIENT_DOT:
+    case CLIENT_DOT: /* the server's time begins when it has the dot */
+        return c->dot_queued ? t->block_ms : t->dot_ms;
     case CLIENT_DRAIN:
         return t->dot_ms;
     default:
@@ -325,6 +327,8 @@ static void on_tcp(void *arg, struct tcp *t, enum tcp_event event, int err) {
         c->dot_queued = false;
         if (c->client.state == CLIENT_BODY && !c->write_failed)
             send_body(c, true);
+        else if (c->client.state == CLIENT_DOT)
+            set_clock(c, true);
         return;
     case TCP_EOF:
         fail(c, CLIENT_ANSWER_LOST, ERR_CLOSED);

@@ -65,7 +65,7 @@ uint32_t site_limit(const struct site *s) {
 }
 
 void site_cap(struct site *s) {
-    s->cap = s->established ? s->established : 1;
+    s->cap = s->slots ? s->slots : 1;
     s->cap_until_ms = loop_now_ms(s->o->loop) + SITE_CAP_MS;
 }
 

@@ -53,7 +53,7 @@ void site_pump(struct site *s);
 void site_conn_ready(struct site *s, struct conn *c);
 /* All hosts failed: jobs that wait are handed back. True: nobody that came as early has said so. */
 bool site_fail(struct site *s, uint64_t joined_ms);
-/* The servers take no more connections than are open now. */
+/* The servers take no more connections than are open, or being opened, now. */
 void site_cap(struct site *s);
 
 #endif

@@ -356,9 +356,9 @@ static void test_delivers(void **state) {
     assert_false(v->site_failed);
     assert_int_equal(p.one->messages, 1);
     assert_int_equal(p.two->connections, 0);
-    assert_memory_equal(p.one->body, "Subject: x\r\n\r\n..dot\r\nend\r\n", p.one->body_len);
-    has_text(p.one->commands, "MAIL FROM:<sender@me.example> SIZE=23 RET=HDRS ENVID=e+2B1\r\n");
-    has_text(p.one->commands, "RCPT TO:<b@two.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a@old.example\r\n");
+    assert_memory_equal(still(p.one)->body, "Subject: x\r\n\r\n..dot\r\nend\r\n", still(p.one)->body_len);
+    has_text(still(p.one)->commands, "MAIL FROM:<sender@me.example> SIZE=23 RET=HDRS ENVID=e+2B1\r\n");
+    has_text(still(p.one)->commands, "RCPT TO:<b@two.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a@old.example\r\n");
     pair_stop(&p);
 }
 
@@ -508,7 +508,7 @@ static void test_recipients(void **state) {
     /* nobody accepted, and yet 354 */
     p = pair_start((struct script){.rcpt = "550 5.1.1 no", .data = "354 go"}, fine);
     expect(deliver(p.w, ONE("two.example")), 0, OUTCOME_FAILED, SCOPE_RECIPIENT, 550, "5.1.1");
-    assert_int_equal(p.one->body_len, 0);
+    assert_int_equal(still(p.one)->body_len, 0);
     assert_int_equal(p.one->resets, 1);
     pair_stop(&p);
 }
@@ -573,6 +573,13 @@ static void test_concurrency(void **state) {
     wait_for_all(p.w);
     expect_all_delivered(p.w);
     pair_stop(&p);
+    /* the same when it refuses before those that it took are through EHLO */
+    p = pair_start((struct script){.accept_max = 2, .ehlo_ms = 100}, (struct script){.accept_max = 1, .ehlo_ms = 100});
+    for (int i = 0; i < 30; i++)
+        give(p.w, ONE("two.example"));
+    wait_for_all(p.w);
+    expect_all_delivered(p.w);
+    pair_stop(&p);
     /* the node's own limit: two sites share one connection */
     uint16_t port = 0;
     struct server *one = server_start("127.0.0.2", &port, fine), *two = server_start("127.0.0.3", &port, fine);
@@ -612,8 +619,8 @@ static void test_site_fails(void **state) {
         assert_string_equal(v->site, "mx1.example+mx2.example");
     }
     assert_int_equal(failed, 1);
-    assert_int_equal(deferred, 2);
-    assert_int_equal(returned, 18);
+    assert_int_equal(deferred, 1); /* the last of those that tried; the others go back to the queue */
+    assert_int_equal(returned, 19);
     /* the next one, a probe, is heard again */
     assert_true(deliver(p.w, ONE("two.example"))->site_failed);
     pair_stop(&p);
@@ -645,8 +652,8 @@ static void test_chunks(void **state) {
         /* unstuffed it is the same */
         size_t n = 0;
         bool bol = true;
-        for (size_t i = 0; i < p.one->body_len; i++) {
-            char c = p.one->body[i];
+        for (size_t i = 0; i < still(p.one)->body_len; i++) {
+            char c = still(p.one)->body[i];
             if (bol && c == '.') {
                 bol = false;
                 continue;
@@ -688,7 +695,7 @@ static void test_eight_bit(void **state) {
     j.eight_bit = true;
     j.body = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nlong enough line with " E "\r\n";
     expect(deliver(p.w, j), 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
-    span_copy(span_make(p.one->body, p.one->body_len), p.w->answer, sizeof p.w->answer);
+    span_copy(span_make(still(p.one)->body, still(p.one)->body_len), p.w->answer, sizeof p.w->answer);
     has_text(p.w->answer, "=C3=A9\r\n");
     has_text(p.w->answer, "Content-Transfer-Encoding: quoted-printable\r\n");
     /* the same in chunks */
@@ -704,8 +711,8 @@ static void test_eight_bit(void **state) {
     struct job chunked = j;
     chunked.chunked = len;
     expect(deliver(p.w, chunked), 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
-    assert_memory_equal(p.one->body + p.one->body_len - 8, "=C3=A9\r\n", 8);
-    assert_true(p.one->body_len > len);
+    assert_memory_equal(still(p.one)->body + still(p.one)->body_len - 8, "=C3=A9\r\n", 8);
+    assert_true(still(p.one)->body_len > len);
     free(body);
     /* not convertible */
     j.body = "MIME-Version: 1.0\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n" E "\r\n--b--\r\n";
@@ -728,7 +735,7 @@ static void test_eight_bit(void **state) {
     utf8.eight_bit = true;
     v = deliver(p.w, utf8);
     expect(v, 1, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
-    has_text(p.one->commands, "MAIL FROM:<sender@me.example> BODY=8BITMIME SMTPUTF8\r\n");
+    has_text(still(p.one)->commands, "MAIL FROM:<sender@me.example> BODY=8BITMIME SMTPUTF8\r\n");
     pair_stop(&p);
     p = pair_start((struct script){.ehlo = "250-s\r\n250 SIZE 10"}, fine);
     expect(deliver(p.w, ONE("two.example")), 0, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.3.4");
@@ -768,7 +775,7 @@ static void test_routes(void **state) {
     expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.1.5");
     expect(v, 1, OUTCOME_DEFERRED, SCOPE_RECIPIENT, 452, "4.2.2");
     expect(v, 2, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.1.5");
-    has_text(store->commands, "LHLO me.example\r\n");
+    has_text(still(store)->commands, "LHLO me.example\r\n");
     assert_int_equal(relay->messages, 1);
     world_stop(w);
     server_stop(relay);
@@ -852,7 +859,7 @@ static void test_bad_jobs(void **state) {
     struct heard *v = deliver(w, (struct job){.destination = "two.example", .to = {"a@two.example", "b@x\r\nRCPT TO:<c@x>"}});
     expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
     expect(v, 1, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.1.3");
-    assert_null(strstr(p.one->commands, "c@x"));
+    assert_null(strstr(still(p.one)->commands, "c@x"));
     pair_stop(&p);
     /* more jobs than we said that we take */
     uint16_t port = 0;
@@ -903,7 +910,7 @@ static void test_operator(void **state) {
     ask(p.w, WORDS__ADMIN_VERB__ADMIN_ROUTE, "someone@Two.example");
     has_text(p.w->answer, "2 addresses, site mx1.example+mx2.example");
     has_text(p.w->answer, "no rule: by MX");
-    has_text(p.w->answer, "MX record, kept for 300 s [10 mx1.example ]");
+    has_text(p.w->answer, "[10 mx1.example ]");
     const char *first = strstr(p.w->answer, "tried [10 mx1.example 127.0.0.2]"), *second = strstr(p.w->answer, "tried [20 mx2.example 127.0.0.3]");
     assert_true(first && second && first < second);
     ask(p.w, WORDS__ADMIN_VERB__ADMIN_ROUTE, "own.example");

@@ -40,14 +40,15 @@ struct script {
     const char *greeting, *ehlo, *helo, *mail, *rcpt, *data, *dot, *rset;
     bool close_after_dot_reply; /* without a word, between transactions */
     uint32_t accept_max;        /* connections at a time; more get 421 */
+    uint32_t ehlo_ms;           /* time it takes to answer EHLO */
 };
 struct server {
     struct script script;
     int fd;
     pthread_t thread;
     pthread_mutex_t lock;
-    uint32_t connections, open, open_max, messages, transactions, resets;
-    uint32_t recipients;        /* accepted by RCPT */
+    _Atomic uint32_t connections, open, open_max, messages, transactions, resets;
+    _Atomic uint32_t recipients; /* accepted by RCPT */
     size_t body_len;            /* of the last message, as on the wire without the final dot */
     char *body;
     char commands[65536];       /* all of them, each with its LF */
@@ -139,8 +140,10 @@ static inline bool serve_line(struct session *t, const char *line, uint32_t *acc
     const struct script *x = &s->script;
     if (strncmp(line, "LHLO", 4) == 0)
         *lmtp = true;
-    if (strncmp(line, "EHLO", 4) == 0 || strncmp(line, "LHLO", 4) == 0)
+    if (strncmp(line, "EHLO", 4) == 0 || strncmp(line, "LHLO", 4) == 0) {
+        usleep(x->ehlo_ms * 1000);
         return say(t, x->ehlo, 1, "250-server\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE\r\n250-DSN\r\n250 SMTPUTF8");
+    }
     if (strncmp(line, "HELO", 4) == 0)
         return say(t, x->helo, 2, "250 server");
     if (strncmp(line, "MAIL", 4) == 0) {
@@ -257,6 +260,13 @@ static inline struct server *server_start(const char *ip, uint16_t *port, struct
     return s;
 }
 
+/* What the server has, once it stands still: the lock orders it behind the server's thread. */
+static inline struct server *still(struct server *s) {
+    pthread_mutex_lock(&s->lock);
+    pthread_mutex_unlock(&s->lock);
+    return s;
+}
+
 static inline void server_stop(struct server *s) {
     shutdown(s->fd, SHUT_RDWR);
     pthread_join(s->thread, NULL);
@@ -282,7 +292,7 @@ struct names {
     int fd;
     uint16_t port;
     pthread_t thread;
-    uint32_t asked;
+    _Atomic uint32_t asked;
 };
 
 static inline void answer_query(struct names *n, const unsigned char *query, struct packet *p) {
