@@ -11,7 +11,7 @@
 #include "base/check.h"
 #include "store/backend.h"
 
-#define BATCH_MAX (1024u * 1024u * 1024u)
+#define BATCH_MAX (256u * 1024u * 1024u)
 #define BATCH_KEEP (4u * 1024u * 1024u) /* memory that a cleared batch may keep */
 
 struct store_batch {

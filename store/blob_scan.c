@@ -1,6 +1,6 @@
 /*
- * blob_scan: see blob_scan.h. Reads with one buffer, whatever the size of a record; a length that does not fit into the file
- * is damage, so a wrong one leads nowhere.
+ * blob_scan: see blob_scan.h. Reads with one buffer, whatever the size of a record; a length that does not fit into the
+ * file is damage, so a wrong one leads nowhere.
  */
 #include "store/blob_scan.h"
 

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "store/backend.h"
 #include "store/commit.h"
 #include "store/repeat.h"
 
@@ -44,7 +45,7 @@ struct commit {
     const struct store_batch **parts; /* of the write under way: two for each request at most */
     size_t part_count;
     struct store_batch *repair, *rest; /* what a repair writes, and what of it is still to be done */
-    uint64_t write_began_us; /* the last write */
+    uint64_t write_began_us;           /* the last write */
     size_t write_ops;
 };
 
@@ -89,17 +90,22 @@ static bool is_empty(const struct store_batch *b) {
     return !b || store_batch_count(b) == 0;
 }
 
-static void complete(struct commit_request *head, int result, bool certain) {
+static void complete(struct commit_request *head) {
     for (struct commit_request *r = head, *next; r; r = next) {
         next = r->next;
         r->next = NULL;
-        r->done(r, !certain ? ERR_CANCELED : is_empty(r->refusable) ? ERR_OK : result);
+        r->done(r, r->result);
     }
 }
 
 static void add_part(struct commit *c, const struct store_batch *b) {
     if (!is_empty(b))
         c->parts[c->part_count++] = b;
+}
+
+/* Whether the submissions of this request are part of the write. */
+static bool was_tried(const struct commit_request *r) {
+    return !is_empty(r->refusable) && r->result == ERR_OK;
 }
 
 /* Writes the parts with one sync. */
@@ -156,14 +162,14 @@ static void set_health(struct commit *c, bool healthy, int err) {
         LOG_ERROR("store_not_writable", LOG_ERR("why", err), LOG_STR("effect", "mail is answered 451 or 452"));
 }
 
-/* Writes what must be kept and the undo of what was refused, without what is there already. */
+/* Writes what must be kept and the undo of what was tried, without what is there already. */
 static int write_repair(struct commit *c, const struct commit_request *head) {
     store_batch_clear(c->repair);
     store_batch_clear(c->rest);
     for (const struct commit_request *r = head; r; r = r->next) {
         if (!is_empty(r->keep))
             store_batch_add(c->repair, r->keep);
-        if (!is_empty(r->refusable) && !is_empty(r->undo))
+        if (was_tried(r) && !is_empty(r->undo))
             store_batch_add(c->repair, r->undo);
     }
     int err = repeat_batch(c->store, c->repair, c->rest);
@@ -198,31 +204,41 @@ static bool has_refusable(const struct commit_request *head) {
     return false;
 }
 
-static void commit_all(struct commit *c, struct commit_request *head) {
+/* Refuses submissions that need not be tried. */
+static void judge(struct commit *c, struct commit_request *head) {
     size_t bytes = 0;
     for (const struct commit_request *r = head; r; r = r->next)
         bytes += request_bytes(r);
     bool room = !has_refusable(head) || store_has_room(c->store, bytes);
-    c->part_count = 0;
+    if (!room)
+        LOG_WARN("store_full", LOG_STR("effect", "new mail is answered 452"));
     for (struct commit_request *r = head; r; r = r->next) {
+        r->result = ERR_OK;
+        if (r->refusable && store_batch_error(r->refusable) != ERR_OK)
+            r->result = ERR_NOMEM;
+        else if (!room && !is_empty(r->refusable))
+            r->result = ERR_NO_SPACE;
+    }
+}
+
+static void commit_all(struct commit *c, struct commit_request *head) {
+    judge(c, head);
+    c->part_count = 0;
+    for (const struct commit_request *r = head; r; r = r->next) {
         add_part(c, r->keep);
-        if (room)
+        if (was_tried(r))
             add_part(c, r->refusable);
     }
     int err = write_parts(c);
-    if (err == ERR_OK) {
-        if (!room)
-            LOG_WARN("store_full", LOG_STR("effect", "new mail is answered 452"));
-        complete(head, room ? ERR_OK : ERR_NO_SPACE, true);
-        return;
-    }
-    bool repaired = repair(c, head, err) == ERR_OK;
-    if (repaired)
-        set_health(c, true, ERR_OK);
-    else
+    bool certain = err == ERR_OK || repair(c, head, err) == ERR_OK;
+    for (struct commit_request *r = head; r && err != ERR_OK; r = r->next)
+        r->result = !certain ? ERR_CANCELED : was_tried(r) ? err : r->result;
+    if (!certain)
         LOG_ERROR("store_writes_lost",
-                  LOG_STR("effect", "the process ends before they could be written; none was acknowledged"));
-    complete(head, err, repaired);
+                  LOG_STR("effect", "the process ends before they were written; none was acknowledged"));
+    else if (err != ERR_OK)
+        set_health(c, true, ERR_OK);
+    complete(head);
 }
 
 static void *run(void *arg) {
@@ -265,6 +281,8 @@ int commit_new(struct commit **out, struct store *s, size_t gather_bytes, size_t
 }
 
 void commit_submit(struct commit *c, struct commit_request *r) {
+    CHECK(!r->keep || store_batch_error(r->keep) == ERR_OK);
+    CHECK(!r->undo || store_batch_error(r->undo) == ERR_OK);
     r->next = NULL;
     pthread_mutex_lock(&c->lock);
     if (c->last)

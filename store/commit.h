@@ -26,11 +26,13 @@ struct commit_request {
     void (*done)(struct commit_request *r, int result);
     void *arg;
     struct commit_request *next; /* of the queue */
+    int result;                  /* the commit thread's own */
 };
 
 /* gather_bytes and gather_count bound one write (about 1 MiB, 64 requests). */
 int commit_new(struct commit **c, struct store *s, size_t gather_bytes, size_t gather_count) MUST_CHECK;
-/* From any thread. Never blocks; the queue is bounded by the callers' own credit. */
+/* From any thread. Never blocks; the queue is bounded by the callers' own credit. A refusable batch for which memory
+ * ran out is refused; a keep or undo batch must be whole (CHECK: then only a new start from the store helps). */
 void commit_submit(struct commit *c, struct commit_request *r);
 /* False while the store waits to be reopened after a failed write: new submissions are better refused at once. */
 bool commit_is_healthy(const struct commit *c);

@@ -5,12 +5,15 @@
  * The memory that the settings grant is divided in three: one part is the block cache (index and filter blocks lie in
  * it), two parts are the budget of all write buffers. The body's buffer is large, so that a message lives there from
  * acceptance to delivery; the logs may hold four parts, since families that write little pin them.
- * One writer, so no concurrent inserts into write buffers; no statistics, no periodic work.
+ * RocksDB writes nothing into its own diary (the file LOG): when a line of it cannot be written, on a full disk, the
+ * next line ends the process by an assertion. What goes wrong comes back as a status and stands in our log. One writer,
+ * so no concurrent inserts into write buffers; no statistics, no periodic work.
  */
 #include "store/rocks_in.h"
 
 #define OPEN_FILES_MAX 512
 #define WAL_STOP_AT_DAMAGE 2
+#define LOG_NOTHING 6 /* one more than the highest level */
 
 static rocksdb_block_based_table_options_t *table_options(struct rocks *r, bool filter) {
     rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
@@ -88,9 +91,8 @@ static int database_options(struct rocks *r) {
     rocksdb_options_set_skip_stats_update_on_db_open(o, 1);
     rocksdb_options_set_stats_dump_period_sec(o, 0);
     rocksdb_options_set_stats_persist_period_sec(o, 0);
-    rocksdb_options_set_info_log_level(o, 2); /* warn */
-    rocksdb_options_set_keep_log_file_num(o, 2);
-    rocksdb_options_set_max_log_file_size(o, 4u << 20);
+    rocksdb_options_set_info_log_level(o, LOG_NOTHING);
+    rocksdb_options_set_keep_log_file_num(o, 1);
     rocksdb_options_set_bytes_per_sync(o, 1u << 20);
     return ERR_OK;
 }

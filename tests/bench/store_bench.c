@@ -198,7 +198,8 @@ int main(int argc, char **argv) {
     memset(b.body, 'x', b.body_len);
     make_envelope(&b);
     for (int i = 0; i < REQUESTS; i++) {
-        b.requests[i] = (struct commit_request){store_batch_new(), store_batch_new(), NULL, on_done, &b, b.unused};
+        b.requests[i] = (struct commit_request){
+            .keep = store_batch_new(), .refusable = store_batch_new(), .done = on_done, .arg = &b, .next = b.unused};
         CHECK(b.requests[i].keep && b.requests[i].refusable);
         b.unused = &b.requests[i];
     }

@@ -3,8 +3,8 @@
  *
  *     LD_PRELOAD=libfault_io.so FAULT_IO_CONTROL=/tmp/x/control FAULT_IO_PREFIX=/tmp/x/data posthoused ...
  *
- * The control file may appear, change and go at any time; it is looked at again before every call (one stat). Change it by
- * writing another file and renaming it. A line of it:
+ * The control file may appear, change and go at any time; it is looked at again before every call (one stat). Change it
+ * by writing another file and renaming it. A line of it:
  *
  *     OPERATION ACTION COUNT [SKIP [SUFFIX]]
  *
@@ -60,8 +60,8 @@ static const struct {
 static const struct {
     const char *name;
     int action;
-} action_names[] = {{"EIO", EIO},       {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"EROFS", EROFS},
-                    {"EINTR", EINTR},   {"HALF", ACT_HALF}, {"KILL", ACT_KILL}, {"KILLAFTER", ACT_KILLAFTER}};
+} action_names[] = {{"EIO", EIO},     {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"EROFS", EROFS},
+                    {"EINTR", EINTR}, {"HALF", ACT_HALF}, {"KILL", ACT_KILL}, {"KILLAFTER", ACT_KILLAFTER}};
 
 static const char *operation_name(unsigned operation) {
     for (size_t i = 0; i < sizeof operation_names / sizeof *operation_names; i++)

@@ -68,9 +68,9 @@ static void a_frame_comes_back(void **state) {
 static void the_header_is_little_endian_and_fixed(void **state) {
     (void)state;
     /* Recorded octets of version 1: a node of a later version must still read them. */
-    static const uint8_t recorded[FRAME_HEADER_LEN] = {0x50, 0x48, 0x01, 0x00, 0x0b, 0x00, 0x00, 0x00, 0x08, 0x07, 0x06,
-                                                       0x05, 0x04, 0x03, 0x02, 0x01, 0x09, 0x00, 0x00, 0x00, 0x00, 0x00,
-                                                       0x00, 0x00, 0x03, 0x00, 0x00, 0x00};
+    static const uint8_t recorded[FRAME_HEADER_LEN] = {0x50, 0x48, 0x01, 0x00, 0x0b, 0x00, 0x00, 0x00, 0x08, 0x07,
+                                                       0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0x09, 0x00, 0x00, 0x00,
+                                                       0x00, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00, 0x00};
     uint8_t header[FRAME_HEADER_LEN];
     frame_header(header, FRAME_CHUNK, UINT64_C(0x0102030405060708), 9, SPAN("abc"));
     assert_memory_equal(header, recorded, 28);
@@ -149,7 +149,8 @@ static void refuses_malformed_messages(void **state) {
     }
     assert_true(refused > (int)whole.len / 2);
     assert_null(frame_unpack(&words__envelope__descriptor, SPAN_EMPTY, &mem)); /* required fields are missing */
-    assert_null(frame_unpack(&words__envelope__descriptor, SPAN("\x0a\xff\xff\xff\xff\x0f"), &mem)); /* a length of 4 GiB */
+    assert_null(
+        frame_unpack(&words__envelope__descriptor, SPAN("\x0a\xff\xff\xff\xff\x0f"), &mem)); /* a length of 4 GiB */
     assert_null(frame_unpack(&words__envelope__descriptor, SPAN("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), &mem));
     rand_init(&r, 3);
     for (int i = 0; i < 20000; i++) { /* nothing that arrives may do harm */

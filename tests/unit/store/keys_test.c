@@ -4,8 +4,17 @@
 #include "base/rand.h"
 #include "store/keys.h"
 
-static const uint64_t numbers[] = {0, 1, 255, 256, 65535, 65536, UINT64_C(0xffffffff), UINT64_C(0x100000000),
-                                   UINT64_C(0x7fffffffffffffff), UINT64_C(0x8000000000000000), UINT64_MAX};
+static const uint64_t numbers[] = {0,
+                                   1,
+                                   255,
+                                   256,
+                                   65535,
+                                   65536,
+                                   UINT64_C(0xffffffff),
+                                   UINT64_C(0x100000000),
+                                   UINT64_C(0x7fffffffffffffff),
+                                   UINT64_C(0x8000000000000000),
+                                   UINT64_MAX};
 enum { NUMBERS = sizeof numbers / sizeof *numbers };
 
 static int compare(struct key a, struct key b) {
@@ -27,7 +36,8 @@ static void message_keys_come_back_in_order(void **state) {
         assert_int_equal(flight.len, 10);
         assert_int_equal(key_get_u64(key_span(&flight), 2), numbers[i]);
         for (int j = 0; j < NUMBERS; j++) {
-            assert_int_equal(compare(key_message(1, numbers[i]), key_message(1, numbers[j])), sign(numbers[i], numbers[j]));
+            assert_int_equal(compare(key_message(1, numbers[i]), key_message(1, numbers[j])),
+                             sign(numbers[i], numbers[j]));
             assert_int_equal(compare(key_message(1, numbers[i]), key_message(2, numbers[j])), -1);
             assert_int_equal(compare(key_chunk(1, numbers[i], 65535), key_chunk(1, numbers[j], 0)),
                              i == j ? 1 : sign(numbers[i], numbers[j]));

@@ -105,7 +105,8 @@ static void the_checksum_is_castagnoli(void **state) {
         bytes[i] = (uint8_t)rand_u64(&r);
     for (size_t len = 0; len < sizeof bytes; len++) {
         assert_int_equal(crc32c(7, bytes, len), crc32c_plain(7, bytes, len));
-        assert_int_equal(crc32c(crc32c(0, bytes, len), bytes + len, sizeof bytes - len), crc32c(0, bytes, sizeof bytes));
+        assert_int_equal(crc32c(crc32c(0, bytes, len), bytes + len, sizeof bytes - len),
+                         crc32c(0, bytes, sizeof bytes));
     }
 }
 

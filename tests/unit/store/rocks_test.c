@@ -143,7 +143,8 @@ static int read_back(struct store *s, enum store_family f, int count, size_t usu
         int err = store_get(s, f, span_of(key), &b);
         if (err == ERR_CORRUPT)
             result = ERR_CORRUPT;
-        else if (err != ERR_OK || buf_len(&b) != (i >= big_from ? 100000 : usual) || memcmp(buf_span(&b).at, tells, 9) != 0)
+        else if (err != ERR_OK || buf_len(&b) != (i >= big_from ? 100000 : usual) ||
+                 memcmp(buf_span(&b).at, tells, 9) != 0)
             result = 1;
         for (size_t n = 9; result == ERR_OK && n < buf_len(&b); n++)
             if (buf_span(&b).at[n] != 'a' + i % 26)
@@ -218,8 +219,10 @@ static void empty_it(const char *path) {
 static const struct damage {
     const char *name;
     void (*apply)(const char *path);
-} damages[] = {{"removal", remove_it},     {"half", cut_it},      {"a cut octet", cut_a_little}, {"an early flip", flip_early},
-               {"a middle flip", flip_middle}, {"a late flip", flip_late}, {"emptying", empty_it}};
+} damages[] = {{"removal", remove_it},         {"half", cut_it},
+               {"a cut octet", cut_a_little},  {"an early flip", flip_early},
+               {"a middle flip", flip_middle}, {"a late flip", flip_late},
+               {"emptying", empty_it}};
 enum { DAMAGES = sizeof damages / sizeof *damages };
 
 static bool ends(const char *name, const char *end) {
@@ -291,10 +294,10 @@ static void names_the_file(void **state) {
         const char *end;
         bool newest;
         void (*apply)(const char *path);
-    } cases[] = {{".log", false, remove_it},   {".log", false, cut_it},       {".log", false, flip_middle},
-                 {".log", true, cut_it},       {".log", true, flip_middle},   {".sst", false, remove_it},
-                 {".blob", false, cut_it},     {"CURRENT", true, remove_it},
-                 {"MARK", true, remove_it},    {"MARK", true, cut_it}};
+    } cases[] = {{".log", false, remove_it}, {".log", false, cut_it},      {".log", false, flip_middle},
+                 {".log", true, cut_it},     {".log", true, flip_middle},  {".sst", false, remove_it},
+                 {".blob", false, cut_it},   {"CURRENT", true, remove_it}, {"MARK", true, remove_it},
+                 {"MARK", true, cut_it}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char name[64];
         assert_int_equal(try_damaged(p, cases[i].end, cases[i].newest, cases[i].apply, name, &report), ERR_CORRUPT);
@@ -544,7 +547,8 @@ static void reserves_room(void **state) {
     struct store_report report;
     assert_true(store_has_room(p->store, 1000));
     place_close(p);
-    struct store_config c = {.path = p->path, .node = "n1", .memory_bytes = 8u << 20, .reserve_bytes = UINT64_C(1) << 60};
+    struct store_config c = {
+        .path = p->path, .node = "n1", .memory_bytes = 8u << 20, .reserve_bytes = UINT64_C(1) << 60};
     assert_int_equal(store_open(&p->store, &c, &report), ERR_OK);
     assert_false(store_has_room(p->store, 1));
     struct store_stats stats;
