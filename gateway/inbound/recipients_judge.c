@@ -11,8 +11,8 @@
  * each other and keep copies). What was finished is not walked again, so the work is bounded by
  * VISITS_MAX, whatever the tables say.
  *
- * Mail to a postmaster of ours is never refused: where its own way leads nowhere it goes to
- * the configured postmaster.
+ * Mail to a postmaster of ours is never refused: without an entry of its own it goes to the configured
+ * postmaster, and where that leads nowhere, to the configured address as it is.
  */
 #include <string.h>
 
@@ -241,6 +241,10 @@ static int visit_unknown(struct judge *j, const struct address *a, unsigned dept
         if (!j->postmaster && !span_eq_nocase(a->text, j->r->postmaster.text))
             return visit_postmaster(j, depth);
         step(j, depth, a->text, "not in the table, but a postmaster is always valid");
+        return add_target(j, a, true);
+    }
+    if (span_eq_nocase(a->text, j->r->postmaster.text)) {
+        step(j, depth, a->text, "not in the table, but the configured postmaster is always valid");
         return add_target(j, a, true);
     }
     step(j, depth, a->text, "unknown");

@@ -257,6 +257,10 @@ static void postmaster(void **state) {
     assert_string_equal(judged("Postmaster", false), "local 2.1.5 *postmaster@example.net");
     assert_string_equal(judged("postmaster@example.net", false), "local 2.1.5 *postmaster@example.net");
     assert_string_equal(judged("postmaster@example.org", false), "local 2.1.5 *postmaster@example.net");
+    assert_int_equal(make("root@example.net"), ERR_OK);
+    assert_string_equal(judged("Postmaster", false), "local 2.1.5 *root@example.net");
+    assert_string_equal(judged("Root@example.net", false), "local 2.1.5 *Root@example.net");
+    assert_string_equal(judged("root@example.org", false), "unknown 5.1.1");
     assert_int_equal(make("root@elsewhere.example"), ERR_OK);
     assert_string_equal(judged("postmaster", false), "local 2.1.5 root@elsewhere.example");
     /* where its way leads nowhere, the address itself is kept; nothing of the dead way is */
