@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/rand.h"
+#include "store/backend.h"
 #include "store/keys.h"
 
 #define RANDOM_LEN 16u
@@ -93,6 +94,8 @@ int identity_check(struct store *s, const char *node, bool fresh, struct store_r
     }
     if (err == ERR_NOT_FOUND)
         err = refuse(report, ERR_CORRUPT, "meta: the store's identity is missing");
+    if (err != ERR_OK && !report->damage[0])
+        s->ops->why(s, report->damage, sizeof report->damage);
     buf_deinit(&value);
     return err;
 }

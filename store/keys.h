@@ -62,6 +62,14 @@ static inline uint64_t key_get_u64(struct span s, size_t at) {
     return (uint64_t)key_get_u32(s, at) << 32 | key_get_u32(s, at + 4);
 }
 
+/* Minutes and hours of keys; times that no key can hold count as the last one. */
+static inline uint32_t key_minute(uint64_t ms) {
+    return ms / 60000u < UINT32_MAX ? (uint32_t)(ms / 60000u) : UINT32_MAX - 1;
+}
+static inline uint32_t key_hour_of(uint64_t ms) {
+    return ms / 3600000u < UINT32_MAX ? (uint32_t)(ms / 3600000u) : UINT32_MAX - 1;
+}
+
 /* Begins a key of this shard. */
 struct key key_shard(uint32_t shard);
 struct key key_meta(uint32_t shard, enum key_tag tag);

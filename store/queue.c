@@ -41,7 +41,7 @@ void queue_put_message(struct store_batch *b, uint32_t shard, uint64_t id, struc
         body = span_from(body, FRAME_BODY_MAX);
     }
     if (submission.len) {
-        k = key_submission(shard, (uint32_t)(now_ms / HOUR_MS), submission);
+        k = key_submission(shard, key_hour_of(now_ms), submission);
         store_put(b, STORE_SUBMISSION, key_span(&k), u64_value(value, id));
     }
 }
@@ -65,7 +65,7 @@ void queue_drop_chunk(struct store_batch *b, uint32_t shard, uint64_t id, uint32
 }
 
 void queue_drop_submission(struct store_batch *b, uint32_t shard, struct span submission, uint64_t now_ms) {
-    struct key k = key_submission(shard, (uint32_t)(now_ms / HOUR_MS), submission);
+    struct key k = key_submission(shard, key_hour_of(now_ms), submission);
     store_delete(b, STORE_SUBMISSION, key_span(&k));
 }
 
@@ -101,7 +101,7 @@ void queue_put_recipient(struct store_batch *b, uint32_t shard, uint64_t id, uin
 
 void queue_put_due(struct store_batch *b, uint32_t shard, uint64_t due_ms, struct span destination, uint64_t id,
                    uint32_t index) {
-    struct key k = key_due(shard, (uint32_t)(due_ms / MINUTE_MS), destination, id, index);
+    struct key k = key_due(shard, key_minute(due_ms), destination, id, index);
     store_put(b, STORE_DUE, key_span(&k), SPAN_EMPTY);
 }
 
@@ -116,7 +116,7 @@ void queue_drop_inflight(struct store_batch *b, uint32_t shard, uint64_t attempt
 }
 
 void queue_put_trace(struct store_batch *b, uint32_t shard, const Words__Trace *record, uint32_t number) {
-    struct key k = key_trace(shard, (uint32_t)(record->at_ms / HOUR_MS), record->message, number);
+    struct key k = key_trace(shard, key_hour_of(record->at_ms), record->message, number);
     put_record(b, STORE_TRACE, &k, &record->base);
 }
 
@@ -127,13 +127,13 @@ void queue_put_number(struct store_batch *b, uint32_t shard, enum queue_number n
 }
 
 void queue_drop_due(struct store_batch *b, uint32_t shard, uint64_t before_ms) {
-    struct key from = key_due_minute(shard, 0), to = key_due_minute(shard, (uint32_t)(before_ms / MINUTE_MS));
+    struct key from = key_due_minute(shard, 0), to = key_due_minute(shard, key_minute(before_ms));
     store_delete_range(b, STORE_DUE, key_span(&from), key_span(&to));
     queue_put_number(b, shard, QUEUE_DUE_WATERMARK, before_ms - before_ms % MINUTE_MS);
 }
 
 void queue_drop_trace(struct store_batch *b, uint32_t shard, uint64_t before_ms) {
-    struct key from = key_hour(shard, 0), to = key_hour(shard, (uint32_t)(before_ms / HOUR_MS));
+    struct key from = key_hour(shard, 0), to = key_hour(shard, key_hour_of(before_ms));
     store_delete_range(b, STORE_TRACE, key_span(&from), key_span(&to));
     store_delete_range(b, STORE_SUBMISSION, key_span(&from), key_span(&to));
     queue_put_number(b, shard, QUEUE_TRACE_WATERMARK, before_ms - before_ms % HOUR_MS);

@@ -82,7 +82,7 @@ int queue_get_chunk(struct store *s, uint32_t shard, uint64_t id, uint32_t numbe
 }
 
 int queue_get_submission(struct store *s, uint32_t shard, struct span submission, uint64_t now_ms, uint64_t *id) {
-    uint32_t hour = (uint32_t)(now_ms / HOUR_MS);
+    uint32_t hour = key_hour_of(now_ms);
     int err = ERR_NOT_FOUND;
     struct buf b;
     buf_init(&b, 64);
@@ -106,13 +106,13 @@ static int due_start(struct store *s, uint32_t shard, const struct queue_due_cur
     }
     uint64_t watermark_ms = 0;
     int err = queue_get_number(s, shard, QUEUE_DUE_WATERMARK, &watermark_ms);
-    *from = key_due_minute(shard, (uint32_t)(watermark_ms / MINUTE_MS));
+    *from = key_due_minute(shard, key_minute(watermark_ms));
     return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
 int queue_read_due(struct store *s, uint32_t shard, uint64_t until_ms, struct queue_due_cursor *at,
                    struct queue_due *to, size_t max, size_t *count) {
-    struct key from, end = key_due_minute(shard, (uint32_t)(until_ms / MINUTE_MS) + 1);
+    struct key from, end = key_due_minute(shard, key_minute(until_ms) + 1);
     struct store_iter *it;
     struct span key;
     *count = 0;
@@ -200,7 +200,7 @@ int queue_each_trace(struct store *s, uint32_t shard, uint64_t id, uint64_t now_
     if (err != ERR_OK)
         return err;
     arena_init(&mem, 4096, RECORD_MAX);
-    uint32_t hour = (uint32_t)(id_ms(id) / HOUR_MS), last = (uint32_t)(now_ms / HOUR_MS);
+    uint32_t hour = key_hour_of(id_ms(id)), last = key_hour_of(now_ms);
     for (hour = hour ? hour - 1 : 0; err == ERR_OK && hour <= last; hour++) {
         struct key first = key_trace(shard, hour, id, 0);
         struct span prefix = span_first(key_span(&first), 14);
@@ -218,7 +218,7 @@ int queue_each_trace(struct store *s, uint32_t shard, uint64_t id, uint64_t now_
         }
         if (!more)
             break;
-        uint32_t found = key_get_u32(key, 2); /* hours without traces are passed over */
+        uint32_t found = key.len >= 6 ? key_get_u32(key, 2) : 0; /* hours without traces are passed over */
         if (found > hour + 1)
             hour = found - 1;
     }

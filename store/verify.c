@@ -1,7 +1,7 @@
 /*
  * verify: an offline check of a whole store: every key and value is read (which checks the checksums of tables, blob
  * files and logs), every record is decoded, and the records are held against each other. It opens read-only, changes
- * nothing, and refuses a store that a daemon has open.
+ * no data, and refuses a store that a daemon has open.
  *
  * Due hints may be stale by design (the recipient was retried earlier), so they are only decoded.
  */
