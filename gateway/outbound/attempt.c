@@ -16,11 +16,16 @@
 enum { ARENA_BLOCK = 4096, ARENA_MAX = 16 * 1024 * 1024, SPARE_MAX = 256 };
 
 METRIC_GAUGE(jobs_now, "posthouse_delivery_jobs", "Jobs held by the delivery node");
-METRIC_COUNTER_L(out_delivered, "posthouse_delivery_recipients_total", "outcome=\"delivered\"", "Recipients by the outcome of an attempt");
-METRIC_COUNTER_L(out_deferred, "posthouse_delivery_recipients_total", "outcome=\"deferred\"", "Recipients by the outcome of an attempt");
-METRIC_COUNTER_L(out_failed, "posthouse_delivery_recipients_total", "outcome=\"failed\"", "Recipients by the outcome of an attempt");
-METRIC_COUNTER_L(out_in_doubt, "posthouse_delivery_recipients_total", "outcome=\"in_doubt\"", "Recipients by the outcome of an attempt");
-METRIC_COUNTER_L(out_returned, "posthouse_delivery_recipients_total", "outcome=\"returned\"", "Recipients by the outcome of an attempt");
+METRIC_COUNTER_L(out_delivered, "posthouse_delivery_recipients_total", "outcome=\"delivered\"",
+                 "Recipients by the outcome of an attempt");
+METRIC_COUNTER_L(out_deferred, "posthouse_delivery_recipients_total", "outcome=\"deferred\"",
+                 "Recipients by the outcome of an attempt");
+METRIC_COUNTER_L(out_failed, "posthouse_delivery_recipients_total", "outcome=\"failed\"",
+                 "Recipients by the outcome of an attempt");
+METRIC_COUNTER_L(out_in_doubt, "posthouse_delivery_recipients_total", "outcome=\"in_doubt\"",
+                 "Recipients by the outcome of an attempt");
+METRIC_COUNTER_L(out_returned, "posthouse_delivery_recipients_total", "outcome=\"returned\"",
+                 "Recipients by the outcome of an attempt");
 METRIC_COUNTER(sites_failed, "posthouse_delivery_sites_failed_total", "Times that no host of a site could be reached");
 
 /* -- memory -- */
@@ -127,9 +132,10 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
     if (!log_is_on(LOG_LEVEL_INFO))
         return;
     base32_encode(a->job->message, id);
-    LOG_INFO(outcomes[r->verdict.outcome].event, LOG_STR("id", id), LOG_SPAN("to", frame_span(a->job->recipients[i]->address)),
-             LOG_SPAN("from", frame_span(a->job->sender)), LOG_SPAN("remote", r->remote), LOG_U64("code", r->code),
-             LOG_SPAN("status", r->enhanced), LOG_SPAN("text", r->text), LOG_STR("site", a->site ? a->site->name : ""));
+    LOG_INFO(outcomes[r->verdict.outcome].event, LOG_STR("id", id),
+             LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", frame_span(a->job->sender)),
+             LOG_SPAN("remote", r->remote), LOG_U64("code", r->code), LOG_SPAN("status", r->enhanced),
+             LOG_SPAN("text", r->text), LOG_STR("site", a->site ? a->site->name : ""));
 }
 
 static void send_report(struct attempt *a) {
@@ -260,7 +266,8 @@ static void give_up(struct attempt *a) {
 }
 
 /* Every host failed this one, but others have connections, or are still trying: the servers may take so many and no
- * more, and say so before those others are through. It waits for one of theirs; when they all fail, the last one says so. */
+ * more, and say so before those others are through. It waits for one of theirs; when they all fail, the last one says
+ * so. */
 static bool wait_for_others(struct attempt *a) {
     if (a->answered || a->requeued == ATTEMPT_REQUEUE_MAX || !a->has_last)
         return false;
@@ -452,7 +459,8 @@ static void find_way(struct attempt *a) {
         start_literal(a);
     } else {
         a->asking = true;
-        mxcache_ask(a->o->cache, a->route.host[0] ? a->route.host : a->destination, DNS_MX, loop_now_ms(a->o->loop), on_mx, a);
+        mxcache_ask(a->o->cache, a->route.host[0] ? a->route.host : a->destination, DNS_MX, loop_now_ms(a->o->loop),
+                    on_mx, a);
     }
 }
 
@@ -464,9 +472,11 @@ static void fetch(void *arg, uint32_t number) {
 }
 
 static bool is_sound(const Words__Job *job) {
-    if (!job || job->n_recipients == 0 || job->n_recipients > ATTEMPT_RECIPIENTS_MAX || job->n_indexes != job->n_recipients)
+    if (!job || job->n_recipients == 0 || job->n_recipients > ATTEMPT_RECIPIENTS_MAX ||
+        job->n_indexes != job->n_recipients)
         return false;
-    return job->destination.len > 0 && job->destination.len <= 300 && !memchr(job->destination.data, 0, job->destination.len);
+    return job->destination.len > 0 && job->destination.len <= 300 &&
+           !memchr(job->destination.data, 0, job->destination.len);
 }
 
 static bool alloc_parts(struct attempt *a) {
@@ -489,7 +499,8 @@ bool attempt_start(struct outbound *o, struct span meta, struct bus_bytes *bytes
         bool chunked = a->job->has_chunked && a->job->chunked;
         uint64_t size = chunked ? a->job->size : bus_bytes_span(bytes).len;
         bool known = attempt_find(o, a->job->attempt) || reports_has(&o->reports, a->job->attempt);
-        if (!known && alloc_parts(a) && map_insert(&o->attempts, &a->in_map, delivery_hash(a->job->attempt)) == ERR_OK) {
+        if (!known && alloc_parts(a) &&
+            map_insert(&o->attempts, &a->in_map, delivery_hash(a->job->attempt)) == ERR_OK) {
             content_init(&a->body, size, bytes, chunked, fetch, a);
             o->job_bytes += chunked ? 0 : size;
             a->setup = setup_ref(o->setup);

@@ -7,7 +7,8 @@
  *     WAITING -> SENDING                          a connection was open
  *     SENDING -> WALKING, WAITING                 the next host, or the same again
  *
- * attempt.c finds the way, transact.c holds the transactions and their verdicts, convert.c makes a message fit for 7 bit.
+ * attempt.c finds the way, transact.c holds the transactions and their verdicts, convert.c makes a message fit for 7
+ * bit.
  */
 #ifndef GATEWAY_OUTBOUND_ATTEMPT_H
 #define GATEWAY_OUTBOUND_ATTEMPT_H
@@ -17,7 +18,7 @@
 #include "gateway/outbound/delivery.h"
 
 #define ATTEMPT_RECIPIENTS_MAX 1000u
-#define ATTEMPT_AGAIN_MAX 3   /* times a reused connection may fail without counting */
+#define ATTEMPT_AGAIN_MAX 3 /* times a reused connection may fail without counting */
 #define ATTEMPT_REQUEUE_MAX 3
 
 enum attempt_state {
@@ -53,11 +54,11 @@ struct attempt {
     struct list_node in_tick;
     struct outbound *o;
     struct arena mem;
-    struct setup *setup;      /* those of its beginning; referenced */
+    struct setup *setup; /* those of its beginning; referenced */
     enum attempt_state state;
     Words__Job *job;
     struct content body;
-    uint32_t count, open;     /* recipients; those that are not DONE */
+    uint32_t count, open; /* recipients; those that are not DONE */
     struct attempt_recipient *recipients;
     /* the way */
     const char *destination;
@@ -69,19 +70,19 @@ struct attempt {
     bool has_walk, has_target, slot, asking;
     struct mx_target target;
     struct conn *conn;
-    bool fresh;               /* wants a new connection */
+    bool fresh; /* wants a new connection */
     uint32_t again;
     /* the transaction under way */
     struct client_mail mail;
     struct client_recipient *sending;
-    uint32_t *sent;           /* recipient of each place in .sending */
+    uint32_t *sent; /* recipient of each place in .sending */
     bool in_transaction, reused;
     struct conversion *conversion;
-    bool converted;           /* body.converted holds the 7-bit form */
+    bool converted; /* body.converted holds the 7-bit form */
     /* what was seen */
-    bool answered;            /* some server got as far as judging the mail */
-    uint32_t requeued;        /* times it went back to wait for a connection of others */
-    uint32_t tried, fatal;    /* hosts that failed; of them with a permanent greeting */
+    bool answered;              /* some server got as far as judging the mail */
+    uint32_t requeued;          /* times it went back to wait for a connection of others */
+    uint32_t tried, fatal;      /* hosts that failed; of them with a permanent greeting */
     struct attempt_result last; /* of the last host that failed */
     bool has_last, site_failed;
 };

@@ -11,13 +11,23 @@
 #include "gateway/outbound/attempt.h"
 #include "gateway/outbound/conn.h"
 
-enum { IN_MAX = 64 * 1024, OUT_MAX = 2 * 1024 * 1024, QUEUED_HIGH = 256 * 1024, PIECES = 60, FINISH_MS = 5000, PREPARE_MS = 300000 };
+enum {
+    IN_MAX = 64 * 1024,
+    OUT_MAX = 2 * 1024 * 1024,
+    QUEUED_HIGH = 256 * 1024,
+    PIECES = 60,
+    FINISH_MS = 5000,
+    PREPARE_MS = 300000
+};
 
 METRIC_GAUGE(open_now, "posthouse_delivery_connections", "Connections to mail servers, open or being opened");
 METRIC_COUNTER(opened, "posthouse_delivery_connections_opened_total", "Connections that were started");
-METRIC_COUNTER_L(failed_connect, "posthouse_delivery_connections_failed_total", "stage=\"connect\"", "Connections that ended before QUIT");
-METRIC_COUNTER_L(failed_later, "posthouse_delivery_connections_failed_total", "stage=\"session\"", "Connections that ended before QUIT");
-METRIC_COUNTER(reused, "posthouse_delivery_connections_reused_total", "Transactions on a connection that had carried one before");
+METRIC_COUNTER_L(failed_connect, "posthouse_delivery_connections_failed_total", "stage=\"connect\"",
+                 "Connections that ended before QUIT");
+METRIC_COUNTER_L(failed_later, "posthouse_delivery_connections_failed_total", "stage=\"session\"",
+                 "Connections that ended before QUIT");
+METRIC_COUNTER(reused, "posthouse_delivery_connections_reused_total",
+               "Transactions on a connection that had carried one before");
 METRIC_GAUGE(idle_now, "posthouse_delivery_connections_idle", "Connections kept warm");
 METRIC_COUNTER(bytes_sent, "posthouse_delivery_body_bytes_total", "Octets of bodies sent");
 
@@ -158,7 +168,8 @@ static void set_clock(struct conn *c, bool moved) {
     loop_timer_set(c->timer, time_for(c));
 }
 
-/* What went wrong in a call of ours is told from the top of the next turn; a last word of the server may come before. */
+/* What went wrong in a call of ours is told from the top of the next turn; a last word of the server may come before.
+ */
 static void fail_soon(struct conn *c) {
     c->write_failed = true;
     loop_timer_set(c->timer, 0);

@@ -18,19 +18,19 @@ struct conn {
     struct list_node in_idle; /* of the node's idle ones */
     struct outbound *o;
     struct site *site;
-    struct setup *setup;      /* holds our name; referenced */
-    struct attempt *attempt;  /* NULL: none */
+    struct setup *setup;     /* holds our name; referenced */
+    struct attempt *attempt; /* NULL: none */
     struct tcp *tcp;
     struct loop_timer *timer;
     struct client client;
     struct stuff stuff;
     struct tcp_addr addr;
-    uint32_t messages;        /* bodies sent */
-    enum client_stage timed;  /* what the timer was set for */
+    uint32_t messages;       /* bodies sent */
+    enum client_stage timed; /* what the timer was set for */
     uint32_t timed_rcpt;
     bool connected, established;
-    bool ready, body_wanted;  /* events to be acted on once the input is used up */
-    bool dot_queued;          /* the final dot is not yet with the kernel */
+    bool ready, body_wanted; /* events to be acted on once the input is used up */
+    bool dot_queued;         /* the final dot is not yet with the kernel */
     bool write_failed;
     bool gone;
     char remote[RESULT_REMOTE_MAX + 1]; /* "mx.example [192.0.2.1]:25" */

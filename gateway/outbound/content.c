@@ -7,7 +7,8 @@
 #include "gateway/outbound/content.h"
 #include "proto/frame.h"
 
-void content_init(struct content *b, uint64_t size, struct bus_bytes *whole, bool chunked, content_fetch fetch, void *arg) {
+void content_init(struct content *b, uint64_t size, struct bus_bytes *whole, bool chunked, content_fetch fetch,
+                  void *arg) {
     *b = (struct content){.size = size, .chunked = chunked, .fetch = fetch, .arg = arg};
     b->whole = chunked ? NULL : bus_bytes_ref(whole);
     b->chunks = chunked ? (uint32_t)((size + FRAME_BODY_MAX - 1) / FRAME_BODY_MAX) : 0;
@@ -57,7 +58,8 @@ struct span content_at(struct content *b, uint64_t now_ms) {
     ask_ahead(b, now_ms);
     if (b->current >= b->chunks)
         return SPAN_EMPTY;
-    return span_from(bus_bytes_span(b->ahead[b->current % BODY_AHEAD]), (size_t)(b->read - (uint64_t)b->current * FRAME_BODY_MAX));
+    return span_from(bus_bytes_span(b->ahead[b->current % BODY_AHEAD]),
+                     (size_t)(b->read - (uint64_t)b->current * FRAME_BODY_MAX));
 }
 
 void content_take(struct content *b, size_t len, uint64_t now_ms) {

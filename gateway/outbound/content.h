@@ -9,9 +9,9 @@
 #include "base/net/bus.h"
 #include "base/span.h"
 
-#define BODY_AHEAD 2          /* chunks held or asked for */
-#define BODY_WAIT_MS 60000    /* without an answer to a fetch the body is given up */
-#define BODY_REPEAT_MS 10000  /* a fetch is repeated */
+#define BODY_AHEAD 2         /* chunks held or asked for */
+#define BODY_WAIT_MS 60000   /* without an answer to a fetch the body is given up */
+#define BODY_REPEAT_MS 10000 /* a fetch is repeated */
 
 struct content;
 /* Asks the scheduler for one chunk. */
@@ -31,7 +31,8 @@ struct content {
     void *arg;
 };
 /* References `whole` (NULL and size > 0: chunked). */
-void content_init(struct content *b, uint64_t size, struct bus_bytes *whole, bool chunked, content_fetch fetch, void *arg);
+void content_init(struct content *b, uint64_t size, struct bus_bytes *whole, bool chunked, content_fetch fetch,
+                  void *arg);
 void content_deinit(struct content *b);
 /* From the first octet again; which of the two forms. */
 void content_rewind(struct content *b, bool converted, uint64_t now_ms);
@@ -40,7 +41,8 @@ struct span content_at(struct content *b, uint64_t now_ms);
 void content_take(struct content *b, size_t len, uint64_t now_ms);
 bool content_is_end(const struct content *b);
 uint64_t content_size(const struct content *b); /* of the form in use */
-/* A chunk has come. ERR_OK; ERR_NOT_FOUND: not one that is awaited (a repeat: ignore it); ERR_CORRUPT: of a wrong length. */
+/* A chunk has come. ERR_OK; ERR_NOT_FOUND: not one that is awaited (a repeat: ignore it); ERR_CORRUPT: of a wrong
+ * length. */
 int content_on_chunk(struct content *b, uint32_t number, struct bus_bytes *bytes, uint64_t now_ms) MUST_CHECK;
 /* Repeats what is overdue. False: nothing came for BODY_WAIT_MS, give it up. */
 bool content_tick(struct content *b, uint64_t now_ms);

@@ -1,7 +1,7 @@
 /*
  * convert: makes the 7-bit form of a message that an attempt needs for its server (smtp-rules line 49). The whole
- * message is gathered, converted on a helper thread, and kept with the attempt for its next hosts. What is being converted at
- * one time is bounded over all attempts; who finds no room is deferred.
+ * message is gathered, converted on a helper thread, and kept with the attempt for its next hosts. What is being
+ * converted at one time is bounded over all attempts; who finds no room is deferred.
  */
 #include <stdlib.h>
 
@@ -16,7 +16,7 @@ struct conversion {
     struct bus_bytes *whole; /* the message, or */
     struct buf in;           /* gathered from chunks */
     struct buf out;
-    size_t size;             /* counted in o->converting */
+    size_t size; /* counted in o->converting */
     bool running;
     int err;
     const char *why;

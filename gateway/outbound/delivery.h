@@ -29,18 +29,18 @@
 #define DELIVERY_CONVERTING_MAX (128u * 1024u * 1024u) /* octets of messages that are being converted */
 #define DELIVERY_CACHE_ENTRIES 20000u
 #define DELIVERY_CACHE_BYTES (32u * 1024u * 1024u)
-#define DELIVERY_ROUTE_TTL_S 300u                      /* how long the scheduler may rely on a route's site */
+#define DELIVERY_ROUTE_TTL_S 300u /* how long the scheduler may rely on a route's site */
 
 struct outbound {
     struct outbound_config config;
-    struct arena mem;             /* of the config's texts */
+    struct arena mem; /* of the config's texts */
     pthread_t thread;
     struct loop *loop;
     struct loop_wake *wake;
-    struct loop_timer *tick;      /* once a second */
+    struct loop_timer *tick; /* once a second */
 
     pthread_mutex_t lock;
-    struct setup *incoming;       /* settings to take over */
+    struct setup *incoming; /* settings to take over */
     bool want_drain, want_stop;
     uint64_t drain_timeout_ms;
     void (*drained)(void *arg);
@@ -55,16 +55,16 @@ struct outbound {
     struct mxcache *cache;
     struct rand rand;
     struct dead dead;
-    struct map attempts;          /* by number */
-    struct list running;          /* the same, in the order of arrival */
-    struct list spare;            /* attempts' memory, kept */
-    struct list ticking;          /* those that the tick has still to look at */
-    struct map sites;             /* by name */
-    struct list hungry;           /* sites with jobs that wait */
-    struct list idle;             /* connections without work, the longest idle first */
-    struct list conns;            /* all of them */
-    struct list gone_conns;       /* ended ones, freed at the top of a turn */
-    uint32_t slots;               /* connections open or being opened */
+    struct map attempts;    /* by number */
+    struct list running;    /* the same, in the order of arrival */
+    struct list spare;      /* attempts' memory, kept */
+    struct list ticking;    /* those that the tick has still to look at */
+    struct map sites;       /* by name */
+    struct list hungry;     /* sites with jobs that wait */
+    struct list idle;       /* connections without work, the longest idle first */
+    struct list conns;      /* all of them */
+    struct list gone_conns; /* ended ones, freed at the top of a turn */
+    uint32_t slots;         /* connections open or being opened */
     struct reports reports;
     struct list explains;
     uint64_t job_bytes;

@@ -17,10 +17,10 @@ struct explain {
     struct setup *setup;
     uint64_t correlation;
     struct arena mem;
-    const char *domain;      /* of the address */
-    const char *asked;       /* the domain whose MX is asked for, or the route's host */
+    const char *domain; /* of the address */
+    const char *asked;  /* the domain whose MX is asked for, or the route's host */
     struct mx_policy policy;
-    bool asking;             /* for the MX */
+    bool asking; /* for the MX */
     struct mx_list list;
     struct group group;
     uint32_t group_from, group_next;
@@ -67,7 +67,8 @@ static void add_host(struct explain *x, const char *text, const char *host, uint
     s->preference = preference;
 }
 
-static void add_address(struct explain *x, const char *text, const char *host, const struct tcp_addr *a, uint32_t preference) {
+static void add_address(struct explain *x, const char *text, const char *host, const struct tcp_addr *a,
+                        uint32_t preference) {
     char ip[128];
     size_t len = tcp_addr_ip(a, ip, sizeof ip);
     add_host(x, text, host, preference);
@@ -93,13 +94,17 @@ static void answer(struct explain *x, const char *verdict) {
 
 static void answer_failure(struct explain *x, enum outcome_local what) {
     struct outcome_verdict v = outcome_local(what);
-    answer(x, arena_printf(&x->mem, "%s: %s %s", v.outcome == OUTCOME_FAILED ? "fails" : "is deferred", v.enhanced, v.text));
+    answer(x, arena_printf(&x->mem, "%s: %s %s", v.outcome == OUTCOME_FAILED ? "fails" : "is deferred", v.enhanced,
+                           v.text));
 }
 
 static void answer_way(struct explain *x) {
     if (x->addresses == 0) {
-        const struct walk w = {.own = x->own || x->list.own, .list = x->list, .own_is_worse = x->own && x->group_from > 0,
-                               .tempfail = x->tempfail, .bad = x->bad};
+        const struct walk w = {.own = x->own || x->list.own,
+                               .list = x->list,
+                               .own_is_worse = x->own && x->group_from > 0,
+                               .tempfail = x->tempfail,
+                               .bad = x->bad};
         answer_failure(x, walk_reason(&w));
         return;
     }
@@ -151,7 +156,8 @@ static void on_group(void *arg) {
     uint64_t now = loop_now_ms(x->o->loop);
     for (uint32_t i = 0; i < found.count; i++) {
         bool dead = dead_is(&x->o->dead, &found.targets[i].addr, now);
-        add_address(x, dead ? "tried last: did not answer a moment ago" : "tried", found.targets[i].host, &found.targets[i].addr, preference);
+        add_address(x, dead ? "tried last: did not answer a moment ago" : "tried", found.targets[i].host,
+                    &found.targets[i].addr, preference);
     }
     x->addresses += found.count;
     x->cut |= found.cut;
@@ -172,8 +178,8 @@ static void next_group(struct explain *x) {
         return;
     }
     x->group_from = x->group_next;
-    group_start(&x->group, x->o->cache, &x->list, x->group_from, &x->o->rand, loop_now_ms(x->o->loop), &x->group_next, &x->cut, on_group,
-                x);
+    group_start(&x->group, x->o->cache, &x->list, x->group_from, &x->o->rand, loop_now_ms(x->o->loop), &x->group_next,
+                &x->cut, on_group, x);
 }
 
 /* -- the way -- */
@@ -185,7 +191,8 @@ static void on_mx(void *arg, struct mxset *set) {
     x->asking = false;
     uint32_t ttl = set ? mxset_ttl_s(set, loop_now_ms(x->o->loop)) : 0;
     for (uint32_t i = 0; set && set->status == DNS_OK && i < set->count; i++)
-        add_host(x, arena_printf(&x->mem, "MX record, kept for %u s", ttl), set->records[i].name, set->records[i].preference);
+        add_host(x, arena_printf(&x->mem, "MX record, kept for %u s", ttl), set->records[i].name,
+                 set->records[i].preference);
     if (set && set->truncated)
         add(x, "more MX records than are looked at");
     int err = mx_list_init(&x->list, set, x->asked, &x->policy, &what);
@@ -193,8 +200,10 @@ static void on_mx(void *arg, struct mxset *set) {
         add(x, "no MX record: the domain itself is the host");
     for (uint32_t i = 0; i < x->list.dropped; i++) {
         const struct mx_host *h = &x->list.hosts[x->list.count + i];
-        add_host(x, mx_is_own_name(&x->policy, h->name) ? "left out: our own name" : "left out: not better than our own host", h->name,
-                 h->preference);
+        add_host(x,
+                 mx_is_own_name(&x->policy, h->name) ? "left out: our own name"
+                                                     : "left out: not better than our own host",
+                 h->name, h->preference);
     }
     if (err != ERR_OK) {
         answer_failure(x, what);

@@ -25,7 +25,7 @@ static uint64_t *list_held(struct outbound *o, size_t *count) {
     if (!held)
         return NULL;
     LIST_FOREACH(node, next, &o->running)
-        held[n++] = LIST_ENTRY(node, struct attempt, in_all)->job->attempt;
+    held[n++] = LIST_ENTRY(node, struct attempt, in_all)->job->attempt;
     reports_list(&o->reports, held + n);
     return held;
 }

@@ -110,7 +110,8 @@ static enum outcome_local failure(enum dns_status status) {
     }
 }
 
-int mx_list_init(struct mx_list *l, struct mxset *set, const char *name, const struct mx_policy *p, enum outcome_local *what) {
+int mx_list_init(struct mx_list *l, struct mxset *set, const char *name, const struct mx_policy *p,
+                 enum outcome_local *what) {
     *l = (struct mx_list){0};
     *what = OUTCOME_NO_MEMORY;
     if (!set)
@@ -140,7 +141,8 @@ int mx_list_init(struct mx_list *l, struct mxset *set, const char *name, const s
     return l->count ? ERR_OK : ERR_NOT_FOUND;
 }
 
-uint32_t mx_group(const struct mx_list *l, uint32_t from, struct rand *r, uint32_t out[MX_GROUP_LOOKED_AT], uint32_t *looked_at) {
+uint32_t mx_group(const struct mx_list *l, uint32_t from, struct rand *r, uint32_t out[MX_GROUP_LOOKED_AT],
+                  uint32_t *looked_at) {
     uint32_t count = 0;
     *looked_at = 0;
     for (uint32_t i = from; i < l->count && l->hosts[i].preference == l->hosts[from].preference; i++, count++) {

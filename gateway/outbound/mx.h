@@ -48,23 +48,24 @@ struct mx_host {
     uint16_t preference;
 };
 struct mx_list {
-    struct mxset *set;  /* holds the names; referenced */
-    uint32_t count;     /* usable hosts, sorted by preference, then name */
-    uint32_t dropped;   /* behind them in `hosts`: our own name, and what is not better */
-    bool implicit;      /* no MX record: the domain itself */
-    bool own;           /* our own name or address was in the list */
+    struct mxset *set;     /* holds the names; referenced */
+    uint32_t count;        /* usable hosts, sorted by preference, then name */
+    uint32_t dropped;      /* behind them in `hosts`: our own name, and what is not better */
+    bool implicit;         /* no MX record: the domain itself */
+    bool own;              /* our own name or address was in the list */
     struct mx_host *hosts; /* heap */
 };
-/* name: the domain asked for; it must outlive the list. ERR_OK: l->count >= 1. ERR_NOT_FOUND: nobody to ask, *what tells
- * why. ERR_NOMEM. mx_list_deinit in any case. set NULL: no memory. */
+/* name: the domain asked for; it must outlive the list. ERR_OK: l->count >= 1. ERR_NOT_FOUND: nobody to ask, *what
+ * tells why. ERR_NOMEM. mx_list_deinit in any case. set NULL: no memory. */
 int mx_list_init(struct mx_list *l, struct mxset *set, const char *name, const struct mx_policy *p,
                  enum outcome_local *what) MUST_CHECK;
 /* A list of one host without preference, such as a route's. */
 int mx_list_single(struct mx_list *l, const char *host) MUST_CHECK;
 void mx_list_deinit(struct mx_list *l);
-/* The hosts of the group that starts at `from`: their number, and the hosts to be looked at, chosen afresh each time when
- * there are more than MX_GROUP_LOOKED_AT; out must hold as many. */
-uint32_t mx_group(const struct mx_list *l, uint32_t from, struct rand *r, uint32_t out[MX_GROUP_LOOKED_AT], uint32_t *looked_at);
+/* The hosts of the group that starts at `from`: their number, and the hosts to be looked at, chosen afresh each time
+ * when there are more than MX_GROUP_LOOKED_AT; out must hold as many. */
+uint32_t mx_group(const struct mx_list *l, uint32_t from, struct rand *r, uint32_t out[MX_GROUP_LOOKED_AT],
+                  uint32_t *looked_at);
 /* The list's hosts joined: "mx1.example.net+mx2.example.net"; a long one is cut and gets a hash. Returns its length. */
 size_t mx_site_name(const struct mx_list *l, char to[MX_SITE_MAX + 1]);
 
@@ -80,10 +81,10 @@ struct mx_target {
 struct mx_group_result {
     uint32_t count; /* targets */
     struct mx_target targets[MX_TARGETS_MAX];
-    bool own;       /* an address of ours: the group and all worse ones are out, count is 0 */
-    bool tempfail;  /* some host's addresses could not be found now */
-    bool bad;       /* some address was one that mail never goes to */
-    bool cut;       /* some hosts or addresses are not among the targets */
+    bool own;      /* an address of ours: the group and all worse ones are out, count is 0 */
+    bool tempfail; /* some host's addresses could not be found now */
+    bool bad;      /* some address was one that mail never goes to */
+    bool cut;      /* some hosts or addresses are not among the targets */
 };
 /* Shuffles the hosts, alternates families, cuts so that both families survive. */
 void mx_order(const struct mx_found *found, uint32_t count, const struct mx_policy *p, struct rand *r,

@@ -127,7 +127,8 @@ static void save_family(const struct candidate *c, uint32_t hosts, bool v6, stru
     }
 }
 
-void mx_order(const struct mx_found *found, uint32_t count, const struct mx_policy *p, struct rand *r, struct mx_group_result *out) {
+void mx_order(const struct mx_found *found, uint32_t count, const struct mx_policy *p, struct rand *r,
+              struct mx_group_result *out) {
     struct mx_found order[MX_GROUP_LOOKED_AT];
     struct candidate chosen[MX_GROUP_HOSTS], c;
     uint32_t hosts = 0, all = 0, shares[MX_GROUP_HOSTS];

@@ -18,7 +18,7 @@ struct entry {
     struct list_node in_use; /* in .used, or in .pending while a query is under way */
     struct mxcache *cache;
     struct list waiters;
-    struct mxset *set;       /* NULL before the first answer */
+    struct mxset *set; /* NULL before the first answer */
     uint64_t asked_ms;
     bool pending;
     enum dns_type type;
@@ -32,9 +32,9 @@ struct waiter {
 };
 struct mxcache {
     struct map entries;
-    struct list used;    /* oldest use first */
+    struct list used; /* oldest use first */
     struct list pending;
-    struct list told;    /* waiters that have their answer */
+    struct list told; /* waiters that have their answer */
     size_t entries_max, bytes_max, bytes;
     mxcache_query query;
     void *dns;
@@ -78,8 +78,14 @@ static struct mxset *set_of(const struct dns_answer *a, enum dns_type type, uint
     struct mxset *s = calloc(1, bytes);
     if (!s)
         return NULL;
-    *s = (struct mxset){.refs = 1, .status = a->status, .why = a->why, .expires_ms = asked_ms + keep_ms(a),
-                        .authentic = a->authentic, .truncated = a->truncated, .bytes = bytes, .count = (uint32_t)a->count};
+    *s = (struct mxset){.refs = 1,
+                        .status = a->status,
+                        .why = a->why,
+                        .expires_ms = asked_ms + keep_ms(a),
+                        .authentic = a->authentic,
+                        .truncated = a->truncated,
+                        .bytes = bytes,
+                        .count = (uint32_t)a->count};
     char *names = (char *)(s->records + a->count);
     for (size_t i = 0; i < a->count; i++) {
         s->records[i].preference = a->records[i].preference;
@@ -178,7 +184,8 @@ static bool matches(const struct map_node *n, const void *key) {
 }
 
 static struct entry *find(struct mxcache *c, const char *name, enum dns_type type) {
-    struct map_node *n = map_find(&c->entries, hash_bytes(name, strlen(name), type), matches, &(struct key){name, type});
+    struct map_node *n =
+        map_find(&c->entries, hash_bytes(name, strlen(name), type), matches, &(struct key){name, type});
     return n ? CONTAINER_OF(n, struct entry, in_map) : NULL;
 }
 
@@ -287,6 +294,6 @@ static void cancel_in(struct list *l, void *arg) {
 
 void mxcache_cancel(struct mxcache *c, void *arg) {
     LIST_FOREACH(n, next, &c->pending)
-        cancel_in(&LIST_ENTRY(n, struct entry, in_use)->waiters, arg);
+    cancel_in(&LIST_ENTRY(n, struct entry, in_use)->waiters, arg);
     cancel_in(&c->told, arg);
 }

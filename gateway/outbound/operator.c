@@ -35,7 +35,7 @@ static void reply_error(struct outbound *o, uint64_t correlation, int err) {
 static void on_status(struct outbound *o, uint64_t correlation) {
     uint32_t on_wire = 0;
     LIST_FOREACH(n, next, &o->running)
-        on_wire += LIST_ENTRY(n, struct attempt, in_all)->state == ATTEMPT_SENDING;
+    on_wire += LIST_ENTRY(n, struct attempt, in_all)->state == ATTEMPT_SENDING;
     const struct {
         const char *name;
         double value;

@@ -12,8 +12,8 @@
 
 enum {
     TICK_MS = 1000,
-    HELLO_MS = 1000,          /* until the scheduler has answered */
-    HELLO_AGAIN_MS = 15000,   /* while it does not acknowledge reports */
+    HELLO_MS = 1000,        /* until the scheduler has answered */
+    HELLO_AGAIN_MS = 15000, /* while it does not acknowledge reports */
     DNS_TIMEOUT_MS = 5000,
     DNS_TRIES = 3,
     QUEUE_MAX = 64 * 1024 * 1024,
@@ -42,7 +42,8 @@ static void open_dns(struct outbound *o) {
     struct dns *dns = NULL, *old = o->dns;
     int err = dns_new(&dns, o->loop, o->setup->s.dns, DNS_TIMEOUT_MS, DNS_TRIES);
     if (err != ERR_OK)
-        LOG_ERROR("the name servers cannot be used", LOG_STR("servers", o->setup->s.dns ? o->setup->s.dns : "system"), LOG_ERR("reason", err));
+        LOG_ERROR("the name servers cannot be used", LOG_STR("servers", o->setup->s.dns ? o->setup->s.dns : "system"),
+                  LOG_ERR("reason", err));
     o->dns = dns;
     mxcache_set_dns(o->cache, dns);
     if (old)
@@ -97,7 +98,8 @@ static void check_drained(struct outbound *o) {
     void (*done)(void *) = o->drained;
     void *arg = o->drained_arg;
     pthread_mutex_unlock(&o->lock);
-    LOG_INFO("the delivery node is drained", LOG_U64("jobs_left", o->running.count), LOG_U64("reports_left", reports_count(&o->reports)));
+    LOG_INFO("the delivery node is drained", LOG_U64("jobs_left", o->running.count),
+             LOG_U64("reports_left", reports_count(&o->reports)));
     if (done)
         done(arg);
 }
@@ -190,8 +192,8 @@ static int open_parts(struct outbound *o) {
     if (err != ERR_OK)
         return err;
     mxcache_set_dns(o->cache, o->dns);
-    err = bus_peer_open(&o->scheduler, o->config.bus, o->loop, o->config.scheduler, "delivery", FRAME_PART_MAX, QUEUE_MAX,
-                        jobs_on_message, o);
+    err = bus_peer_open(&o->scheduler, o->config.bus, o->loop, o->config.scheduler, "delivery", FRAME_PART_MAX,
+                        QUEUE_MAX, jobs_on_message, o);
     if (err == ERR_OK && o->config.admin)
         err = bus_peer_open(&o->admin, o->config.bus, o->loop, o->config.admin, "delivery", FRAME_PART_MAX, QUEUE_MAX,
                             operator_on_message, o);
@@ -233,7 +235,8 @@ static struct outbound *make(const struct outbound_config *c, const struct outbo
     o->config.bytes_max = c->bytes_max ? c->bytes_max : BYTES_DEFAULT;
     arena_init(&o->mem, 256, 0);
     pthread_mutex_init(&o->lock, NULL);
-    struct list *lists[] = {&o->running, &o->spare, &o->hungry, &o->idle, &o->conns, &o->gone_conns, &o->explains, &o->ticking};
+    struct list *lists[] = {&o->running, &o->spare,      &o->hungry,   &o->idle,
+                            &o->conns,   &o->gone_conns, &o->explains, &o->ticking};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     map_init(&o->attempts);

@@ -15,15 +15,15 @@
 enum route_kind { ROUTE_MX, ROUTE_SMTP, ROUTE_LMTP };
 struct route {
     enum route_kind kind;
-    char host[256];    /* smtp, lmtp: host or address; mx: domain to ask instead, "" for the destination itself.
-                          lmtp may be "unix:/path" */
-    uint16_t port;     /* 0: the default port */
+    char host[256]; /* smtp, lmtp: host or address; mx: domain to ask instead, "" for the destination itself.
+                       lmtp may be "unix:/path" */
+    uint16_t port;  /* 0: the default port */
 };
 /* "mx", "mx:DOMAIN", "smtp:HOST[:PORT]", "lmtp:HOST[:PORT]", "lmtp:unix:/PATH"; IPv6 in brackets. ERR_INVALID */
 int route_parse(struct route *r, struct span text) MUST_CHECK;
 
 struct outbound_route {
-    const char *domain;   /* canonical; ".example" also matches below example */
+    const char *domain; /* canonical; ".example" also matches below example */
     struct route route;
 };
 struct outbound_timeouts { /* smtp-rules.md line 40, milliseconds */
@@ -31,12 +31,12 @@ struct outbound_timeouts { /* smtp-rules.md line 40, milliseconds */
 };
 struct outbound_settings {
     const char *hostname, *name;
-    const char *const *own_names;     /* hostname and other names of ours, for own-host elimination */
+    const char *const *own_names; /* hostname and other names of ours, for own-host elimination */
     size_t own_name_count;
-    const struct tcp_addr *own_listen;/* our listening addresses (0.0.0.0: all local addresses) */
+    const struct tcp_addr *own_listen; /* our listening addresses (0.0.0.0: all local addresses) */
     size_t own_listen_count;
-    const char *dns;                  /* "127.0.0.1:53,…" or NULL: the system's */
-    uint16_t port;                    /* 25 */
+    const char *dns; /* "127.0.0.1:53,…" or NULL: the system's */
+    uint16_t port;   /* 25 */
     bool loopback_targets;
     bool prefer_ipv4;
     const struct outbound_route *routes; /* own domains and routes, most specific wins */
@@ -49,14 +49,15 @@ void outbound_defaults(struct outbound_settings *s);
 
 struct outbound_config {
     struct bus *bus;
-    const char *scheduler, *admin;    /* endpoints; admin may be NULL */
-    uint32_t jobs_max;                /* jobs held at once, default 2000 */
-    uint64_t bytes_max;               /* body bytes inside jobs, default 64 MiB */
+    const char *scheduler, *admin; /* endpoints; admin may be NULL */
+    uint32_t jobs_max;             /* jobs held at once, default 2000 */
+    uint64_t bytes_max;            /* body bytes inside jobs, default 64 MiB */
 };
 struct outbound;
 int outbound_start(struct outbound **o, const struct outbound_config *c, const struct outbound_settings *s) MUST_CHECK;
 int outbound_reconfigure(struct outbound *o, const struct outbound_settings *s) MUST_CHECK; /* thread-safe; copies */
-/* Hands back what is not on a connection, finishes what is; done when all is reported and acknowledged or after timeout_ms. */
+/* Hands back what is not on a connection, finishes what is; done when all is reported and acknowledged or after
+ * timeout_ms. */
 void outbound_drain(struct outbound *o, uint64_t timeout_ms, void (*done)(void *arg), void *arg);
 void outbound_stop(struct outbound *o);
 

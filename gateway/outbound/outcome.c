@@ -9,29 +9,41 @@
 #include "gateway/outbound/outcome.h"
 #include "base/check.h"
 
-#define DELIVERED {OUTCOME_DELIVERED, SCOPE_RECIPIENT, OUTCOME_NEXT_NONE, false, "2.0.0", "delivered"}
-#define HOST(enhanced, text) {OUTCOME_DEFERRED, SCOPE_HOST, OUTCOME_NEXT_HOST, false, enhanced, text}
-#define HOST_5(enhanced, text) {OUTCOME_DEFERRED, SCOPE_HOST, OUTCOME_NEXT_HOST, true, enhanced, text}
-#define MESSAGE_4 {OUTCOME_DEFERRED, SCOPE_MESSAGE, OUTCOME_NEXT_HOST, false, "4.0.0", "refused for now"}
-#define MESSAGE_5 {OUTCOME_FAILED, SCOPE_MESSAGE, OUTCOME_NEXT_NONE, false, "5.0.0", "refused"}
-#define RECIPIENT_4 {OUTCOME_DEFERRED, SCOPE_RECIPIENT, OUTCOME_NEXT_NONE, false, "4.0.0", "refused for now"}
-#define RECIPIENT_5 {OUTCOME_FAILED, SCOPE_RECIPIENT, OUTCOME_NEXT_NONE, false, "5.0.0", "refused"}
+#define DELIVERED                                                                                                      \
+    { OUTCOME_DELIVERED, SCOPE_RECIPIENT, OUTCOME_NEXT_NONE, false, "2.0.0", "delivered" }
+#define HOST(enhanced, text)                                                                                           \
+    { OUTCOME_DEFERRED, SCOPE_HOST, OUTCOME_NEXT_HOST, false, enhanced, text }
+#define HOST_5(enhanced, text)                                                                                         \
+    { OUTCOME_DEFERRED, SCOPE_HOST, OUTCOME_NEXT_HOST, true, enhanced, text }
+#define MESSAGE_4                                                                                                      \
+    { OUTCOME_DEFERRED, SCOPE_MESSAGE, OUTCOME_NEXT_HOST, false, "4.0.0", "refused for now" }
+#define MESSAGE_5                                                                                                      \
+    { OUTCOME_FAILED, SCOPE_MESSAGE, OUTCOME_NEXT_NONE, false, "5.0.0", "refused" }
+#define RECIPIENT_4                                                                                                    \
+    { OUTCOME_DEFERRED, SCOPE_RECIPIENT, OUTCOME_NEXT_NONE, false, "4.0.0", "refused for now" }
+#define RECIPIENT_5                                                                                                    \
+    { OUTCOME_FAILED, SCOPE_RECIPIENT, OUTCOME_NEXT_NONE, false, "5.0.0", "refused" }
 #define BAD HOST("4.5.0", "the server answered out of order")
 #define NONE HOST("4.5.0", "the server sent what is no reply")
 #define CLOSING HOST("4.3.2", "the server closes the connection")
 #define LOST HOST("4.4.2", "the connection was lost")
 #define TIMEOUT HOST("4.4.2", "the server did not answer in time")
-#define IN_DOUBT(text) {OUTCOME_IN_DOUBT, SCOPE_HOST, OUTCOME_NEXT_NONE, false, "4.4.2", text}
+#define IN_DOUBT(text)                                                                                                 \
+    { OUTCOME_IN_DOUBT, SCOPE_HOST, OUTCOME_NEXT_NONE, false, "4.4.2", text }
 /* Steps that no recipient's fate hangs on: the connection is given up. */
-#define ASIDE {LOST, LOST, LOST, LOST, LOST, LOST, LOST, LOST}
+#define ASIDE                                                                                                          \
+    { LOST, LOST, LOST, LOST, LOST, LOST, LOST, LOST }
 
 /* Columns: 2yz, 4yz, 421, 5yz, bad, none, lost, timeout */
 static const struct outcome_verdict table[CLIENT_STAGES][CLIENT_ANSWERS] = {
-    [CLIENT_CONNECT] = {BAD, BAD, BAD, BAD, BAD, BAD, HOST("4.4.1", "cannot connect"), HOST("4.4.1", "no answer to the connection")},
-    [CLIENT_GREETING] = {BAD, HOST("4.3.2", "the server takes no mail now"), CLOSING, HOST_5("5.3.2", "the server takes no mail"), BAD,
-                         NONE, LOST, TIMEOUT},
-    [CLIENT_EHLO] = {BAD, HOST("4.3.2", "EHLO was refused"), CLOSING, HOST("4.3.2", "EHLO was refused"), BAD, NONE, LOST, TIMEOUT},
-    [CLIENT_HELO] = {BAD, HOST("4.3.2", "HELO was refused"), CLOSING, HOST("4.3.2", "HELO was refused"), BAD, NONE, LOST, TIMEOUT},
+    [CLIENT_CONNECT] = {BAD, BAD, BAD, BAD, BAD, BAD, HOST("4.4.1", "cannot connect"),
+                        HOST("4.4.1", "no answer to the connection")},
+    [CLIENT_GREETING] = {BAD, HOST("4.3.2", "the server takes no mail now"), CLOSING,
+                         HOST_5("5.3.2", "the server takes no mail"), BAD, NONE, LOST, TIMEOUT},
+    [CLIENT_EHLO] = {BAD, HOST("4.3.2", "EHLO was refused"), CLOSING, HOST("4.3.2", "EHLO was refused"), BAD, NONE,
+                     LOST, TIMEOUT},
+    [CLIENT_HELO] = {BAD, HOST("4.3.2", "HELO was refused"), CLOSING, HOST("4.3.2", "HELO was refused"), BAD, NONE,
+                     LOST, TIMEOUT},
     [CLIENT_READY] = ASIDE,
     [CLIENT_MAIL] = {BAD, MESSAGE_4, CLOSING, MESSAGE_5, BAD, NONE, LOST, TIMEOUT},
     [CLIENT_RCPT] = {BAD, RECIPIENT_4, CLOSING, RECIPIENT_5, BAD, NONE, LOST, TIMEOUT},
@@ -58,23 +70,27 @@ struct outcome_verdict outcome_of(enum client_stage stage, enum client_answer an
     return v;
 }
 
-#define LOCAL(outcome, scope, enhanced, text) {outcome, scope, OUTCOME_NEXT_NONE, false, enhanced, text}
+#define LOCAL(outcome, scope, enhanced, text)                                                                          \
+    { outcome, scope, OUTCOME_NEXT_NONE, false, enhanced, text }
 
 static const struct outcome_verdict locals[OUTCOME_LOCALS] = {
     [OUTCOME_NXDOMAIN] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.1.2", "the domain does not exist"),
     [OUTCOME_DNS_TEMPFAIL] = LOCAL(OUTCOME_DEFERRED, SCOPE_DESTINATION, "4.4.3", "the name servers do not answer"),
     [OUTCOME_CNAME_LOOP] = LOCAL(OUTCOME_DEFERRED, SCOPE_DESTINATION, "4.4.3", "the aliases of the domain have no end"),
     [OUTCOME_NULL_MX] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.1.10", "the domain takes no mail (null MX)"),
-    [OUTCOME_NO_ADDRESS] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.4", "the domain has no mail server and no address"),
-    [OUTCOME_MX_NOWHERE] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.4", "the mail servers of the domain do not exist"),
-    [OUTCOME_OWN_HOST] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.6", "mail for the domain loops back to this host"),
+    [OUTCOME_NO_ADDRESS] =
+        LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.4", "the domain has no mail server and no address"),
+    [OUTCOME_MX_NOWHERE] =
+        LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.4", "the mail servers of the domain do not exist"),
+    [OUTCOME_OWN_HOST] =
+        LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.6", "mail for the domain loops back to this host"),
     [OUTCOME_OWN_UNRESOLVED] =
         LOCAL(OUTCOME_DEFERRED, SCOPE_DESTINATION, "4.4.4", "the mail servers preferred to this host cannot be found"),
-    [OUTCOME_BAD_ADDRESS] =
-        LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.6", "the mail servers of the domain have addresses that mail never goes to"),
+    [OUTCOME_BAD_ADDRESS] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.6",
+                                  "the mail servers of the domain have addresses that mail never goes to"),
     [OUTCOME_BAD_DESTINATION] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.1.2", "the destination is not usable"),
-    [OUTCOME_NOT_CONVERTIBLE] =
-        LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.6.3", "the server takes no 8-bit content, and the message cannot be converted"),
+    [OUTCOME_NOT_CONVERTIBLE] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.6.3",
+                                      "the server takes no 8-bit content, and the message cannot be converted"),
     [OUTCOME_NO_SMTPUTF8] =
         LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.6.7", "the message needs SMTPUTF8, which the server does not offer"),
     [OUTCOME_TOO_BIG] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.3.4", "the message is longer than the server takes"),

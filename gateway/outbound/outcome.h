@@ -31,23 +31,23 @@ struct outcome_verdict outcome_of(enum client_stage stage, enum client_answer an
 
 /* What is found without a server. */
 enum outcome_local {
-    OUTCOME_NXDOMAIN,         /* line 35 */
-    OUTCOME_DNS_TEMPFAIL,     /* line 35 */
-    OUTCOME_CNAME_LOOP,       /* line 36 */
-    OUTCOME_NULL_MX,          /* line 38 */
-    OUTCOME_NO_ADDRESS,       /* no MX, and no address either */
-    OUTCOME_MX_NOWHERE,       /* line 34: MX records whose hosts do not exist */
-    OUTCOME_OWN_HOST,         /* line 37: nothing better than ourselves */
-    OUTCOME_OWN_UNRESOLVED,   /* line 37: something better, but it cannot be found */
-    OUTCOME_BAD_ADDRESS,      /* line 39: only addresses that mail never goes to */
-    OUTCOME_BAD_DESTINATION,  /* the destination is no domain and no usable literal */
-    OUTCOME_NOT_CONVERTIBLE,  /* line 49 */
-    OUTCOME_NO_SMTPUTF8,      /* line 49 */
-    OUTCOME_TOO_BIG,          /* over the SIZE that the server states */
-    OUTCOME_UNSENDABLE,       /* an address that cannot be put in a command */
-    OUTCOME_NO_BODY,          /* the scheduler did not give us the body */
+    OUTCOME_NXDOMAIN,        /* line 35 */
+    OUTCOME_DNS_TEMPFAIL,    /* line 35 */
+    OUTCOME_CNAME_LOOP,      /* line 36 */
+    OUTCOME_NULL_MX,         /* line 38 */
+    OUTCOME_NO_ADDRESS,      /* no MX, and no address either */
+    OUTCOME_MX_NOWHERE,      /* line 34: MX records whose hosts do not exist */
+    OUTCOME_OWN_HOST,        /* line 37: nothing better than ourselves */
+    OUTCOME_OWN_UNRESOLVED,  /* line 37: something better, but it cannot be found */
+    OUTCOME_BAD_ADDRESS,     /* line 39: only addresses that mail never goes to */
+    OUTCOME_BAD_DESTINATION, /* the destination is no domain and no usable literal */
+    OUTCOME_NOT_CONVERTIBLE, /* line 49 */
+    OUTCOME_NO_SMTPUTF8,     /* line 49 */
+    OUTCOME_TOO_BIG,         /* over the SIZE that the server states */
+    OUTCOME_UNSENDABLE,      /* an address that cannot be put in a command */
+    OUTCOME_NO_BODY,         /* the scheduler did not give us the body */
     OUTCOME_NO_MEMORY,
-    OUTCOME_HANDED_BACK,      /* drain, or the site has just failed */
+    OUTCOME_HANDED_BACK, /* drain, or the site has just failed */
     OUTCOME_LOCALS
 };
 struct outcome_verdict outcome_local(enum outcome_local what);

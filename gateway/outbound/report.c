@@ -106,5 +106,5 @@ size_t reports_count(const struct reports *r) {
 
 void reports_list(const struct reports *r, uint64_t *to) {
     LIST_FOREACH(n, next, &r->waiting)
-        *to++ = LIST_ENTRY(n, struct report, in_list)->attempt;
+    *to++ = LIST_ENTRY(n, struct report, in_list)->attempt;
 }

@@ -20,7 +20,8 @@ static bool is_host(struct span s) {
         return false;
     for (size_t i = 0; i < s.len; i++) {
         char c = s.at[i];
-        bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+        bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+                    c == '_' || c == '.';
         if (!fine || (c == '.' && s.at[i - 1] == '.'))
             return false;
     }
@@ -102,7 +103,8 @@ size_t route_format(const struct route *r, uint16_t port, char *to, size_t size)
     else if (strncmp(r->host, "unix:", 5) == 0)
         n = snprintf(to, size, "%s:%s", kind, r->host);
     else
-        n = snprintf(to, size, strchr(r->host, ':') ? "%s:[%s]:%u" : "%s:%s:%u", kind, r->host, r->port ? r->port : port);
+        n = snprintf(to, size, strchr(r->host, ':') ? "%s:[%s]:%u" : "%s:%s:%u", kind, r->host,
+                     r->port ? r->port : port);
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }
 

@@ -14,9 +14,16 @@ void outbound_defaults(struct outbound_settings *s) {
     s->messages_per_connection = 100;
     s->recipients_per_transaction = CLIENT_RCPT_DEFAULT;
     s->timeouts = (struct outbound_timeouts){
-        .connect_ms = 30 * SECOND, .greeting_ms = 5 * MINUTE, .ehlo_ms = 5 * MINUTE, .mail_ms = 5 * MINUTE,
-        .rcpt_ms = 5 * MINUTE,     .data_ms = 2 * MINUTE,     .block_ms = 3 * MINUTE, .dot_ms = 10 * MINUTE,
-        .quit_ms = 5 * SECOND,     .idle_ms = 1 * MINUTE,
+        .connect_ms = 30 * SECOND,
+        .greeting_ms = 5 * MINUTE,
+        .ehlo_ms = 5 * MINUTE,
+        .mail_ms = 5 * MINUTE,
+        .rcpt_ms = 5 * MINUTE,
+        .data_ms = 2 * MINUTE,
+        .block_ms = 3 * MINUTE,
+        .dot_ms = 10 * MINUTE,
+        .quit_ms = 5 * SECOND,
+        .idle_ms = 1 * MINUTE,
     };
 }
 
@@ -87,9 +94,14 @@ struct setup *setup_new(const struct outbound_settings *s) {
     to->s.routes = NULL; /* those of the caller; ours are in .routes */
     to->s.route_count = 0;
     to->mx = (struct mx_policy){
-        .own_names = to->s.own_names, .own_name_count = to->s.own_name_count, .own_listen = to->s.own_listen,
-        .own_listen_count = to->s.own_listen_count, .is_local = tcp_addr_is_local, .loopback_targets = to->s.loopback_targets,
-        .prefer_ipv4 = to->s.prefer_ipv4, .port = to->s.port,
+        .own_names = to->s.own_names,
+        .own_name_count = to->s.own_name_count,
+        .own_listen = to->s.own_listen,
+        .own_listen_count = to->s.own_listen_count,
+        .is_local = tcp_addr_is_local,
+        .loopback_targets = to->s.loopback_targets,
+        .prefer_ipv4 = to->s.prefer_ipv4,
+        .port = to->s.port,
     };
     to->fixed = to->mx;
     to->fixed.loopback_targets = true;

@@ -11,7 +11,7 @@
 #include "gateway/outbound/route.h"
 
 struct setup {
-    uint32_t refs;          /* counted on the delivery thread only */
+    uint32_t refs; /* counted on the delivery thread only */
     struct arena mem;
     struct outbound_settings s;
     struct routes *routes;

@@ -19,17 +19,17 @@ struct site {
     struct map_node in_map;
     struct list_node in_hungry;
     struct outbound *o;
-    struct list waiting;       /* attempts; fresh ones in front */
-    struct list idle;          /* connections, the longest idle first */
-    uint32_t users;            /* attempts, and calls under way */
+    struct list waiting; /* attempts; fresh ones in front */
+    struct list idle;    /* connections, the longest idle first */
+    uint32_t users;      /* attempts, and calls under way */
     uint32_t slots;
-    uint32_t established;      /* connections that have passed EHLO */
-    uint32_t hint;             /* connections that the scheduler allows; 0: has not said */
-    uint32_t cap;              /* connections that the servers were seen to take */
+    uint32_t established; /* connections that have passed EHLO */
+    uint32_t hint;        /* connections that the scheduler allows; 0: has not said */
+    uint32_t cap;         /* connections that the servers were seen to take */
     uint64_t cap_until_ms;
     bool pumping, pump_again;
     bool has_failed;
-    uint64_t failed_ms;        /* when the whole site was last found dead */
+    uint64_t failed_ms; /* when the whole site was last found dead */
     char name[];
 };
 

@@ -170,8 +170,8 @@ static char class_of(enum outcome o) {
 }
 
 /* What is said of it in the report: the server's words, or ours. */
-static struct attempt_result result_of(struct attempt *a, const struct conn *c, struct outcome_verdict v, const struct client_event *e,
-                                       int err) {
+static struct attempt_result result_of(struct attempt *a, const struct conn *c, struct outcome_verdict v,
+                                       const struct client_event *e, int err) {
     struct attempt_result r = {.verdict = v, .enhanced = span_of(v.enhanced)};
     r.remote = arena_dup(&a->mem, span_of(c->remote));
     if (e->reply) {
@@ -181,8 +181,9 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
             r.enhanced = arena_dup(&a->mem, span_of(e->reply->enhanced));
     }
     if (!r.text.len) {
-        const char *said = e->stage == CLIENT_CONNECT && err ? arena_printf(&a->mem, "%s: %s", v.text, err_text(err))
-                                                             : arena_printf(&a->mem, "%s (%s)", v.text, client_stage_name(e->stage));
+        const char *said = e->stage == CLIENT_CONNECT && err
+                               ? arena_printf(&a->mem, "%s: %s", v.text, err_text(err))
+                               : arena_printf(&a->mem, "%s (%s)", v.text, client_stage_name(e->stage));
         r.text = span_of(said ? said : v.text);
     }
     return r;

@@ -114,8 +114,8 @@ static void go_on(struct walk *w) {
         return;
     }
     w->group_from = w->next_group;
-    group_start(&w->group, w->world.cache, &w->list, w->group_from, w->world.rand, loop_now_ms(w->world.loop), &w->next_group,
-                &w->cut, on_group, w); /* the answers may be at hand, and w gone when it returns */
+    group_start(&w->group, w->world.cache, &w->list, w->group_from, w->world.rand, loop_now_ms(w->world.loop),
+                &w->next_group, &w->cut, on_group, w); /* the answers may be at hand, and w gone when it returns */
 }
 
 void walk_next(struct walk *w, walk_cb cb, void *arg) {

@@ -21,7 +21,7 @@ typedef void (*walk_cb)(void *arg, const struct mx_target *target); /* NULL: no 
 struct walk {
     struct walk_world world;
     struct mx_policy policy;
-    struct mx_list list;          /* empty: only what is in .found */
+    struct mx_list list; /* empty: only what is in .found */
     struct group group;
     struct mx_group_result found; /* the current group */
     uint32_t at;                  /* next of found.targets */

@@ -12,11 +12,20 @@
 
 const char *client_stage_name(enum client_stage stage) {
     static const char *const names[CLIENT_STAGES] = {
-        [CLIENT_CONNECT] = "connecting", [CLIENT_GREETING] = "the greeting", [CLIENT_EHLO] = "EHLO",
-        [CLIENT_HELO] = "HELO",          [CLIENT_READY] = "waiting",         [CLIENT_MAIL] = "MAIL FROM",
-        [CLIENT_RCPT] = "RCPT TO",       [CLIENT_DATA] = "DATA",             [CLIENT_BODY] = "sending the message",
-        [CLIENT_DOT] = "end of data",    [CLIENT_DRAIN] = "an empty message", [CLIENT_RSET] = "RSET",
-        [CLIENT_QUIT] = "QUIT",          [CLIENT_END] = "the end",
+        [CLIENT_CONNECT] = "connecting",
+        [CLIENT_GREETING] = "the greeting",
+        [CLIENT_EHLO] = "EHLO",
+        [CLIENT_HELO] = "HELO",
+        [CLIENT_READY] = "waiting",
+        [CLIENT_MAIL] = "MAIL FROM",
+        [CLIENT_RCPT] = "RCPT TO",
+        [CLIENT_DATA] = "DATA",
+        [CLIENT_BODY] = "sending the message",
+        [CLIENT_DOT] = "end of data",
+        [CLIENT_DRAIN] = "an empty message",
+        [CLIENT_RSET] = "RSET",
+        [CLIENT_QUIT] = "QUIT",
+        [CLIENT_END] = "the end",
     };
     return stage < CLIENT_STAGES ? names[stage] : "?";
 }

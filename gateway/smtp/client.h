@@ -24,9 +24,9 @@
 #include "base/err.h"
 #include "gateway/smtp/reply.h"
 
-#define CLIENT_RCPT_MAX 1000u           /* recipients of one transaction */
-#define CLIENT_RCPT_DEFAULT 100u        /* what a server takes that states no limit */
-#define CLIENT_OUT_MAX (1024u * 1024u)  /* most octets of commands on the way */
+#define CLIENT_RCPT_MAX 1000u          /* recipients of one transaction */
+#define CLIENT_RCPT_DEFAULT 100u       /* what a server takes that states no limit */
+#define CLIENT_OUT_MAX (1024u * 1024u) /* most octets of commands on the way */
 
 enum client_protocol { CLIENT_SMTP, CLIENT_LMTP };
 enum client_stage {
@@ -38,8 +38,8 @@ enum client_stage {
     CLIENT_MAIL,
     CLIENT_RCPT,
     CLIENT_DATA,
-    CLIENT_BODY,    /* the body is being sent: its final dot is not */
-    CLIENT_DOT,     /* the final dot was sent */
+    CLIENT_BODY, /* the body is being sent: its final dot is not */
+    CLIENT_DOT,  /* the final dot was sent */
     CLIENT_DRAIN,
     CLIENT_RSET,
     CLIENT_QUIT,
@@ -52,7 +52,7 @@ const char *client_stage_name(enum client_stage stage); /* "MAIL FROM", "the gre
 enum client_answer {
     CLIENT_ANSWER_2,
     CLIENT_ANSWER_4,
-    CLIENT_ANSWER_421,  /* the server closes */
+    CLIENT_ANSWER_421, /* the server closes */
     CLIENT_ANSWER_5,
     CLIENT_ANSWER_BAD,  /* a complete reply that does not fit: 850, 354 to RCPT, 250 to DATA */
     CLIENT_ANSWER_NONE, /* no reply at all: garbage, mixed codes, endless */
@@ -64,8 +64,8 @@ enum client_answer {
 struct client_extensions {
     bool esmtp; /* EHLO or LHLO was answered 2yz */
     bool pipelining, eight_bit, smtputf8, dsn, chunking, starttls, size;
-    uint64_t size_max;               /* 0: not stated */
-    uint32_t rcpt_max, mail_max;     /* LIMITS; 0: not stated */
+    uint64_t size_max;           /* 0: not stated */
+    uint32_t rcpt_max, mail_max; /* LIMITS; 0: not stated */
 };
 
 struct client_recipient {
@@ -76,13 +76,13 @@ struct client_recipient {
 /* One transaction; all of it is borrowed until the transaction has ended (CLIENT_EV_READY or _END). */
 struct client_mail {
     struct span sender;
-    uint64_t size;       /* octets of the body as it will be sent, without stuffing */
-    bool eight_bit;      /* declare BODY=8BITMIME when the server has it */
-    bool smtputf8;       /* say SMTPUTF8 */
-    uint32_t ret;        /* 0, 1 FULL, 2 HDRS */
+    uint64_t size;  /* octets of the body as it will be sent, without stuffing */
+    bool eight_bit; /* declare BODY=8BITMIME when the server has it */
+    bool smtputf8;  /* say SMTPUTF8 */
+    uint32_t ret;   /* 0, 1 FULL, 2 HDRS */
     struct span envid;
     const struct client_recipient *recipients;
-    uint32_t count;      /* 1..CLIENT_RCPT_MAX */
+    uint32_t count; /* 1..CLIENT_RCPT_MAX */
 };
 
 enum client_event_kind {
@@ -105,17 +105,17 @@ struct client_event {
 struct client {
     enum client_protocol protocol;
     enum client_stage state;
-    const char *hostname;      /* borrowed: our name for EHLO */
+    const char *hostname; /* borrowed: our name for EHLO */
     struct client_extensions ext;
-    struct buf out;            /* the owner sends and consumes it */
+    struct buf out; /* the owner sends and consumes it */
     struct reply_parser parser;
     const struct client_mail *mail; /* under way */
-    uint32_t next_rcpt;        /* the recipient whose reply is due next */
+    uint32_t next_rcpt;             /* the recipient whose reply is due next */
     uint32_t accepted;
-    uint32_t transactions;     /* begun */
-    bool announce;             /* EV_READY is due */
-    bool failed;               /* MAIL was refused: the replies behind it mean nothing */
-    bool ehlo_lines;           /* the parser's lines are those of EHLO */
+    uint32_t transactions; /* begun */
+    bool announce;         /* EV_READY is due */
+    bool failed;           /* MAIL was refused: the replies behind it mean nothing */
+    bool ehlo_lines;       /* the parser's lines are those of EHLO */
     uint64_t accepted_bits[(CLIENT_RCPT_MAX + 63) / 64];
 };
 

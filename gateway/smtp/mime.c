@@ -38,7 +38,8 @@ static int fail(struct walk *w, int err, const char *why) {
 }
 
 static bool is_type(const struct mime_header *h, const char *type, const char *subtype) {
-    return span_eq_nocase(h->type.type, span_of(type)) && (!subtype || span_eq_nocase(h->type.subtype, span_of(subtype)));
+    return span_eq_nocase(h->type.type, span_of(type)) &&
+           (!subtype || span_eq_nocase(h->type.subtype, span_of(subtype)));
 }
 
 /* Conversion would break the seal, or what was meant to be opaque. */

@@ -29,18 +29,18 @@ int mime_to_7bit(struct span message, struct buf *to, const char **why) MUST_CHE
 
 /* -- parts (mime_header.c, mime_encode.c) -- */
 struct mime_type {
-    struct span type, subtype;  /* as written, no comments */
-    char boundary[71];          /* of a multipart, unquoted; "" when absent */
-    bool given;                 /* there is a Content-Type field */
+    struct span type, subtype; /* as written, no comments */
+    char boundary[71];         /* of a multipart, unquoted; "" when absent */
+    bool given;                /* there is a Content-Type field */
 };
 enum mime_encoding { MIME_NONE, MIME_7BIT, MIME_8BIT, MIME_BINARY, MIME_QP, MIME_BASE64, MIME_UNKNOWN };
 struct mime_header {
-    struct span fields;         /* the header without the empty line */
+    struct span fields; /* the header without the empty line */
     struct span body;
     struct span encoding_field; /* the whole Content-Transfer-Encoding field with its line ends; empty: absent */
     struct mime_type type;
     enum mime_encoding encoding;
-    bool version;               /* has MIME-Version */
+    bool version; /* has MIME-Version */
 };
 /* Divides an entity and reads the fields that matter. ERR_INVALID and *why: malformed or doubled. */
 int mime_read_header(struct mime_header *h, struct span entity, const char **why) MUST_CHECK;

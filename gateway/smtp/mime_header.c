@@ -127,8 +127,11 @@ static enum mime_encoding read_encoding(struct span s) {
     static const struct {
         const char *name;
         enum mime_encoding encoding;
-    } names[] = {{"7bit", MIME_7BIT},     {"8bit", MIME_8BIT},     {"binary", MIME_BINARY},
-                 {"base64", MIME_BASE64}, {"quoted-printable", MIME_QP}};
+    } names[] = {{"7bit", MIME_7BIT},
+                 {"8bit", MIME_8BIT},
+                 {"binary", MIME_BINARY},
+                 {"base64", MIME_BASE64},
+                 {"quoted-printable", MIME_QP}};
     if (!skip_space(&s))
         return MIME_UNKNOWN;
     struct span token = take_token(&s);

@@ -92,7 +92,8 @@ static enum reply_status take_line(struct reply_parser *p, struct span line) {
         return broken(p, SPAN("not a reply: "), line);
     if (line.len > 3 && line.at[3] != ' ' && line.at[3] != '-')
         return broken(p, SPAN("not a reply: "), line);
-    unsigned code = (unsigned)(line.at[0] - '0') * 100u + (unsigned)(line.at[1] - '0') * 10u + (unsigned)(line.at[2] - '0');
+    unsigned code =
+        (unsigned)(line.at[0] - '0') * 100u + (unsigned)(line.at[1] - '0') * 10u + (unsigned)(line.at[2] - '0');
     if (p->lines && code / 100 != reply_class(r))
         return broken(p, SPAN("reply with mixed codes: "), line);
     bool first = p->lines == 0;

@@ -14,10 +14,10 @@
 
 #include "base/span.h"
 
-#define REPLY_TEXT_MAX 512u              /* octets of the clean text */
-#define REPLY_LINE_MAX 512u              /* octets of a line that are looked at; the rest is dropped */
-#define REPLY_OCTETS_MAX (64u * 1024u)   /* of a whole reply with its line ends */
-#define REPLY_ENHANCED_MAX 11u           /* "5.999.999" and some room */
+#define REPLY_TEXT_MAX 512u            /* octets of the clean text */
+#define REPLY_LINE_MAX 512u            /* octets of a line that are looked at; the rest is dropped */
+#define REPLY_OCTETS_MAX (64u * 1024u) /* of a whole reply with its line ends */
+#define REPLY_ENHANCED_MAX 11u         /* "5.999.999" and some room */
 
 enum reply_status {
     REPLY_MORE,   /* the reply has not ended yet */
@@ -26,10 +26,10 @@ enum reply_status {
 };
 
 struct reply {
-    uint16_t code;                          /* three digits as sent, 0..999; 0 when broken */
+    uint16_t code; /* three digits as sent, 0..999; 0 when broken */
     uint16_t text_len;
-    char enhanced[REPLY_ENHANCED_MAX + 1];  /* "5.1.1"; "" when absent, malformed or of another class */
-    char text[REPLY_TEXT_MAX + 1];          /* all lines joined by a space, without the code; NUL-terminated */
+    char enhanced[REPLY_ENHANCED_MAX + 1]; /* "5.1.1"; "" when absent, malformed or of another class */
+    char text[REPLY_TEXT_MAX + 1];         /* all lines joined by a space, without the code; NUL-terminated */
 };
 static inline struct span reply_text(const struct reply *r) {
     return span_make(r->text, r->text_len);
@@ -47,7 +47,7 @@ struct reply_parser {
     reply_line_cb on_line; /* may be NULL */
     void *arg;
     uint32_t octets, lines;
-    bool ended;            /* the next octet begins a new reply */
+    bool ended; /* the next octet begins a new reply */
     uint16_t line_len;
     char line[REPLY_LINE_MAX];
 };

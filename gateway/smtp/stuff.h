@@ -22,8 +22,8 @@ static inline void stuff_init(struct stuff *s) {
     *s = (struct stuff){false, false};
 }
 #define STUFF_PIECES_MIN 8
-/* Fills pieces (max at least STUFF_PIECES_MIN) for the octets of `in`; returns how many, and in *used how many octets of
- * `in` they cover: call again with the rest. Pieces point into `in` and static memory. */
+/* Fills pieces (max at least STUFF_PIECES_MIN) for the octets of `in`; returns how many, and in *used how many octets
+ * of `in` they cover: call again with the rest. Pieces point into `in` and static memory. */
 size_t stuff_next(struct stuff *s, struct span in, struct span *pieces, size_t max, size_t *used);
 /* The end of the body and of the data: the missing line end, if any, and the final dot. */
 struct span stuff_end(struct stuff *s);

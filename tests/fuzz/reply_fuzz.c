@@ -46,7 +46,8 @@ static bool on_event(struct client *c, const struct client_event *e, const struc
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 1)
         return 0;
-    const struct client_mail m = {.sender = SPAN("s@x.example"), .size = 5, .eight_bit = true, .recipients = recipients, .count = 2};
+    const struct client_mail m = {
+        .sender = SPAN("s@x.example"), .size = 5, .eight_bit = true, .recipients = recipients, .count = 2};
     struct client c;
     client_init(&c, data[0] & 1 ? CLIENT_LMTP : CLIENT_SMTP, "me.example");
     size_t step = (size_t)(data[0] >> 1) + 1;

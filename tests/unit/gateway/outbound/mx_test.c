@@ -23,7 +23,8 @@ static bool is_ten_one(const struct tcp_addr *a) {
 }
 
 static const char *const own_names[] = {"me.example", "me2.example"};
-static const struct mx_policy plain = {.own_names = own_names, .own_name_count = 2, .is_local = never_local, .port = 25};
+static const struct mx_policy plain = {
+    .own_names = own_names, .own_name_count = 2, .is_local = never_local, .port = 25};
 
 /* "10 mx1.example,20 mx2.example"; "" as a name is the root. */
 static struct mxset *mx_set(enum dns_status status, const char *text) {
@@ -55,7 +56,8 @@ static const char *list_of(enum dns_status status, const char *text, struct mx_l
     if (mx_list_init(l, s, "d.example", &plain, &what) != ERR_OK)
         snprintf(out, sizeof out, "!%d", what);
     for (uint32_t i = 0; i < l->count; i++)
-        len += (size_t)snprintf(out + len, sizeof out - len, "%s%u %s", i ? "," : "", l->hosts[i].preference, l->hosts[i].name);
+        len += (size_t)snprintf(out + len, sizeof out - len, "%s%u %s", i ? "," : "", l->hosts[i].preference,
+                                l->hosts[i].name);
     mxset_free(s);
     return out;
 }
@@ -76,11 +78,11 @@ static void test_lists(void **state) {
     (void)state;
     expect_list(DNS_OK, "10 a.example,10 b.example,20 c.example", "10 a.example,10 b.example,20 c.example"); /* 32 */
     expect_list(DNS_OK, "10 a.example,20 a.example", "10 a.example");
-    expect_list(DNS_NODATA, "", "0 d.example");                                                /* 34 */
-    expect_none(DNS_NXDOMAIN, "", OUTCOME_NXDOMAIN);                                           /* 35 */
-    expect_none(DNS_TEMPFAIL, "", OUTCOME_DNS_TEMPFAIL);                                       /* 35 */
-    expect_none(DNS_LOOP, "", OUTCOME_CNAME_LOOP);                                             /* 36 */
-    expect_list(DNS_OK, "10 a.example,20 ME.example,30 c.example", "10 a.example");            /* 37 */
+    expect_list(DNS_NODATA, "", "0 d.example");                                     /* 34 */
+    expect_none(DNS_NXDOMAIN, "", OUTCOME_NXDOMAIN);                                /* 35 */
+    expect_none(DNS_TEMPFAIL, "", OUTCOME_DNS_TEMPFAIL);                            /* 35 */
+    expect_none(DNS_LOOP, "", OUTCOME_CNAME_LOOP);                                  /* 36 */
+    expect_list(DNS_OK, "10 a.example,20 ME.example,30 c.example", "10 a.example"); /* 37 */
     expect_list(DNS_OK, "10 a.example,20 b.example,20 me2.example,20 z.example", "10 a.example");
     expect_none(DNS_OK, "10 me.example", OUTCOME_OWN_HOST);
     expect_none(DNS_OK, "10 a.example,10 me.example,20 b.example", OUTCOME_OWN_HOST);
@@ -127,7 +129,8 @@ static enum mx_address judge(const struct mx_policy *p, const char *text, uint16
 /* Line 39, and 37 by address. */
 static void test_addresses(void **state) {
     (void)state;
-    static const char *const unusable[] = {"0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "239.255.255.255", "ff02::1", "255.255.255.255"};
+    static const char *const unusable[] = {"0.0.0.0", "0.1.2.3",        "::", "224.0.0.1", "239.255.255.255",
+                                           "ff02::1", "255.255.255.255"};
     struct mx_policy p = plain;
     for (int loopback = 0; loopback < 2; loopback++) {
         p.loopback_targets = loopback;
@@ -180,7 +183,8 @@ struct host {
     const char *name, *a, *aaaa;
 };
 
-static struct mx_group_result order(const struct host *hosts, uint32_t count, const struct mx_policy *p, uint64_t seed) {
+static struct mx_group_result order(const struct host *hosts, uint32_t count, const struct mx_policy *p,
+                                    uint64_t seed) {
     struct mx_found found[MX_GROUP_LOOKED_AT];
     struct mx_group_result out;
     struct rand r;
@@ -240,8 +244,14 @@ static void test_cut(void **state) {
     static const struct host rows[][5] = {
         {{"a", "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 192.0.2.6 192.0.2.7", "2001:db8::1"}},
         {{"a", "", "2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4 2001:db8::5 2001:db8::6"}, {"b", "192.0.2.1", ""}},
-        {{"a", "", "2001:db8::1 2001:db8::2 2001:db8::3"}, {"b", "", "2001:db8::4 2001:db8::5"}, {"c", "192.0.2.1", "2001:db8::6"}},
-        {{"a", "192.0.2.1", ""}, {"b", "192.0.2.2", ""}, {"c", "192.0.2.3", ""}, {"d", "192.0.2.4", ""}, {"e", "192.0.2.5", ""}},
+        {{"a", "", "2001:db8::1 2001:db8::2 2001:db8::3"},
+         {"b", "", "2001:db8::4 2001:db8::5"},
+         {"c", "192.0.2.1", "2001:db8::6"}},
+        {{"a", "192.0.2.1", ""},
+         {"b", "192.0.2.2", ""},
+         {"c", "192.0.2.3", ""},
+         {"d", "192.0.2.4", ""},
+         {"e", "192.0.2.5", ""}},
     };
     for (uint64_t seed = 0; seed < 200; seed++) {
         for (size_t i = 0; i < 4; i++) {
@@ -281,7 +291,8 @@ static void test_shuffle(void **state) {
 
 static void test_nowhere(void **state) {
     (void)state;
-    static const struct host none = {"a", "", ""}, fails = {"a", "!", ""}, fails6 = {"a", "", "!"}, bad = {"a", "127.0.0.1", "::"};
+    static const struct host none = {"a", "", ""}, fails = {"a", "!", ""}, fails6 = {"a", "", "!"},
+                             bad = {"a", "127.0.0.1", "::"};
     struct mx_group_result g = order(&none, 1, &plain, 1);
     assert_true(g.count == 0 && !g.tempfail && !g.bad && !g.own);
     g = order(&fails, 1, &plain, 1);
@@ -298,7 +309,8 @@ static void test_nowhere(void **state) {
     struct mx_policy p = plain;
     p.own_listen = &own;
     p.own_listen_count = 1;
-    static const struct host with_own[] = {{"a", "192.0.2.1", ""}, {"b", "192.0.2.2", ""}, {"c", "192.0.2.3", ""}, {"d", "192.0.2.4 192.0.2.9", ""}};
+    static const struct host with_own[] = {
+        {"a", "192.0.2.1", ""}, {"b", "192.0.2.2", ""}, {"c", "192.0.2.3", ""}, {"d", "192.0.2.4 192.0.2.9", ""}};
     for (uint64_t seed = 0; seed < 50; seed++) {
         g = order(with_own, 4, &p, seed);
         assert_true(g.own && g.count == 0);
@@ -375,9 +387,11 @@ static void test_site_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lists),  cmocka_unit_test(test_dropped_are_remembered), cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_families), cmocka_unit_test(test_cut),                  cmocka_unit_test(test_shuffle),
-        cmocka_unit_test(test_nowhere), cmocka_unit_test(test_groups),                cmocka_unit_test(test_site_names),
+        cmocka_unit_test(test_lists),      cmocka_unit_test(test_dropped_are_remembered),
+        cmocka_unit_test(test_addresses),  cmocka_unit_test(test_families),
+        cmocka_unit_test(test_cut),        cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_nowhere),    cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_site_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,8 +72,12 @@ static void test_lives(void **state) {
         uint32_t ttl_s;
         uint64_t lives_ms;
     } rows[] = {
-        {DNS_OK, 300, 300000},   {DNS_OK, 604800, MXCACHE_KEEP_MS_MAX},    {DNS_NODATA, 60, 60000},
-        {DNS_NXDOMAIN, 86400, MXCACHE_NEGATIVE_MS_MAX}, {DNS_TEMPFAIL, 0, MXCACHE_FAILURE_MS}, {DNS_LOOP, 0, MXCACHE_FAILURE_MS},
+        {DNS_OK, 300, 300000},
+        {DNS_OK, 604800, MXCACHE_KEEP_MS_MAX},
+        {DNS_NODATA, 60, 60000},
+        {DNS_NXDOMAIN, 86400, MXCACHE_NEGATIVE_MS_MAX},
+        {DNS_TEMPFAIL, 0, MXCACHE_FAILURE_MS},
+        {DNS_LOOP, 0, MXCACHE_FAILURE_MS},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct resolver r = {0};
@@ -149,7 +153,8 @@ static void test_inside_callbacks(void **state) {
     (void)state;
     for (int at_once = 0; at_once < 2; at_once++) {
         struct dns_record record = {0};
-        struct resolver r = {.at_once = at_once, .answer = {.status = DNS_OK, .why = "", .count = 1, .records = &record}};
+        struct resolver r = {.at_once = at_once,
+                             .answer = {.status = DNS_OK, .why = "", .count = 1, .records = &record}};
         struct asker a = {0};
         after = (struct asker){0};
         the_cache = mxcache_new(10, 1 << 20, query, &r);
@@ -171,7 +176,8 @@ static void test_bounds(void **state) {
     struct dns_record *records = calloc(DNS_RECORDS_MAX, sizeof *records);
     for (size_t i = 0; i < DNS_RECORDS_MAX; i++)
         memset(records[i].name, 'a', DNS_NAME_MAX);
-    struct resolver r = {.at_once = true, .answer = {.status = DNS_OK, .why = "", .ttl_s = 1000, .count = 1, .records = records}};
+    struct resolver r = {.at_once = true,
+                         .answer = {.status = DNS_OK, .why = "", .ttl_s = 1000, .count = 1, .records = records}};
     struct asker a = {0};
     struct mxcache *c = mxcache_new(100, 1 << 20, query, &r);
     char name[32];
@@ -196,8 +202,9 @@ static void test_bounds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lives),            cmocka_unit_test(test_no_life), cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_inside_callbacks), cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_lives),  cmocka_unit_test(test_no_life),
+        cmocka_unit_test(test_cancel), cmocka_unit_test(test_inside_callbacks),
+        cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,13 +25,13 @@ struct world {
     char dns[64], peer[BUS_PEER_MAX + 1], admin_peer[BUS_PEER_MAX + 1];
     struct loop_timer *timer;
     struct heard verdicts[JOBS_MAX];
-    uint64_t jobs;               /* given out; attempt numbers begin at 1 */
+    uint64_t jobs; /* given out; attempt numbers begin at 1 */
     uint32_t missing, hellos, held, jobs_max;
     bool no_ack, timed_out;
-    const char *body;            /* of chunked messages */
+    const char *body; /* of chunked messages */
     size_t body_len;
     uint32_t chunk_missing, fetches;
-    char answer[16384];          /* of the admin peer */
+    char answer[16384]; /* of the admin peer */
     bool answered;
     struct buf scratch;
 };
@@ -81,7 +81,9 @@ static void on_fetch(struct world *w, struct span peer, const struct frame *f, c
     r.message = q->message;
     r.number = q->number;
     r.has_missing = r.missing = w->chunk_missing && q->number + 1 == w->chunk_missing;
-    assert_int_equal(frame_send_hub(w->hub, peer, FRAME_FETCHED, f->correlation, 7, &r.base, r.missing ? NULL : chunk, &w->scratch), ERR_OK);
+    assert_int_equal(
+        frame_send_hub(w->hub, peer, FRAME_FETCHED, f->correlation, 7, &r.base, r.missing ? NULL : chunk, &w->scratch),
+        ERR_OK);
     bus_bytes_free(chunk);
 }
 
@@ -140,7 +142,8 @@ static void on_admin(void *arg, struct span peer, const struct bus_message *m) {
         const Words__AdminStep *s = r->steps[i];
         buf_printf(&text, "\n%.*s", SPAN_FMT(frame_span(s->text)));
         if (s->has_host)
-            buf_printf(&text, " [%u %.*s %.*s]", s->preference, SPAN_FMT(frame_span(s->host)), SPAN_FMT(frame_span(s->address)));
+            buf_printf(&text, " [%u %.*s %.*s]", s->preference, SPAN_FMT(frame_span(s->host)),
+                       SPAN_FMT(frame_span(s->address)));
     }
     for (size_t i = 0; i < r->n_figures; i++)
         buf_printf(&text, "\n%.*s=%g", SPAN_FMT(frame_span(r->figures[i]->name)), r->figures[i]->value);
@@ -177,8 +180,16 @@ static struct outbound_settings settings_of(struct world *w, uint16_t port) {
     s.dns = w->dns;
     s.port = port;
     s.loopback_targets = true;
-    s.timeouts = (struct outbound_timeouts){.connect_ms = 500, .greeting_ms = 300, .ehlo_ms = 300, .mail_ms = 300, .rcpt_ms = 300,
-                                            .data_ms = 300, .block_ms = 1000, .dot_ms = 300, .quit_ms = 300, .idle_ms = 2000};
+    s.timeouts = (struct outbound_timeouts){.connect_ms = 500,
+                                            .greeting_ms = 300,
+                                            .ehlo_ms = 300,
+                                            .mail_ms = 300,
+                                            .rcpt_ms = 300,
+                                            .data_ms = 300,
+                                            .block_ms = 1000,
+                                            .dot_ms = 300,
+                                            .quit_ms = 300,
+                                            .idle_ms = 2000};
     return s;
 }
 
@@ -188,14 +199,17 @@ static struct world *world_start(const char *const *rows) {
     w->bus = bus_new(1);
     w->loop = loop_new();
     w->timer = loop_timer_new(w->loop, on_timeout, w);
-    assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://scheduler", FRAME_PART_MAX, 64 << 20, on_hub, w), ERR_OK);
-    assert_int_equal(bus_hub_open(&w->admin, w->bus, w->loop, "inproc://admin", FRAME_PART_MAX, 64 << 20, on_admin, w), ERR_OK);
+    assert_int_equal(bus_hub_open(&w->hub, w->bus, w->loop, "inproc://scheduler", FRAME_PART_MAX, 64 << 20, on_hub, w),
+                     ERR_OK);
+    assert_int_equal(bus_hub_open(&w->admin, w->bus, w->loop, "inproc://admin", FRAME_PART_MAX, 64 << 20, on_admin, w),
+                     ERR_OK);
     names_start(&w->names, rows);
     return w;
 }
 
 static void world_go(struct world *w, const struct outbound_settings *s) {
-    struct outbound_config c = {.bus = w->bus, .scheduler = "inproc://scheduler", .admin = "inproc://admin", .jobs_max = w->jobs_max};
+    struct outbound_config c = {
+        .bus = w->bus, .scheduler = "inproc://scheduler", .admin = "inproc://admin", .jobs_max = w->jobs_max};
     assert_int_equal(outbound_start(&w->out, &c, s), ERR_OK);
     while (!w->peer[0] || !w->admin_peer[0]) {
         run(w, WAIT_MS);
@@ -282,10 +296,11 @@ static struct heard *deliver(struct world *w, struct job j) {
 }
 #define ONE(domain) ((struct job){.destination = (domain), .to = {"a@" domain}})
 
-static void expect(const struct heard *v, uint32_t i, enum outcome outcome, enum outcome_scope scope, unsigned code, const char *enhanced) {
+static void expect(const struct heard *v, uint32_t i, enum outcome outcome, enum outcome_scope scope, unsigned code,
+                   const char *enhanced) {
     if (v->outcome[i] != outcome || v->scope[i] != scope || v->code[i] != code || strcmp(v->enhanced[i], enhanced) != 0)
-        fail_msg("recipient %u: outcome %u scope %u code %u %s (%s) from %s", i, v->outcome[i], v->scope[i], v->code[i], v->enhanced[i],
-                 v->text[i], v->remote[i]);
+        fail_msg("recipient %u: outcome %u scope %u code %u %s (%s) from %s", i, v->outcome[i], v->scope[i], v->code[i],
+                 v->enhanced[i], v->text[i], v->remote[i]);
     assert_true(v->text[i][0] != '\0');
 }
 
@@ -295,7 +310,9 @@ static void ask(struct world *w, Words__AdminVerb verb, const char *address) {
     q.has_address = address != NULL;
     q.address = frame_bytes(span_of(address));
     w->answered = false;
-    assert_int_equal(frame_send_hub(w->admin, span_of(w->admin_peer), FRAME_ADMIN_REQUEST, 99, 0, &q.base, NULL, &w->scratch), ERR_OK);
+    assert_int_equal(
+        frame_send_hub(w->admin, span_of(w->admin_peer), FRAME_ADMIN_REQUEST, 99, 0, &q.base, NULL, &w->scratch),
+        ERR_OK);
     while (!w->answered) {
         run(w, WAIT_MS);
         assert_false(w->timed_out);
@@ -309,13 +326,30 @@ static void has_text(const char *text, const char *part) {
 
 /* -- names -- */
 
-static const char *const rows[] = {
-    "MX two.example 10 mx1.example",   "MX two.example 20 mx2.example",   "A mx1.example 127.0.0.2",          "A mx2.example 127.0.0.3",
-    "MX one.example 10 mx2.example",   "A plain.example 127.0.0.3",       "MX null.example 0 .",              "FAIL broken.example",
-    "MX half.example 10 gone.example", "MX own.example 10 me.example",    "MX own.example 20 mx2.example",    "MX backup.example 10 gone.example",
-    "MX backup.example 20 me.example", "MX zero.example 10 z.example",    "A z.example 0.0.0.0",              "MX dead.example 10 d.example",
-    "A d.example 127.0.0.9",           "MX nofallback.example 10 g.example", "A nofallback.example 127.0.0.3", "MX temp.example 10 broken.example",
-    "A relay.example 127.0.0.2",       "MX worse.example 10 mx2.example", "MX worse.example 20 me.example",   NULL};
+static const char *const rows[] = {"MX two.example 10 mx1.example",
+                                   "MX two.example 20 mx2.example",
+                                   "A mx1.example 127.0.0.2",
+                                   "A mx2.example 127.0.0.3",
+                                   "MX one.example 10 mx2.example",
+                                   "A plain.example 127.0.0.3",
+                                   "MX null.example 0 .",
+                                   "FAIL broken.example",
+                                   "MX half.example 10 gone.example",
+                                   "MX own.example 10 me.example",
+                                   "MX own.example 20 mx2.example",
+                                   "MX backup.example 10 gone.example",
+                                   "MX backup.example 20 me.example",
+                                   "MX zero.example 10 z.example",
+                                   "A z.example 0.0.0.0",
+                                   "MX dead.example 10 d.example",
+                                   "A d.example 127.0.0.9",
+                                   "MX nofallback.example 10 g.example",
+                                   "A nofallback.example 127.0.0.3",
+                                   "MX temp.example 10 broken.example",
+                                   "A relay.example 127.0.0.2",
+                                   "MX worse.example 10 mx2.example",
+                                   "MX worse.example 20 me.example",
+                                   NULL};
 
 struct pair {
     struct world *w;
@@ -345,9 +379,13 @@ static const struct script fine = {0};
 static void test_delivers(void **state) {
     (void)state;
     struct pair p = pair_start(fine, fine);
-    struct heard *v = deliver(p.w, (struct job){.destination = "two.example", .to = {"a@two.example", "b@two.example"},
-                                                  .body = "Subject: x\r\n\r\n.dot\r\nend", .notify = 6, .ret = 2, .envid = "e+1",
-                                                  .orcpt = "rfc822;a@old.example"});
+    struct heard *v = deliver(p.w, (struct job){.destination = "two.example",
+                                                .to = {"a@two.example", "b@two.example"},
+                                                .body = "Subject: x\r\n\r\n.dot\r\nend",
+                                                .notify = 6,
+                                                .ret = 2,
+                                                .envid = "e+1",
+                                                .orcpt = "rfc822;a@old.example"});
     for (uint32_t i = 0; i < 2; i++)
         expect(v, i, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
     has_text(v->text[0], "2.0.0 taken");
@@ -375,8 +413,10 @@ static void test_names(void **state) {
     expect(deliver(p.w, ONE("own.example")), 0, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.4.6");
     expect(deliver(p.w, ONE("backup.example")), 0, OUTCOME_DEFERRED, SCOPE_DESTINATION, 0, "4.4.4");
     expect(deliver(p.w, ONE("zero.example")), 0, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.4.6");
-    expect(deliver(p.w, (struct job){.destination = "[0.0.0.0]", .to = {"a@[0.0.0.0]"}}), 0, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.4.6");
-    expect(deliver(p.w, (struct job){.destination = "[nonsense]", .to = {"a@[nonsense]"}}), 0, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.1.2");
+    expect(deliver(p.w, (struct job){.destination = "[0.0.0.0]", .to = {"a@[0.0.0.0]"}}), 0, OUTCOME_FAILED,
+           SCOPE_DESTINATION, 0, "5.4.6");
+    expect(deliver(p.w, (struct job){.destination = "[nonsense]", .to = {"a@[nonsense]"}}), 0, OUTCOME_FAILED,
+           SCOPE_DESTINATION, 0, "5.1.2");
     assert_int_equal(p.one->connections + p.two->connections, 0);
     struct heard *v = deliver(p.w, ONE("plain.example"));
     expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
@@ -417,18 +457,30 @@ static void run_failing(const struct failing *f, size_t count) {
 static void test_next_host(void **state) {
     (void)state;
     static const struct failing f[] = {
-        {{.greeting = "554 5.7.1 no"}, DELIVERED_BY_SECOND}, {{.greeting = "421 busy"}, DELIVERED_BY_SECOND},
-        {{.greeting = "850 odd"}, DELIVERED_BY_SECOND},      {{.greeting = "hello"}, DELIVERED_BY_SECOND},
-        {{.greeting = ENDLESS}, DELIVERED_BY_SECOND},        {{.greeting = SILENT}, DELIVERED_BY_SECOND},
-        {{.greeting = CLOSE}, DELIVERED_BY_SECOND},          {{.ehlo = "554 no"}, DELIVERED_BY_SECOND},
-        {{.ehlo = SILENT}, DELIVERED_BY_SECOND},             {{.ehlo = ENDLESS}, DELIVERED_BY_SECOND},
-        {{.ehlo = "250-a\r\n550 b"}, DELIVERED_BY_SECOND},   {{.mail = "451 4.3.0 no"}, DELIVERED_BY_SECOND},
-        {{.mail = "421 bye"}, DELIVERED_BY_SECOND},          {{.mail = CLOSE}, DELIVERED_BY_SECOND},
-        {{.mail = SILENT}, DELIVERED_BY_SECOND},             {{.rcpt = CLOSE}, DELIVERED_BY_SECOND},
-        {{.rcpt = "421 bye"}, DELIVERED_BY_SECOND},          {{.data = "451 no"}, DELIVERED_BY_SECOND},
-        {{.data = CLOSE}, DELIVERED_BY_SECOND},              {{.data = "250 what"}, DELIVERED_BY_SECOND},
-        {{.data = SILENT}, DELIVERED_BY_SECOND},             {{.dot = "451 4.3.0 no"}, DELIVERED_BY_SECOND},
-        {{.dot = "850 odd"}, DELIVERED_BY_SECOND},           {{.dot = "421 bye"}, DELIVERED_BY_SECOND},
+        {{.greeting = "554 5.7.1 no"}, DELIVERED_BY_SECOND},
+        {{.greeting = "421 busy"}, DELIVERED_BY_SECOND},
+        {{.greeting = "850 odd"}, DELIVERED_BY_SECOND},
+        {{.greeting = "hello"}, DELIVERED_BY_SECOND},
+        {{.greeting = ENDLESS}, DELIVERED_BY_SECOND},
+        {{.greeting = SILENT}, DELIVERED_BY_SECOND},
+        {{.greeting = CLOSE}, DELIVERED_BY_SECOND},
+        {{.ehlo = "554 no"}, DELIVERED_BY_SECOND},
+        {{.ehlo = SILENT}, DELIVERED_BY_SECOND},
+        {{.ehlo = ENDLESS}, DELIVERED_BY_SECOND},
+        {{.ehlo = "250-a\r\n550 b"}, DELIVERED_BY_SECOND},
+        {{.mail = "451 4.3.0 no"}, DELIVERED_BY_SECOND},
+        {{.mail = "421 bye"}, DELIVERED_BY_SECOND},
+        {{.mail = CLOSE}, DELIVERED_BY_SECOND},
+        {{.mail = SILENT}, DELIVERED_BY_SECOND},
+        {{.rcpt = CLOSE}, DELIVERED_BY_SECOND},
+        {{.rcpt = "421 bye"}, DELIVERED_BY_SECOND},
+        {{.data = "451 no"}, DELIVERED_BY_SECOND},
+        {{.data = CLOSE}, DELIVERED_BY_SECOND},
+        {{.data = "250 what"}, DELIVERED_BY_SECOND},
+        {{.data = SILENT}, DELIVERED_BY_SECOND},
+        {{.dot = "451 4.3.0 no"}, DELIVERED_BY_SECOND},
+        {{.dot = "850 odd"}, DELIVERED_BY_SECOND},
+        {{.dot = "421 bye"}, DELIVERED_BY_SECOND},
     };
     run_failing(f, sizeof f / sizeof *f);
 }
@@ -481,7 +533,8 @@ static void test_recipients(void **state) {
     (void)state;
     /* lines 44, 45: each recipient by itself */
     struct pair p = pair_start((struct script){.rcpt = "250 ok|550 5.1.1 no|450 4.2.1 full|250 ok"}, fine);
-    struct job four = {.destination = "two.example", .to = {"a@two.example", "b@two.example", "c@two.example", "d@two.example"}};
+    struct job four = {.destination = "two.example",
+                       .to = {"a@two.example", "b@two.example", "c@two.example", "d@two.example"}};
     struct heard *v = deliver(p.w, four);
     expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
     expect(v, 1, OUTCOME_FAILED, SCOPE_RECIPIENT, 550, "5.1.1");
@@ -523,7 +576,8 @@ static void test_reuse(void **state) {
     assert_int_equal(p.one->messages, 5);
     assert_int_equal(p.one->resets, 0);
     pair_stop(&p);
-    static const struct script closing[] = {{.close_after_dot_reply = true}, {.mail = "250 ok|421 enough"}, {.mail = "250 ok|" CLOSE}};
+    static const struct script closing[] = {
+        {.close_after_dot_reply = true}, {.mail = "250 ok|421 enough"}, {.mail = "250 ok|" CLOSE}};
     for (size_t k = 0; k < sizeof closing / sizeof *closing; k++) {
         p = pair_start(closing[k], fine);
         for (int i = 0; i < 4; i++)
@@ -693,7 +747,8 @@ static void test_eight_bit(void **state) {
     struct pair p = pair_start(old, fine);
     struct job j = ONE("two.example");
     j.eight_bit = true;
-    j.body = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nlong enough line with " E "\r\n";
+    j.body = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
+             "8bit\r\n\r\nlong enough line with " E "\r\n";
     expect(deliver(p.w, j), 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
     span_copy(span_make(still(p.one)->body, still(p.one)->body_len), p.w->answer, sizeof p.w->answer);
     has_text(p.w->answer, "=C3=A9\r\n");
@@ -747,12 +802,14 @@ static void test_routes(void **state) {
     (void)state;
     uint16_t port = 0;
     struct server *relay = server_start("127.0.0.2", &port, fine);
-    struct server *store = server_start("127.0.0.3", &port, (struct script){.dot = "250 2.1.5 taken|452 4.2.2 full|250 2.1.5 taken"});
+    struct server *store =
+        server_start("127.0.0.3", &port, (struct script){.dot = "250 2.1.5 taken|452 4.2.2 full|250 2.1.5 taken"});
     struct world *w = world_start(rows);
     struct outbound_settings s = settings_of(w, 1); /* nobody listens there */
     char host[64];
     snprintf(host, sizeof host, "lmtp:127.0.0.3:%u", port);
-    struct outbound_route routes[4] = {{.domain = "local.example"}, {.domain = "*"}, {.domain = "two.example"}, {.domain = "loop.example"}};
+    struct outbound_route routes[4] = {
+        {.domain = "local.example"}, {.domain = "*"}, {.domain = "two.example"}, {.domain = "loop.example"}};
     assert_int_equal(route_parse(&routes[0].route, span_of(host)), ERR_OK);
     snprintf(host, sizeof host, "smtp:relay.example:%u", port);
     assert_int_equal(route_parse(&routes[1].route, span_of(host)), ERR_OK);
@@ -771,7 +828,8 @@ static void test_routes(void **state) {
     assert_string_equal(v->site, host);
     expect(deliver(w, ONE("two.example")), 0, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.1.10");
     expect(deliver(w, ONE("loop.example")), 0, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.4.6");
-    v = deliver(w, (struct job){.destination = "local.example", .to = {"a@local.example", "b@local.example", "c@local.example"}});
+    v = deliver(w, (struct job){.destination = "local.example",
+                                .to = {"a@local.example", "b@local.example", "c@local.example"}});
     expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.1.5");
     expect(v, 1, OUTCOME_DEFERRED, SCOPE_RECIPIENT, 452, "4.2.2");
     expect(v, 2, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.1.5");
@@ -853,10 +911,13 @@ static void test_bad_jobs(void **state) {
     uint8_t header[FRAME_HEADER_LEN];
     for (uint16_t kind = 0; kind < 40; kind++) {
         frame_header(header, kind, 0, 7, SPAN("\xff\xff\xff"));
-        assert_int_equal(bus_hub_send(w->hub, span_of(w->peer), span_make(header, sizeof header), SPAN("\xff\xff\xff"), NULL), ERR_OK);
+        assert_int_equal(
+            bus_hub_send(w->hub, span_of(w->peer), span_make(header, sizeof header), SPAN("\xff\xff\xff"), NULL),
+            ERR_OK);
     }
     /* an address that would add a command fails alone */
-    struct heard *v = deliver(w, (struct job){.destination = "two.example", .to = {"a@two.example", "b@x\r\nRCPT TO:<c@x>"}});
+    struct heard *v =
+        deliver(w, (struct job){.destination = "two.example", .to = {"a@two.example", "b@x\r\nRCPT TO:<c@x>"}});
     expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
     expect(v, 1, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.1.3");
     assert_null(strstr(still(p.one)->commands, "c@x"));
@@ -911,7 +972,8 @@ static void test_operator(void **state) {
     has_text(p.w->answer, "2 addresses, site mx1.example+mx2.example");
     has_text(p.w->answer, "no rule: by MX");
     has_text(p.w->answer, "[10 mx1.example ]");
-    const char *first = strstr(p.w->answer, "tried [10 mx1.example 127.0.0.2]"), *second = strstr(p.w->answer, "tried [20 mx2.example 127.0.0.3]");
+    const char *first = strstr(p.w->answer, "tried [10 mx1.example 127.0.0.2]"),
+               *second = strstr(p.w->answer, "tried [20 mx2.example 127.0.0.3]");
     assert_true(first && second && first < second);
     ask(p.w, WORDS__ADMIN_VERB__ADMIN_ROUTE, "own.example");
     has_text(p.w->answer, "fails: 5.4.6");
@@ -943,14 +1005,22 @@ static void test_operator(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_delivers),      cmocka_unit_test(test_names),
-        cmocka_unit_test(test_next_host),     cmocka_unit_test(test_no_next_host),
-        cmocka_unit_test(test_all_hosts_fail), cmocka_unit_test(test_recipients),
-        cmocka_unit_test(test_reuse),         cmocka_unit_test(test_concurrency),
-        cmocka_unit_test(test_site_fails),    cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_eight_bit),     cmocka_unit_test(test_routes),
-        cmocka_unit_test(test_reports_are_repeated), cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_bad_jobs),      cmocka_unit_test(test_reconfigure),
+        cmocka_unit_test(test_delivers),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_next_host),
+        cmocka_unit_test(test_no_next_host),
+        cmocka_unit_test(test_all_hosts_fail),
+        cmocka_unit_test(test_recipients),
+        cmocka_unit_test(test_reuse),
+        cmocka_unit_test(test_concurrency),
+        cmocka_unit_test(test_site_fails),
+        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_eight_bit),
+        cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_reports_are_repeated),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_bad_jobs),
+        cmocka_unit_test(test_reconfigure),
         cmocka_unit_test(test_operator),
     };
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);

@@ -58,7 +58,8 @@ static void test_table(void **state) {
         for (int a = 0; a < CLIENT_ANSWERS; a++) {
             struct outcome_verdict v = outcome_of(rows[i].stage, (enum client_answer)a, false, false);
             if (strcmp(cell(v), rows[i].cells[a]) != 0)
-                fail_msg("%s answered %d: %s, should be %s", client_stage_name(rows[i].stage), a, cell(v), rows[i].cells[a]);
+                fail_msg("%s answered %d: %s, should be %s", client_stage_name(rows[i].stage), a, cell(v),
+                         rows[i].cells[a]);
             check_words(v);
             assert_int_equal(v.fatal_if_all, i == CLIENT_GREETING && a == CLIENT_ANSWER_5);
         }
@@ -102,12 +103,15 @@ static void test_local(void **state) {
         enum outcome_local what;
         const char *cell, *enhanced;
     } want[] = {
-        {OUTCOME_NXDOMAIN, "Fd.", "5.1.2"},        {OUTCOME_DNS_TEMPFAIL, "-d.", "4.4.3"},   {OUTCOME_CNAME_LOOP, "-d.", "4.4.3"},
-        {OUTCOME_NULL_MX, "Fd.", "5.1.10"},        {OUTCOME_NO_ADDRESS, "Fd.", "5.4.4"},     {OUTCOME_MX_NOWHERE, "Fd.", "5.4.4"},
-        {OUTCOME_OWN_HOST, "Fd.", "5.4.6"},        {OUTCOME_OWN_UNRESOLVED, "-d.", "4.4.4"}, {OUTCOME_BAD_ADDRESS, "Fd.", "5.4.6"},
-        {OUTCOME_BAD_DESTINATION, "Fd.", "5.1.2"}, {OUTCOME_NOT_CONVERTIBLE, "Fm.", "5.6.3"}, {OUTCOME_NO_SMTPUTF8, "Fm.", "5.6.7"},
-        {OUTCOME_TOO_BIG, "Fm.", "5.3.4"},         {OUTCOME_UNSENDABLE, "Fm.", "5.1.3"},     {OUTCOME_NO_BODY, "-m.", "4.3.0"},
-        {OUTCOME_NO_MEMORY, "-m.", "4.3.1"},       {OUTCOME_HANDED_BACK, "Rh.", "4.3.2"},
+        {OUTCOME_NXDOMAIN, "Fd.", "5.1.2"},        {OUTCOME_DNS_TEMPFAIL, "-d.", "4.4.3"},
+        {OUTCOME_CNAME_LOOP, "-d.", "4.4.3"},      {OUTCOME_NULL_MX, "Fd.", "5.1.10"},
+        {OUTCOME_NO_ADDRESS, "Fd.", "5.4.4"},      {OUTCOME_MX_NOWHERE, "Fd.", "5.4.4"},
+        {OUTCOME_OWN_HOST, "Fd.", "5.4.6"},        {OUTCOME_OWN_UNRESOLVED, "-d.", "4.4.4"},
+        {OUTCOME_BAD_ADDRESS, "Fd.", "5.4.6"},     {OUTCOME_BAD_DESTINATION, "Fd.", "5.1.2"},
+        {OUTCOME_NOT_CONVERTIBLE, "Fm.", "5.6.3"}, {OUTCOME_NO_SMTPUTF8, "Fm.", "5.6.7"},
+        {OUTCOME_TOO_BIG, "Fm.", "5.3.4"},         {OUTCOME_UNSENDABLE, "Fm.", "5.1.3"},
+        {OUTCOME_NO_BODY, "-m.", "4.3.0"},         {OUTCOME_NO_MEMORY, "-m.", "4.3.1"},
+        {OUTCOME_HANDED_BACK, "Rh.", "4.3.2"},
     };
     assert_int_equal(sizeof want / sizeof *want, OUTCOME_LOCALS);
     for (size_t i = 0; i < OUTCOME_LOCALS; i++) {

@@ -36,10 +36,36 @@ static void test_good(void **state) {
 
 static void test_bad(void **state) {
     (void)state;
-    static const char *const bad[] = {
-        "", "MX", "mx:", "mx:a..b", "mx:.a", "mx:a.", "mx:a b", "mx:a:25", "smtp", "smtp:", "smtp:a:", "smtp:a:0", "smtp:a:65536", "smtp:a:-1",
-        "smtp:a:2:3", "smtp:::1", "smtp:[::1", "smtp:[]", "smtp:[127.0.0.1]", "smtp:[::1]25", "smtp:[::1]:", "smtp:[x]", "smtp:unix:/a",
-        "lmtp:unix:", "lmtp:unix:a", "lmtp:", "http:a", " mx", "smtp:a\n", "smtp:-a"};
+    static const char *const bad[] = {"",
+                                      "MX",
+                                      "mx:",
+                                      "mx:a..b",
+                                      "mx:.a",
+                                      "mx:a.",
+                                      "mx:a b",
+                                      "mx:a:25",
+                                      "smtp",
+                                      "smtp:",
+                                      "smtp:a:",
+                                      "smtp:a:0",
+                                      "smtp:a:65536",
+                                      "smtp:a:-1",
+                                      "smtp:a:2:3",
+                                      "smtp:::1",
+                                      "smtp:[::1",
+                                      "smtp:[]",
+                                      "smtp:[127.0.0.1]",
+                                      "smtp:[::1]25",
+                                      "smtp:[::1]:",
+                                      "smtp:[x]",
+                                      "smtp:unix:/a",
+                                      "lmtp:unix:",
+                                      "lmtp:unix:a",
+                                      "lmtp:",
+                                      "http:a",
+                                      " mx",
+                                      "smtp:a\n",
+                                      "smtp:-a"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct route r;
         if (route_parse(&r, span_of(bad[i])) != ERR_INVALID)
@@ -62,8 +88,9 @@ static const char *find(const struct routes *r, const char *domain) {
 static void test_most_specific(void **state) {
     (void)state;
     static const struct outbound_route rules[] = {
-        {".example", {ROUTE_SMTP, "below", 1}},    {"example", {ROUTE_SMTP, "exact", 1}}, {"a.b.example", {ROUTE_SMTP, "deep", 1}},
-        {".b.example", {ROUTE_SMTP, "below-b", 1}}, {".net", {ROUTE_SMTP, "net", 1}},      {"a.b.example", {ROUTE_SMTP, "second", 1}},
+        {".example", {ROUTE_SMTP, "below", 1}},   {"example", {ROUTE_SMTP, "exact", 1}},
+        {"a.b.example", {ROUTE_SMTP, "deep", 1}}, {".b.example", {ROUTE_SMTP, "below-b", 1}},
+        {".net", {ROUTE_SMTP, "net", 1}},         {"a.b.example", {ROUTE_SMTP, "second", 1}},
     };
     struct routes *r = routes_new(rules, sizeof rules / sizeof *rules);
     assert_non_null(r);

@@ -49,9 +49,9 @@ struct server {
     pthread_mutex_t lock;
     _Atomic uint32_t connections, open, open_max, messages, transactions, resets;
     _Atomic uint32_t recipients; /* accepted by RCPT */
-    size_t body_len;            /* of the last message, as on the wire without the final dot */
+    size_t body_len;             /* of the last message, as on the wire without the final dot */
     char *body;
-    char commands[65536];       /* all of them, each with its LF */
+    char commands[65536]; /* all of them, each with its LF */
     size_t commands_len;
 };
 struct session {
@@ -142,7 +142,8 @@ static inline bool serve_line(struct session *t, const char *line, uint32_t *acc
         *lmtp = true;
     if (strncmp(line, "EHLO", 4) == 0 || strncmp(line, "LHLO", 4) == 0) {
         usleep(x->ehlo_ms * 1000);
-        return say(t, x->ehlo, 1, "250-server\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE\r\n250-DSN\r\n250 SMTPUTF8");
+        return say(t, x->ehlo, 1,
+                   "250-server\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE\r\n250-DSN\r\n250 SMTPUTF8");
     }
     if (strncmp(line, "HELO", 4) == 0)
         return say(t, x->helo, 2, "250 server");
@@ -356,7 +357,8 @@ static inline void names_start(struct names *n, const char *const *rows) {
 }
 
 static inline void names_stop(struct names *n) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(n->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(n->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     (void)!sendto(n->fd, "x", 1, 0, (struct sockaddr *)&a, sizeof a); /* one octet ends it */
     pthread_join(n->thread, NULL);
     close(n->fd);

@@ -100,17 +100,19 @@ static void test_extensions(void **state) {
     (void)state;
     struct talk t;
     begin(&t, CLIENT_SMTP);
-    RUN(&t, GREET, "S:250-SIZE 5000", "S:250-pipelining", "S:250-8BITMIME", "S:250-SMTPUTF8", "S:250-DSN", "S:250-CHUNKING",
-        "S:250-STARTTLS", "S:250-X-ODD thing", "S:250 LIMITS MAILMAX=7 RCPTMAX=50 FOO=1", READY, "C:");
+    RUN(&t, GREET, "S:250-SIZE 5000", "S:250-pipelining", "S:250-8BITMIME", "S:250-SMTPUTF8", "S:250-DSN",
+        "S:250-CHUNKING", "S:250-STARTTLS", "S:250-X-ODD thing", "S:250 LIMITS MAILMAX=7 RCPTMAX=50 FOO=1", READY,
+        "C:");
     const struct client_extensions *x = &t.c.ext;
-    assert_true(x->esmtp && x->pipelining && x->eight_bit && x->smtputf8 && x->dsn && x->chunking && x->starttls && x->size);
+    assert_true(x->esmtp && x->pipelining && x->eight_bit && x->smtputf8 && x->dsn && x->chunking && x->starttls &&
+                x->size);
     assert_int_equal(x->size_max, 5000);
     assert_int_equal(x->rcpt_max, 50);
     assert_int_equal(x->mail_max, 7);
     client_deinit(&t.c);
     begin(&t, CLIENT_SMTP);
-    RUN(&t, "S:220 PIPELINING", "C:EHLO me.example", "S:250-PIPELINING", "S:250-SIZE junk", "S:250 LIMITS RCPTMAX=0 MAILMAX=99999999999",
-        READY);
+    RUN(&t, "S:220 PIPELINING", "C:EHLO me.example", "S:250-PIPELINING", "S:250-SIZE junk",
+        "S:250 LIMITS RCPTMAX=0 MAILMAX=99999999999", READY);
     assert_false(x->pipelining); /* the first line is a name */
     assert_true(x->size);
     assert_int_equal(x->size_max, 0);
@@ -155,10 +157,12 @@ static void test_helo(void **state) {
     m.eight_bit = m.smtputf8 = true;
     m.envid = SPAN("x");
     begin(&t, CLIENT_SMTP);
-    RUN(&t, "S:220 old", "C:EHLO me.example", "S:500-SIZE 10", "S:500 PIPELINING", "C:HELO me.example", "S:250 old", READY);
+    RUN(&t, "S:220 old", "C:EHLO me.example", "S:500-SIZE 10", "S:500 PIPELINING", "C:HELO me.example", "S:250 old",
+        READY);
     assert_false(t.c.ext.esmtp || t.c.ext.pipelining || t.c.ext.size);
     start(&t, &m);
-    RUN(&t, "C:MAIL FROM:<s@me.example>", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:250 ok", "C:DATA", "S:354 go", "E:body");
+    RUN(&t, "C:MAIL FROM:<s@me.example>", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:250 ok", "C:DATA", "S:354 go",
+        "E:body");
     client_body_sent(&t.c);
     RUN(&t, "C:", "S:250 done", "E:all end of data 2 250", READY, "C:");
     client_deinit(&t.c);
@@ -173,22 +177,22 @@ static void test_step_by_step(void **state) {
     begin(&t, CLIENT_SMTP);
     RUN(&t, GREET, "S:250 SIZE", READY);
     start(&t, &m);
-    RUN(&t, "C:MAIL FROM:<s@me.example> SIZE=1000", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:550 5.1.1 who", "E:recipient 0 RCPT TO 5 550",
-        "C:RCPT TO:<b@x.example>", "S:450 later", "E:recipient 1 RCPT TO 4 450", "C:RCPT TO:<c@x.example>", "S:251 ok", "C:DATA", "S:354 go",
-        "E:body");
+    RUN(&t, "C:MAIL FROM:<s@me.example> SIZE=1000", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:550 5.1.1 who",
+        "E:recipient 0 RCPT TO 5 550", "C:RCPT TO:<b@x.example>", "S:450 later", "E:recipient 1 RCPT TO 4 450",
+        "C:RCPT TO:<c@x.example>", "S:251 ok", "C:DATA", "S:354 go", "E:body");
     client_body_sent(&t.c);
     RUN(&t, "S:250 done", "E:all end of data 2 250", READY, "C:");
     /* the next transaction needs no RSET */
     m.count = 1;
     start(&t, &m);
-    RUN(&t, "C:MAIL FROM:<s@me.example> SIZE=1000", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:550 no", "E:recipient 0 RCPT TO 5 550", "C:RSET",
-        "S:250 ok", READY);
+    RUN(&t, "C:MAIL FROM:<s@me.example> SIZE=1000", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:550 no",
+        "E:recipient 0 RCPT TO 5 550", "C:RSET", "S:250 ok", READY);
     /* a refused MAIL opened nothing */
     start(&t, &m);
     RUN(&t, "C:MAIL FROM:<s@me.example> SIZE=1000", "S:452 full", "E:all MAIL FROM 4 452", READY, "C:");
     start(&t, &m);
-    RUN(&t, "C:MAIL FROM:<s@me.example> SIZE=1000", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:250 ok", "C:DATA", "S:554 no", "E:all DATA 5 554",
-        "C:RSET", "S:250 ok", READY);
+    RUN(&t, "C:MAIL FROM:<s@me.example> SIZE=1000", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:250 ok", "C:DATA",
+        "S:554 no", "E:all DATA 5 554", "C:RSET", "S:250 ok", READY);
     client_quit(&t.c);
     RUN(&t, "C:QUIT", "S:221 bye", "E:end QUIT 2 221", "E:end the end 2 0");
     client_deinit(&t.c);
@@ -197,7 +201,8 @@ static void test_step_by_step(void **state) {
 /* -- with pipelining -- */
 
 #define P1 "C:MAIL FROM:<s@me.example>\r\nRCPT TO:<a@x.example>\r\nDATA"
-#define P3 "C:MAIL FROM:<s@me.example>\r\nRCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\nDATA"
+#define P3                                                                                                             \
+    "C:MAIL FROM:<s@me.example>\r\nRCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\nDATA"
 
 static void open_pipelining(struct talk *t, const struct client_mail *m, enum client_protocol protocol) {
     begin(t, protocol);
@@ -214,7 +219,8 @@ static void test_pipelined(void **state) {
     struct client_mail m = mail_of(3);
     open_pipelining(&t, &m, CLIENT_SMTP);
     assert_true(client_is_untouched(&t.c));
-    RUN(&t, P3, "S:250 ok", "S:250 ok", "S:550 5.1.1 no", "S:250 ok", "S:354 go", "E:recipient 1 RCPT TO 5 550", "E:body");
+    RUN(&t, P3, "S:250 ok", "S:250 ok", "S:550 5.1.1 no", "S:250 ok", "S:354 go", "E:recipient 1 RCPT TO 5 550",
+        "E:body");
     assert_false(client_is_untouched(&t.c));
     client_body_sent(&t.c);
     RUN(&t, "S:450 4.3.2 try again", "E:all end of data 4 450", READY, "C:");
@@ -227,11 +233,13 @@ static void test_pipelined_nobody(void **state) {
     struct talk t;
     struct client_mail m = mail_of(1);
     open_pipelining(&t, &m, CLIENT_SMTP);
-    RUN(&t, P1, "S:250 ok", "S:550 no", "S:354 go", "E:recipient 0 RCPT TO 5 550", "C:.", "S:554 nobody", "C:RSET", "S:250 ok", READY);
+    RUN(&t, P1, "S:250 ok", "S:550 no", "S:354 go", "E:recipient 0 RCPT TO 5 550", "C:.", "S:554 nobody", "C:RSET",
+        "S:250 ok", READY);
     start(&t, &m);
     RUN(&t, P1, "S:250 ok", "S:550 no", "S:503 nobody", "E:recipient 0 RCPT TO 5 550", "C:RSET", "S:250 ok", READY);
     start(&t, &m);
-    RUN(&t, P1, "S:451 no", "S:503 no", "S:354 go", "E:all MAIL FROM 4 451", "C:.", "S:250 what", "C:RSET", "S:250 ok", READY);
+    RUN(&t, P1, "S:451 no", "S:503 no", "S:354 go", "E:all MAIL FROM 4 451", "C:.", "S:250 what", "C:RSET", "S:250 ok",
+        READY);
     /* a server that accepts a recipient without MAIL gets no empty message */
     start(&t, &m);
     RUN(&t, P1, "S:451 no", "S:250 yes", "S:354 go", "E:all MAIL FROM 4 451", "E:end DATA bad 354");
@@ -305,7 +313,8 @@ static void test_out_of_step(void **state) {
         run(&t, scripts[i]);
         client_deinit(&t.c);
     }
-    static const char *const after_dot[][3] = {{"S:354 x", "E:end end of data bad 354"}, {"S:x", "E:end end of data none 0"}};
+    static const char *const after_dot[][3] = {{"S:354 x", "E:end end of data bad 354"},
+                                               {"S:x", "E:end end of data none 0"}};
     for (size_t i = 0; i < 2; i++) {
         open_pipelining(&t, &m, CLIENT_SMTP);
         RUN(&t, P1, "S:250 ok", "S:250 ok", "S:354 go", "E:body");
@@ -321,7 +330,8 @@ static void test_too_many(void **state) {
     struct talk t;
     struct client_mail m = mail_of(3);
     open_pipelining(&t, &m, CLIENT_SMTP);
-    RUN(&t, P3, "S:250 ok", "S:250 ok", "S:552 enough", "S:452 4.5.3 enough", "S:354 go", "E:later 1", "E:later 2", "E:body");
+    RUN(&t, P3, "S:250 ok", "S:250 ok", "S:552 enough", "S:452 4.5.3 enough", "S:354 go", "E:later 1", "E:later 2",
+        "E:body");
     client_deinit(&t.c);
     open_pipelining(&t, &m, CLIENT_SMTP);
     RUN(&t, P3, "S:250 ok", "S:552 full", "S:250 ok", "S:452 4.2.2 mailbox full", "E:recipient 0 RCPT TO 5 552",
@@ -336,7 +346,8 @@ static void test_lmtp(void **state) {
     open_pipelining(&t, &m, CLIENT_LMTP);
     RUN(&t, P3, "S:250 ok", "S:250 ok", "S:550 no", "S:250 ok", "S:354 go", "E:recipient 1 RCPT TO 5 550", "E:body");
     client_body_sent(&t.c);
-    RUN(&t, "S:250 fine", "S:452 4.2.2 full", "E:recipient 0 end of data 2 250", "E:recipient 2 end of data 4 452", READY, "C:");
+    RUN(&t, "S:250 fine", "S:452 4.2.2 full", "E:recipient 0 end of data 2 250", "E:recipient 2 end of data 4 452",
+        READY, "C:");
     m.count = 1;
     start(&t, &m);
     RUN(&t, P1, "S:250 ok", "S:550 no", "S:354 go", "E:recipient 0 RCPT TO 5 550", "C:.\r\nRSET", "S:250 ok", READY);
@@ -359,8 +370,14 @@ static void test_parameters(void **state) {
     const struct client_extensions all = {.size = true, .eight_bit = true, .smtputf8 = true, .dsn = true}, none = {0};
     const struct client_recipient r = {
         .address = SPAN("a@x.example"), .orcpt = SPAN("rfc822;a+b=c d@x.example"), .notify = 2 | 4 | 8};
-    struct client_mail m = {.sender = SPAN(""), .size = 7, .eight_bit = true, .smtputf8 = true, .ret = 2, .envid = SPAN("i d\r\n+"),
-                            .recipients = &r, .count = 1};
+    struct client_mail m = {.sender = SPAN(""),
+                            .size = 7,
+                            .eight_bit = true,
+                            .smtputf8 = true,
+                            .ret = 2,
+                            .envid = SPAN("i d\r\n+"),
+                            .recipients = &r,
+                            .count = 1};
     assert_int_equal(client_put_mail(&b, &all, &m), ERR_OK);
     assert_string_equal(buf_cstr(&b), "MAIL FROM:<> SIZE=7 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=i+20d+0D+0A+2B\r\n");
     buf_clear(&b);
@@ -368,7 +385,8 @@ static void test_parameters(void **state) {
     assert_string_equal(buf_cstr(&b), "MAIL FROM:<>\r\n");
     buf_clear(&b);
     assert_int_equal(client_put_rcpt(&b, &all, &m, &r), ERR_OK);
-    assert_string_equal(buf_cstr(&b), "RCPT TO:<a@x.example> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;a+2Bb+3Dc+20d@x.example\r\n");
+    assert_string_equal(buf_cstr(&b),
+                        "RCPT TO:<a@x.example> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;a+2Bb+3Dc+20d@x.example\r\n");
     buf_clear(&b);
     assert_int_equal(client_put_rcpt(&b, &none, &m, &r), ERR_OK);
     assert_string_equal(buf_cstr(&b), "RCPT TO:<a@x.example>\r\n");
@@ -436,11 +454,20 @@ static void test_many_recipients(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_extensions),        cmocka_unit_test(test_opening_failures), cmocka_unit_test(test_helo),
-        cmocka_unit_test(test_step_by_step),      cmocka_unit_test(test_pipelined),        cmocka_unit_test(test_pipelined_nobody),
-        cmocka_unit_test(test_pipelined_refusals), cmocka_unit_test(test_421),             cmocka_unit_test(test_out_of_step),
-        cmocka_unit_test(test_too_many),          cmocka_unit_test(test_lmtp),             cmocka_unit_test(test_parameters),
-        cmocka_unit_test(test_bad_addresses),     cmocka_unit_test(test_many_recipients),
+        cmocka_unit_test(test_extensions),
+        cmocka_unit_test(test_opening_failures),
+        cmocka_unit_test(test_helo),
+        cmocka_unit_test(test_step_by_step),
+        cmocka_unit_test(test_pipelined),
+        cmocka_unit_test(test_pipelined_nobody),
+        cmocka_unit_test(test_pipelined_refusals),
+        cmocka_unit_test(test_421),
+        cmocka_unit_test(test_out_of_step),
+        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_lmtp),
+        cmocka_unit_test(test_parameters),
+        cmocka_unit_test(test_bad_addresses),
+        cmocka_unit_test(test_many_recipients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,14 +43,16 @@ static void test_single(void **state) {
     expect("content-transfer-encoding:\r\n\t (what) 8BIT\r\n" V "Content-Type: text/plain\r\n\r\n" LONG E,
            "Content-Transfer-Encoding: quoted-printable\r\n" V "Content-Type: text/plain\r\n\r\n" LONG Q);
     expect(V "Content-Type: text/plain\r\n\r\n" LONG E " \r\n.= \t\r\n",
-           V "Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q "=20\r\n.=3D =09\r\n");
+           V "Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q
+             "=20\r\n.=3D =09\r\n");
     expect(V "\r\n" LONG E, V "Content-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q);
     /* pure ASCII stays what it is, labels and all */
     expect(V TEXT8 "\r\nhello\r\n", V TEXT8 "\r\nhello\r\n");
     expect("", "");
     /* not MIME: labelled (RFC 1428) */
-    expect("Subject: x\r\n\r\n" LONG E "\r\n", "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n"
-                                             "Content-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q "\r\n");
+    expect("Subject: x\r\n\r\n" LONG E "\r\n",
+           "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n"
+           "Content-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q "\r\n");
     expect("\r\n" LONG E, "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n"
                           "Content-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q);
 }
@@ -61,7 +63,8 @@ static void test_base64(void **state) {
            V "Content-Type: image/x; name=\"a;b\"\r\nContent-Transfer-Encoding: base64\r\n\r\nw6lh\r\n");
     struct buf b;
     buf_init(&b, 4096);
-    static const char *const rows[][2] = {{"", ""}, {"f", "Zg==\r\n"}, {"fo", "Zm8=\r\n"}, {"foo", "Zm9v\r\n"}, {"foob", "Zm9vYg==\r\n"}};
+    static const char *const rows[][2] = {
+        {"", ""}, {"f", "Zg==\r\n"}, {"fo", "Zm8=\r\n"}, {"foo", "Zm9v\r\n"}, {"foob", "Zm9vYg==\r\n"}};
     for (size_t i = 0; i < 5; i++) {
         buf_clear(&b);
         mime_add_base64(&b, span_of(rows[i][0]));
@@ -117,24 +120,32 @@ static void test_qp_lines(void **state) {
 
 static void test_multipart(void **state) {
     (void)state;
-    expect(MULTI("mixed") "Content-Transfer-Encoding: 8bit\r\n\r\npreamble\r\n--b 1\r\n" TEXT8 "\r\n" LONG E "\r\n--b 1 \t\r\n\r\nplain\r\n"
+    expect(MULTI("mixed") "Content-Transfer-Encoding: 8bit\r\n\r\npreamble\r\n--b 1\r\n" TEXT8 "\r\n" LONG E
+                          "\r\n--b 1 \t\r\n\r\nplain\r\n"
                           "--b 1x\r\n--b 1--\r\nepilogue\r\n",
-           MULTI("mixed") "Content-Transfer-Encoding: 7bit\r\n\r\npreamble\r\n--b 1\r\n" TEXTQ "\r\n" LONG Q "\r\n--b 1 \t\r\n\r\nplain\r\n"
+           MULTI("mixed") "Content-Transfer-Encoding: 7bit\r\n\r\npreamble\r\n--b 1\r\n" TEXTQ "\r\n" LONG Q
+                          "\r\n--b 1 \t\r\n\r\nplain\r\n"
                           "--b 1x\r\n--b 1--\r\nepilogue\r\n");
     /* multipart in multipart, without Content-Transfer-Encoding of their own */
-    expect(MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/alternative; boundary=in(comment)\r\n\r\n--in\r\n\r\n" LONG E
-                          "\r\n--in--\r\n--b 1--",
-           MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/alternative; boundary=in(comment)\r\n\r\n--in\r\nContent-Transfer-Encoding: "
-                          "quoted-printable\r\n\r\n" LONG Q "\r\n--in--\r\n--b 1--");
+    expect(
+        MULTI(
+            "mixed") "\r\n--b 1\r\nContent-Type: multipart/alternative; boundary=in(comment)\r\n\r\n--in\r\n\r\n" LONG E
+                     "\r\n--in--\r\n--b 1--",
+        MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/alternative; "
+                       "boundary=in(comment)\r\n\r\n--in\r\nContent-Transfer-Encoding: "
+                       "quoted-printable\r\n\r\n" LONG Q "\r\n--in--\r\n--b 1--");
     /* empty parts */
     expect(MULTI("mixed") "\r\n--b 1\r\n--b 1\r\n\r\n" LONG E "\r\n--b 1--",
-           MULTI("mixed") "\r\n--b 1\r\n--b 1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q "\r\n--b 1--");
+           MULTI("mixed") "\r\n--b 1\r\n--b 1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q
+                          "\r\n--b 1--");
 }
 
 static void test_messages(void **state) {
     (void)state;
-    expect(V "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: in\r\n" V TEXT8 "\r\n" LONG E,
-           V "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\nSubject: in\r\n" V TEXTQ "\r\n" LONG Q);
+    expect(V "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: in\r\n" V TEXT8
+             "\r\n" LONG E,
+           V "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\nSubject: in\r\n" V TEXTQ
+             "\r\n" LONG Q);
     expect(MULTI("digest") "\r\n--b 1\r\n\r\nSubject: in\r\n" V TEXT8 "\r\n" LONG E "\r\n--b 1--",
            MULTI("digest") "\r\n--b 1\r\n\r\nSubject: in\r\n" V TEXTQ "\r\n" LONG Q "\r\n--b 1--");
     refuse(V "Content-Type: message/partial; id=x\r\n\r\n" E, ERR_UNSUPPORTED);
@@ -148,12 +159,17 @@ static void test_sealed(void **state) {
     refuse(MULTI("encrypted") "\r\n--b 1\r\n" TEXT8 "\r\n" E "\r\n--b 1--", ERR_UNSUPPORTED);
     refuse(V "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: binary\r\n\r\n" E, ERR_UNSUPPORTED);
     refuse(V "Content-Type: Application/X-PKCS7-MIME\r\nContent-Transfer-Encoding: binary\r\n\r\n" E, ERR_UNSUPPORTED);
-    refuse(MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\n" E "\r\n--s--\r\n--b 1--", ERR_UNSUPPORTED);
+    refuse(MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\n" E
+                          "\r\n--s--\r\n--b 1--",
+           ERR_UNSUPPORTED);
     /* a signed part that is 7 bit stays as it is, beside one that is converted */
-    expect(MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/signed; boundary=s\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--s\r\n\r\nx"
+    expect(MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/signed; boundary=s\r\nContent-Transfer-Encoding: "
+                          "8bit\r\n\r\n--s\r\n\r\nx"
                           "\r\n--s--\r\n--b 1\r\n\r\n" LONG E "\r\n--b 1--",
-           MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/signed; boundary=s\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--s\r\n\r\nx"
-                          "\r\n--s--\r\n--b 1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q "\r\n--b 1--");
+           MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/signed; boundary=s\r\nContent-Transfer-Encoding: "
+                          "8bit\r\n\r\n--s\r\n\r\nx"
+                          "\r\n--s--\r\n--b 1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" LONG Q
+                          "\r\n--b 1--");
 }
 
 static void test_malformed(void **state) {
@@ -176,10 +192,15 @@ static void test_malformed(void **state) {
     refuse(MULTI("mixed") "\r\n--b 1--\r\n" E, ERR_INVALID);
     refuse(MULTI("mixed") "\r\n--b 1\r\n\r\n" E, ERR_INVALID);
     refuse(MULTI("mixed") "\r\n" E "\r\n--b 1\r\n\r\nx\r\n--b 1--", ERR_INVALID);
-    refuse(MULTI("mixed") "\r\n--b 1\r\n\r\nx\r\n--b 1--" "\r\n" E, ERR_INVALID);
-    refuse(MULTI("mixed") "Content-Transfer-Encoding: quoted-printable\r\n\r\n--b 1\r\n\r\n" E "\r\n--b 1--", ERR_INVALID);
+    refuse(MULTI("mixed") "\r\n--b 1\r\n\r\nx\r\n--b 1--"
+                          "\r\n" E,
+           ERR_INVALID);
+    refuse(MULTI("mixed") "Content-Transfer-Encoding: quoted-printable\r\n\r\n--b 1\r\n\r\n" E "\r\n--b 1--",
+           ERR_INVALID);
     /* the outer boundary inside an open inner multipart ends it: the inner one lacks its end */
-    refuse(MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/mixed; boundary=in\r\n\r\n--in\r\n\r\n" E "\r\n--b 1--\r\n--in--", ERR_INVALID);
+    refuse(MULTI("mixed") "\r\n--b 1\r\nContent-Type: multipart/mixed; boundary=in\r\n\r\n--in\r\n\r\n" E
+                          "\r\n--b 1--\r\n--in--",
+           ERR_INVALID);
 }
 
 static void test_bounds(void **state) {
@@ -212,7 +233,7 @@ static void test_bounds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_single),   cmocka_unit_test(test_base64), cmocka_unit_test(test_qp_lines),
+        cmocka_unit_test(test_single),    cmocka_unit_test(test_base64),   cmocka_unit_test(test_qp_lines),
         cmocka_unit_test(test_multipart), cmocka_unit_test(test_messages), cmocka_unit_test(test_sealed),
         cmocka_unit_test(test_malformed), cmocka_unit_test(test_bounds),
     };

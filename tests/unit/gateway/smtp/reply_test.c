@@ -56,7 +56,8 @@ static void test_enhanced(void **state) {
     assert_true(reply_enhanced(SPAN("5.1.1 x"), 550, &len) && len == 5);
     assert_true(reply_enhanced(SPAN("4.999.100"), 450, &len) && len == 9);
     assert_true(reply_enhanced(SPAN("2.0.0"), 250, &len));
-    static const char *const bad[] = {"5.1.1", "4.1", "4..1", "4.1.", "4.1.1x", "4.1000.1", "4.1.1000", "4 1 1", "4.1.1.1", "", "."};
+    static const char *const bad[] = {"5.1.1",    "4.1",   "4..1",    "4.1.", "4.1.1x", "4.1000.1",
+                                      "4.1.1000", "4 1 1", "4.1.1.1", "",     "."};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(reply_enhanced(span_of(bad[i]), 450, &len));
     assert_false(reply_enhanced(SPAN("3.1.1"), 354, &len));
@@ -134,7 +135,8 @@ static size_t feed_for_ever(const char *pattern, const char *begins) {
 static void test_endless(void **state) {
     (void)state;
     assert_in_range(feed_for_ever("250-and on and on\r\n", "reply too long"), REPLY_OCTETS_MAX, REPLY_OCTETS_MAX + 100);
-    assert_in_range(feed_for_ever("250 aaaaaaaaaaaaaaaaaaa", "reply too long: 250 aaaa"), REPLY_OCTETS_MAX, REPLY_OCTETS_MAX + 100);
+    assert_in_range(feed_for_ever("250 aaaaaaaaaaaaaaaaaaa", "reply too long: 250 aaaa"), REPLY_OCTETS_MAX,
+                    REPLY_OCTETS_MAX + 100);
     /* one megabyte at once */
     char *big = malloc(1 << 20);
     memset(big, 'a', 1 << 20);
@@ -185,10 +187,14 @@ static void test_lines(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),          cmocka_unit_test(test_enhanced),
-        cmocka_unit_test(test_not_a_reply),    cmocka_unit_test(test_hostile_octets),
-        cmocka_unit_test(test_long_line_is_cut), cmocka_unit_test(test_endless),
-        cmocka_unit_test(test_pipelined),      cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_enhanced),
+        cmocka_unit_test(test_not_a_reply),
+        cmocka_unit_test(test_hostile_octets),
+        cmocka_unit_test(test_long_line_is_cut),
+        cmocka_unit_test(test_endless),
+        cmocka_unit_test(test_pipelined),
+        cmocka_unit_test(test_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
