@@ -53,7 +53,7 @@ static void good_addresses(void **state) {
         {"\"a@b\"@x.y", "\"a@b\"@x.y", "a@b", "x.y", false, false},
         {"\"a>b\"@x.y", "\"a>b\"@x.y", "a>b", "x.y", false, false},
         {"\"\\ \"@x.y", "\" \"@x.y", " ", "x.y", false, false},
-        {";sh@x.y" + 1, "sh@x.y", "sh", "x.y", false, false},
+        {"sh@x.y", "sh@x.y", "sh", "x.y", false, false},
         {"${run{x}}@x.y", "${run{x}}@x.y", "${run{x}}", "x.y", false, false},
         {"a@[127.0.0.1]", "a@[127.0.0.1]", "a", "[127.0.0.1]", true, false},
         {"a@[ipv6:2001:DB8:0:0::1]", "a@[IPv6:2001:db8::1]", "a", "[IPv6:2001:db8::1]", true, false},
