@@ -136,7 +136,7 @@ static bool flush_hub(void *owner) {
         if (err == ERR_AGAIN || err == ERR_NOMEM)
             continue;
         if (err)
-            LOG_WARN("bus peer gone", LOG_SPAN("peer", blocked_id(p)), LOG_U64("dropped", p->queue.list.count));
+            LOG_WARN("bus_peer_gone", LOG_SPAN("peer", blocked_id(p)), LOG_U64("dropped", p->queue.list.count));
         blocked_free(h, p);
     }
     return sent;
@@ -246,7 +246,7 @@ static bool flush_peer(void *owner) {
     bool sent = false;
     int err = bus_socket_send_queue(&p->socket, SPAN_EMPTY, &p->queue, &sent);
     if (err == ERR_IO) {
-        LOG_WARN("bus peer failed", LOG_U64("dropped", p->queue.list.count));
+        LOG_WARN("bus_peer_failed", LOG_U64("dropped", p->queue.list.count));
         bus_queue_drop(&p->queue);
     }
     p->socket.waiting = !list_is_empty(&p->queue.list);

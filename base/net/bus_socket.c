@@ -117,7 +117,7 @@ int bus_socket_send(struct bus_socket *s, struct span id, struct bus_parts *p) {
         if (i == 0 && !s->has_ids)
             return err_of_send(errno);
         /* The first part was taken, so the rest can fail only with the socket itself. */
-        LOG_ERROR("bus send failed", LOG_STR("reason", zmq_strerror(errno)));
+        LOG_ERROR("bus_send_failed", LOG_STR("reason", zmq_strerror(errno)));
         return ERR_IO;
     }
     p->count = 0;
@@ -152,7 +152,7 @@ static void deliver(struct bus_socket *s, zmq_msg_t *parts, unsigned count) {
     if (count > first + 2 && zmq_msg_size(&parts[first + 2])) {
         m.body = bus_bytes_wrap(&parts[first + 2]);
         if (!m.body) {
-            LOG_ERROR("bus message dropped", LOG_ERR("reason", ERR_NOMEM));
+            LOG_ERROR("bus_message_dropped", LOG_ERR("reason", ERR_NOMEM));
             return;
         }
     }
@@ -180,7 +180,7 @@ int bus_socket_receive(struct bus_socket *s) {
     if (!good || more || count < least) {
         skip_rest(s, more);
         metric_add(&refused_total, 1);
-        LOG_WARN("bus message refused", LOG_U64("parts", count));
+        LOG_WARN("bus_message_refused", LOG_U64("parts", count));
     } else {
         deliver(s, parts, count);
     }

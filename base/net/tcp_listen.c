@@ -106,7 +106,7 @@ static void on_rested(void *arg) {
 }
 
 static void rest(struct tcp_listener *t, int error) {
-    LOG_WARN("accepting paused", LOG_STR("reason", strerror(error)));
+    LOG_WARN("accepting_paused", LOG_STR("reason", strerror(error)));
     loop_poll_set(t->poll, 0);
     loop_timer_set(t->rest, REST_MS);
 }
@@ -125,7 +125,7 @@ static bool accept_one(struct tcp_listener *t) {
     if (c)
         t->cb(t->arg, c, &peer);
     else
-        LOG_WARN("connection dropped", LOG_ERR("reason", ERR_NOMEM));
+        LOG_WARN("connection_dropped", LOG_ERR("reason", ERR_NOMEM));
     return true;
 }
 

@@ -258,7 +258,7 @@ static void give_up(struct attempt *a) {
         a->site_failed = site_fail(a->site, a->joined_ms);
         if (a->site_failed) {
             metric_add(&sites_failed, 1);
-            LOG_WARN("no host of a site can be reached", LOG_STR("site", a->site->name), LOG_SPAN("text", rest.text),
+            LOG_WARN("site_failed", LOG_STR("site", a->site->name), LOG_SPAN("text", rest.text),
                      LOG_SPAN("remote", rest.remote));
         }
     }

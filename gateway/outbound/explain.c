@@ -88,7 +88,7 @@ static void answer(struct explain *x, const char *verdict) {
     r.n_steps = x->count;
     int err = frame_send_peer(x->o->admin, FRAME_ADMIN_REPLY, x->correlation, 0, &r.base, NULL, &x->o->scratch);
     if (err != ERR_OK)
-        LOG_WARN("an operator's question cannot be answered", LOG_ERR("reason", err));
+        LOG_WARN("admin_reply_unsent", LOG_ERR("reason", err));
     end(x);
 }
 
@@ -287,7 +287,7 @@ static bool read_domain(struct explain *x, struct span address) {
 void explain_start(struct outbound *o, uint64_t correlation, struct span address) {
     struct explain *x = o->explains.count < EXPLAINS_MAX ? calloc(1, sizeof *x) : NULL;
     if (!x) {
-        LOG_WARN("too many questions of operators at once");
+        LOG_WARN("admin_questions_full");
         return; /* the service tells that nobody answered */
     }
     x->o = o;

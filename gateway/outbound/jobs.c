@@ -14,7 +14,7 @@ METRIC_COUNTER(received, "posthouse_delivery_jobs_total", "Jobs received");
 static void drop(struct outbound *o, const char *why) {
     (void)o;
     metric_add(&bad_frames, 1);
-    LOG_WARN("a frame from the scheduler was dropped", LOG_STR("reason", why));
+    LOG_WARN("frame_refused", LOG_STR("reason", why));
 }
 
 /* Attempts that run, and those whose reports wait. */
@@ -46,7 +46,7 @@ void jobs_send_hello(struct outbound *o) {
     hello.n_held = count;
     int err = frame_send_peer(o->scheduler, FRAME_HELLO, 0, o->epoch, &hello.base, NULL, &o->scratch);
     if (err != ERR_OK)
-        LOG_WARN("the scheduler cannot be greeted", LOG_ERR("reason", err));
+        LOG_WARN("scheduler_unreachable", LOG_ERR("reason", err));
     free(held);
 }
 
@@ -56,7 +56,7 @@ void jobs_fetch(struct outbound *o, uint64_t attempt, uint64_t message, uint32_t
     fetch.number = number;
     int err = frame_send_peer(o->scheduler, FRAME_FETCH, attempt, o->epoch, &fetch.base, NULL, &o->scratch);
     if (err != ERR_OK) /* repeated by the body's tick */
-        LOG_WARN("a chunk of a message cannot be asked for", LOG_ERR("reason", err));
+        LOG_WARN("fetch_unsent", LOG_ERR("reason", err));
 }
 
 static void on_welcome(struct outbound *o, const struct frame *f, struct arena *mem) {
@@ -71,7 +71,7 @@ static void on_welcome(struct outbound *o, const struct frame *f, struct arena *
     if (again)
         reports_repeat(o, 0);
     else
-        LOG_INFO("the scheduler is there", LOG_U64("epoch", w->epoch));
+        LOG_INFO("scheduler_found", LOG_U64("epoch", w->epoch));
 }
 
 static void on_ack(struct outbound *o, const struct frame *f, struct arena *mem) {

@@ -14,14 +14,14 @@ void operator_send_hello(struct outbound *o) {
     hello.name = frame_bytes(span_of(o->setup->s.name));
     int err = frame_send_peer(o->admin, FRAME_HELLO, 0, 0, &hello.base, NULL, &o->scratch);
     if (err != ERR_OK)
-        LOG_WARN("the admin service cannot be greeted", LOG_ERR("reason", err));
+        LOG_WARN("admin_unreachable", LOG_ERR("reason", err));
 }
 
 static void reply(struct outbound *o, uint64_t correlation, Words__AdminReply *r) {
     r->has_last = r->last = true;
     int err = frame_send_peer(o->admin, FRAME_ADMIN_REPLY, correlation, 0, &r->base, NULL, &o->scratch);
     if (err != ERR_OK)
-        LOG_WARN("an operator's question cannot be answered", LOG_ERR("reason", err));
+        LOG_WARN("admin_reply_unsent", LOG_ERR("reason", err));
 }
 
 static void reply_error(struct outbound *o, uint64_t correlation, int err) {

@@ -42,7 +42,7 @@ static void open_dns(struct outbound *o) {
     struct dns *dns = NULL, *old = o->dns;
     int err = dns_new(&dns, o->loop, o->setup->s.dns, DNS_TIMEOUT_MS, DNS_TRIES);
     if (err != ERR_OK)
-        LOG_ERROR("the name servers cannot be used", LOG_STR("servers", o->setup->s.dns ? o->setup->s.dns : "system"),
+        LOG_ERROR("dns_refused", LOG_STR("servers", o->setup->s.dns ? o->setup->s.dns : "system"),
                   LOG_ERR("reason", err));
     o->dns = dns;
     mxcache_set_dns(o->cache, dns);
@@ -56,7 +56,7 @@ static void take_settings(struct outbound *o, struct setup *s) {
     o->setup = s;
     if (other_dns)
         open_dns(o);
-    LOG_INFO("the delivery node has new settings");
+    LOG_INFO("delivery_reconfigured");
 }
 
 /* -- drain and stop -- */
@@ -98,7 +98,7 @@ static void check_drained(struct outbound *o) {
     void (*done)(void *) = o->drained;
     void *arg = o->drained_arg;
     pthread_mutex_unlock(&o->lock);
-    LOG_INFO("the delivery node is drained", LOG_U64("jobs_left", o->running.count),
+    LOG_INFO("delivery_drained", LOG_U64("jobs_left", o->running.count),
              LOG_U64("reports_left", reports_count(&o->reports)));
     if (done)
         done(arg);

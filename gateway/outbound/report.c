@@ -46,7 +46,7 @@ static void send_packed(struct outbound *o, uint64_t attempt, struct span packed
     frame_header(header, FRAME_REPORT, attempt, o->epoch, packed);
     int err = bus_peer_send(o->scheduler, span_make(header, sizeof header), packed, NULL);
     if (err != ERR_OK)
-        LOG_WARN("a delivery report could not be sent and will be repeated", LOG_ERR("reason", err));
+        LOG_WARN("report_unsent", LOG_ERR("reason", err));
 }
 
 bool reports_add(struct outbound *o, uint64_t attempt, struct span packed) {
