@@ -163,7 +163,7 @@ static void cut(struct place *p, const size_t *sizes, size_t count, size_t step)
 
 static void a_cut_tail_is_torn(void **state) {
     cut(*state, small, 8, 1);
-    cut(*state, large, 10, 1013);
+    cut(*state, large, 10, 6007);
 }
 
 static void flip_all(struct place *p, const size_t *sizes, size_t count, size_t step) {
@@ -194,7 +194,7 @@ static void flip_all(struct place *p, const size_t *sizes, size_t count, size_t 
 static void a_flipped_octet_is_damage(void **state) {
     static const size_t middle[] = {12, 40000, 100, 70000, 13, 4096};
     flip_all(*state, small, 8, 1);
-    flip_all(*state, middle, 6, 211);
+    flip_all(*state, middle, 6, 1009);
 }
 
 static void pages_of_the_last_write_may_come_in_any_order(void **state) {

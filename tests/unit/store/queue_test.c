@@ -118,7 +118,8 @@ static void undo_leaves_nothing(void **state) {
     assert_int_equal(queue_get_submission(s, SHARD, SPAN("0123456789abcdef"), now_ms, &id), ERR_OK);
     assert_int_equal(id, id_of(1));
     assert_int_equal(queue_get_submission(s, SHARD, SPAN("0123456789abcdef"), now_ms + 47 * 3600000ull, &id), ERR_OK);
-    assert_int_equal(queue_get_submission(s, SHARD, SPAN("0123456789abcdef"), now_ms + 50 * 3600000ull, &id), ERR_NOT_FOUND);
+    assert_int_equal(queue_get_submission(s, SHARD, SPAN("0123456789abcdef"), now_ms + 50 * 3600000ull, &id),
+                     ERR_NOT_FOUND);
     queue_drop_message(b, SHARD, id_of(1), 4, 1, true);
     queue_drop_submission(b, SHARD, SPAN("0123456789abcdef"), now_ms);
     write_and_clear(s, b);

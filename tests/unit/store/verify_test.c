@@ -28,7 +28,7 @@ static uint64_t id_of(int n) {
 
 static void fill_body(char *to, int n) {
     memset(to, 'a' + n % 26, BODY_LEN);
-    snprintf(to, 16, "message %06d", n);
+    snprintf(to, 16, "message %06u", (unsigned)n % 1000000);
 }
 
 static void put_mail(struct store_batch *b, int n, size_t size, uint32_t checksum, size_t pieces) {
