@@ -23,7 +23,7 @@ struct bench {
     uint64_t now, token, steps;
     struct job {
         uint64_t attempt, id;
-    } *jobs;
+    } * jobs;
     size_t first, count, cap; /* a ring */
 };
 
@@ -51,9 +51,14 @@ static void submit(struct bench *b, uint64_t n, uint64_t destinations, uint64_t 
     int fair_len = snprintf(fair, sizeof fair, "sender%llu.test", (unsigned long long)(n % senders));
     const struct sched_new_recipient r = {span_make(destination, (size_t)len), 0};
     struct sched_event e = {.kind = SCHED_SUBMITTED};
-    e.submit = (struct sched_submit){.token = ++b->token, .sender = SPAN("a@sender.test"),
-                                     .fair = span_make(fair, (size_t)fair_len), .priority = 1, .size = 4096,
-                                     .received_ms = b->now, .recipients = &r, .count = 1};
+    e.submit = (struct sched_submit){.token = ++b->token,
+                                     .sender = SPAN("a@sender.test"),
+                                     .fair = span_make(fair, (size_t)fair_len),
+                                     .priority = 1,
+                                     .size = 4096,
+                                     .received_ms = b->now,
+                                     .recipients = &r,
+                                     .count = 1};
     step(b, &e);
 }
 
@@ -68,19 +73,31 @@ static void report(struct bench *b, uint32_t outcome) {
     b->first = (b->first + 1) % b->cap;
     b->count--;
     const uint32_t index = 0;
-    const struct sched_result r = {.outcome = outcome, .scope = SCHED_SCOPE_RECIPIENT, .code = 250,
-                                   .enhanced = SPAN("2.0.0"), .text = SPAN("2.0.0 Ok: queued as 4XyZ12abc"),
+    const struct sched_result r = {.outcome = outcome,
+                                   .scope = SCHED_SCOPE_RECIPIENT,
+                                   .code = 250,
+                                   .enhanced = SPAN("2.0.0"),
+                                   .text = SPAN("2.0.0 Ok: queued as 4XyZ12abc"),
                                    .remote = SPAN("mx1.domain.test [192.0.2.25]")};
     struct sched_event e = {.kind = SCHED_REPORTED};
-    e.report = (struct sched_report){.worker = 1, .attempt = j.attempt, .message = j.id, .site = SPAN("mx.domain.test"),
-                                     .site_ttl_ms = 3600000, .indexes = &index, .results = &r, .count = 1};
+    e.report = (struct sched_report){.worker = 1,
+                                     .attempt = j.attempt,
+                                     .message = j.id,
+                                     .site = SPAN("mx.domain.test"),
+                                     .site_ttl_ms = 3600000,
+                                     .indexes = &index,
+                                     .results = &r,
+                                     .count = 1};
     step(b, &e);
 }
 
 static void open_bench(struct bench *b, uint32_t jobs_max) {
     *b = (struct bench){.now = START_MS, .cap = 1 << 20};
-    const struct sched_config c = {.epoch = 1, .seed = 1, .active_max = 4000000,
-                                   .retry = {300000, 14400000, 432000000, 14400000}, .per_site = 1000000};
+    const struct sched_config c = {.epoch = 1,
+                                   .seed = 1,
+                                   .active_max = 4000000,
+                                   .retry = {300000, 14400000, 432000000, 14400000},
+                                   .per_site = 1000000};
     b->core = sched_new(&c, 0, 0);
     b->jobs = calloc(b->cap, sizeof *b->jobs);
     CHECK(b->core && b->jobs);

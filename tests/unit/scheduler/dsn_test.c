@@ -132,8 +132,8 @@ static void compose(struct report *r, const struct dsn *d) {
     split(r);
     assert_int_equal(r->form.eight_bit, !utf8_is_ascii(buf_span(&r->text)));
     assert_int_equal(r->form.smtputf8, !utf8_is_ascii(r->header));
-    static const char *once[] = {"From:", "To:", "Subject:", "Date:", "Message-ID:", "MIME-Version:", "Content-Type:",
-                                 "Auto-Submitted: auto-replied\r\n"};
+    static const char *once[] = {"From:",       "To:",           "Subject:",      "Date:",
+                                 "Message-ID:", "MIME-Version:", "Content-Type:", "Auto-Submitted: auto-replied\r\n"};
     for (size_t i = 0; i < sizeof once / sizeof *once; i++)
         assert_int_equal(lines_with(r->header, once[i]), 1);
     for (int i = 0; i < 3; i++)
@@ -250,10 +250,11 @@ static void status_passes_through_or_defaults(void **state) {
         enum dsn_kind kind;
         const char *enhanced, *status;
     } cases[] = {
-        {DSN_FAILED, "5.7.1", "5.7.1"},   {DSN_FAILED, "4.4.7", "4.4.7"},  {DSN_FAILED, "", "5.0.0"},
-        {DSN_FAILED, "2.0.0", "5.0.0"},   {DSN_FAILED, "5.1", "5.0.0"},    {DSN_FAILED, "5.1.1.1", "5.0.0"},
-        {DSN_FAILED, "5.1.1000", "5.0.0"}, {DSN_FAILED, "5.x.1", "5.0.0"}, {DSN_FAILED, "55.1.1", "5.0.0"},
-        {DSN_DELAYED, "", "4.0.0"},       {DSN_DELAYED, "4.3.2", "4.3.2"}, {DSN_DELIVERED, "5.0.0", "2.0.0"},
+        {DSN_FAILED, "5.7.1", "5.7.1"},    {DSN_FAILED, "4.4.7", "4.4.7"},  {DSN_FAILED, "", "5.0.0"},
+        {DSN_FAILED, "2.0.0", "5.0.0"},    {DSN_FAILED, "5.1", "5.0.0"},    {DSN_FAILED, "5.1.1.1", "5.0.0"},
+        {DSN_FAILED, "5.1.1000", "5.0.0"}, {DSN_FAILED, "5.x.1", "5.0.0"},  {DSN_FAILED, "55.1.1", "5.0.0"},
+        {DSN_DELAYED, "", "4.0.0"},        {DSN_DELAYED, "4.3.2", "4.3.2"}, {DSN_DELAYED, "5.3.2", "4.0.0"},
+        {DSN_DELIVERED, "5.0.0", "2.0.0"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct dsn_recipient one = bob;
@@ -272,10 +273,16 @@ static void status_passes_through_or_defaults(void **state) {
 /* Everything a stranger can write, at its worst: the number of lines, fields and parts stays what it is. */
 static void hostile_octets_add_nothing(void **state) {
     (void)state;
-    static const char evil[] = "x\r\nBcc: victim@example.test\r\n\r\n--=_report_0000000000000\r\nX: y\n\nZ: \x1b[2J\x7f\xc2\x85\xe2\x80\xae"
-                               "\xff\xfe.\r\n.\r\n";
-    struct dsn_recipient worst = {.address = SPAN(evil), .orcpt = SPAN(evil), .original = SPAN(evil), .code = 550,
-                                  .enhanced = SPAN(evil), .text = SPAN(evil), .remote = SPAN(evil)};
+    static const char evil[] =
+        "x\r\nBcc: victim@example.test\r\n\r\n--=_report_0000000000000\r\nX: y\n\nZ: \x1b[2J\x7f\xc2\x85\xe2\x80\xae"
+        "\xff\xfe.\r\n.\r\n";
+    struct dsn_recipient worst = {.address = SPAN(evil),
+                                  .orcpt = SPAN(evil),
+                                  .original = SPAN(evil),
+                                  .code = 550,
+                                  .enhanced = SPAN(evil),
+                                  .text = SPAN(evil),
+                                  .remote = SPAN(evil)};
     struct dsn_recipient types[] = {worst, worst, worst};
     types[1].orcpt = SPAN("rfc822\r\nX-Evil: 1;a@b");
     types[2].orcpt = SPAN("rfc822;a\r\n\r\nX-Evil: 1");

@@ -8,7 +8,8 @@ static void fast_path_writes_little(void **state) {
     world_init(&w, &c);
     world_worker(&w, 1, 10);
     uint64_t id = world_submit(&w, "a.test");
-    const enum sched_action_kind in[] = {SCHED_PUT_MESSAGE, SCHED_TRACE, SCHED_ANSWER, SCHED_PUT_INFLIGHT, SCHED_ASSIGN};
+    const enum sched_action_kind in[] = {SCHED_PUT_MESSAGE, SCHED_TRACE, SCHED_ANSWER, SCHED_PUT_INFLIGHT,
+                                         SCHED_ASSIGN};
     assert_int_equal(w.acts.count, 5);
     for (uint32_t i = 0; i < 5; i++) {
         assert_int_equal(w.acts.at[i].kind, in[i]);
@@ -107,7 +108,8 @@ static void rejection_forgets_its_messages(void **state) {
     assert_int_equal(world_act(&w, SCHED_DROP_INFLIGHT, 0)->batch, 4 - 0);
     assert_int_equal(world_counts(&w).messages, 1);
     world_flush(&w);
-    assert_true(world_by_id(&w, assigned)->refused && world_by_id(&w, other)->refused && world_by_id(&w, ready)->refused);
+    assert_true(world_by_id(&w, assigned)->refused && world_by_id(&w, other)->refused &&
+                world_by_id(&w, ready)->refused);
     assert_true(world_by_id(&w, kept)->dropped);
     assert_true(world_by_id(&w, later)->answered);
     assert_int_equal(world_open_jobs(&w), 1); /* that of `later` only */
@@ -352,18 +354,12 @@ static void operator_retries_a_visitor(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fast_path_writes_little),
-        cmocka_unit_test(refuses_malformed_submissions),
-        cmocka_unit_test(reserved_id_is_used_once),
-        cmocka_unit_test(rejection_forgets_its_messages),
-        cmocka_unit_test(rejection_reaches_later_batches),
-        cmocka_unit_test(pinned_message_leaves_when_durable),
-        cmocka_unit_test(full_hot_set_puts_to_disk),
-        cmocka_unit_test(one_destination_keeps_to_its_share),
-        cmocka_unit_test(loading_never_doubles),
-        cmocka_unit_test(leaves_memory_and_comes_back_when_due),
-        cmocka_unit_test(refuses_malformed_loads),
-        cmocka_unit_test(operator_retries_a_visitor),
+        cmocka_unit_test(fast_path_writes_little),         cmocka_unit_test(refuses_malformed_submissions),
+        cmocka_unit_test(reserved_id_is_used_once),        cmocka_unit_test(rejection_forgets_its_messages),
+        cmocka_unit_test(rejection_reaches_later_batches), cmocka_unit_test(pinned_message_leaves_when_durable),
+        cmocka_unit_test(full_hot_set_puts_to_disk),       cmocka_unit_test(one_destination_keeps_to_its_share),
+        cmocka_unit_test(loading_never_doubles),           cmocka_unit_test(leaves_memory_and_comes_back_when_due),
+        cmocka_unit_test(refuses_malformed_loads),         cmocka_unit_test(operator_retries_a_visitor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -272,8 +272,7 @@ static void compare(struct world *w) {
             if (here)
                 compare_one(w, m, k, &v);
             else
-                assert_true(m->at[k].record &&
-                            (m->at[k].state == SCHED_DEFERRED || m->at[k].state == SCHED_SETTLED));
+                assert_true(m->at[k].record && (m->at[k].state == SCHED_DEFERRED || m->at[k].state == SCHED_SETTLED));
         }
     }
     assert_int_equal(in_memory, world_counts(w).messages);
@@ -322,8 +321,10 @@ static void do_report(struct world *w, bool calm) {
         if (returned)
             r.outcome = SCHED_OUT_RETURNED;
         else if (site_failed || (dice >= 10 && dice < 15))
-            r = (struct sched_result){.outcome = SCHED_OUT_DEFERRED, .scope = 1 + (uint32_t)below(w, 4),
-                                      .code = 400 + (uint32_t)below(w, 99), .text = SPAN("later")};
+            r = (struct sched_result){.outcome = SCHED_OUT_DEFERRED,
+                                      .scope = 1 + (uint32_t)below(w, 4),
+                                      .code = 400 + (uint32_t)below(w, 99),
+                                      .text = SPAN("later")};
         else if (dice >= 15 && dice < 18)
             r = (struct sched_result){.outcome = SCHED_OUT_FAILED, .scope = 1, .code = 550, .text = SPAN("never")};
         else if (dice == 18)
@@ -337,9 +338,14 @@ static void do_report(struct world *w, bool calm) {
     }
     size_t dest = (size_t)(j->destination.at[0] - 'a');
     struct sched_event e = {.kind = SCHED_REPORTED};
-    e.report = (struct sched_report){.worker = j->worker, .attempt = j->attempt, .message = j->id,
-                                     .site_ttl_ms = below(w, 3) * MINUTE_MS, .site_failed = site_failed,
-                                     .indexes = indexes, .results = results, .count = count};
+    e.report = (struct sched_report){.worker = j->worker,
+                                     .attempt = j->attempt,
+                                     .message = j->id,
+                                     .site_ttl_ms = below(w, 3) * MINUTE_MS,
+                                     .site_failed = site_failed,
+                                     .indexes = indexes,
+                                     .results = results,
+                                     .count = count};
     if (below(w, 5))
         e.report.site = span_of(site_names[below(w, 20) ? dest % SITES : below(w, SITES)]);
     if (dest >= DESTS)
@@ -445,8 +451,12 @@ static void do_junk(struct world *w) {
     uint32_t indexes[] = {0, UINT32_MAX, 5};
     struct sched_result results[3] = {{.outcome = SCHED_OUT_DELIVERED}, {.outcome = 77}, {0}};
     struct sched_event e = {.kind = SCHED_REPORTED};
-    e.report = (struct sched_report){.worker = (uint32_t)below(w, 5), .attempt = below(w, 100), .message = below(w, 9),
-                                     .indexes = indexes, .results = results, .count = 3};
+    e.report = (struct sched_report){.worker = (uint32_t)below(w, 5),
+                                     .attempt = below(w, 100),
+                                     .message = below(w, 9),
+                                     .indexes = indexes,
+                                     .results = results,
+                                     .count = 3};
     assert_int_equal(world_step(w, &e), ERR_INVALID);
     e.kind = SCHED_COMPOSED;
     e.composed = (struct sched_composed){.message = below(w, 100), .compose = below(w, 9), .none = true};

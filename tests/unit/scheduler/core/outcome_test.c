@@ -11,8 +11,12 @@ static uint64_t submit_three(struct world *w) {
 static struct sched_event report_of(const struct wjob *j, const uint32_t *indexes, const struct sched_result *results,
                                     uint32_t count) {
     struct sched_event e = {.kind = SCHED_REPORTED};
-    e.report = (struct sched_report){.worker = j->worker, .attempt = j->attempt, .message = j->id,
-                                     .indexes = indexes, .results = results, .count = count};
+    e.report = (struct sched_report){.worker = j->worker,
+                                     .attempt = j->attempt,
+                                     .message = j->id,
+                                     .indexes = indexes,
+                                     .results = results,
+                                     .count = count};
     return e;
 }
 
@@ -57,8 +61,8 @@ static void crooked_reports_do_no_harm(void **state) {
     uint64_t id = submit_three(&w);
     const uint32_t indexes[] = {0, 0, 77, 1, UINT32_MAX};
     const struct sched_result results[] = {
-        {.outcome = SCHED_OUT_DELIVERED}, {.outcome = SCHED_OUT_FAILED}, {.outcome = SCHED_OUT_FAILED},
-        {.outcome = 99},                  {.outcome = SCHED_OUT_FAILED},
+        {.outcome = SCHED_OUT_DELIVERED}, {.outcome = SCHED_OUT_FAILED}, {.outcome = SCHED_OUT_FAILED}, {.outcome = 99},
+        {.outcome = SCHED_OUT_FAILED},
     };
     struct sched_event e = report_of(world_job(&w, NULL), indexes, results, 5);
     assert_int_equal(world_step(&w, &e), ERR_OK);
@@ -141,8 +145,10 @@ static void long_texts_are_cut(void **state) {
     static char text[5000];
     memset(text, 'x', sizeof text);
     const uint32_t index = 0;
-    const struct sched_result r = {.outcome = SCHED_OUT_DEFERRED, .enhanced = span_make(text, 100),
-                                   .text = span_make(text, sizeof text), .remote = span_make(text, sizeof text)};
+    const struct sched_result r = {.outcome = SCHED_OUT_DEFERRED,
+                                   .enhanced = span_make(text, 100),
+                                   .text = span_make(text, sizeof text),
+                                   .remote = span_make(text, sizeof text)};
     struct sched_event e = report_of(world_job(&w, NULL), &index, &r, 1);
     assert_int_equal(world_step(&w, &e), ERR_OK);
     const struct sched_action *a = world_act(&w, SCHED_PUT_RECIPIENT, 0);
@@ -201,7 +207,7 @@ static void crash_keeps_the_books(void **state) {
     assert_int_equal(world_deliver(&w, world_job(&w, "b.test")), ERR_OK);
     assert_int_equal(world_defer(&w, world_job(&w, "c.test")), ERR_OK);
     world_flush(&w);
-    assert_null(world_open_compose(&w)); /* others are still under way */
+    assert_null(world_open_compose(&w));                                  /* others are still under way */
     assert_int_equal(world_deliver(&w, world_job(&w, "e.test")), ERR_OK); /* not durable: lost with the crash */
     world_crash(&w, true);
     assert_int_equal(world_counts(&w).in_doubt, 2);
@@ -239,8 +245,13 @@ static void late_doubt_is_counted(void **state) {
     w.flights[1] = (struct wflight){6, id, 1, &index, true};
     const struct sched_stored_recipient r = {.destination = SPAN("a.test"), .state = SCHED_READY};
     struct sched_event e = {.kind = SCHED_LOADED};
-    e.load = (struct sched_load){.id = id, .priority = 1, .recipients = &r, .count = 1, .inflight = 5,
-                                 .inflight_recipients = &index, .inflight_count = 1};
+    e.load = (struct sched_load){.id = id,
+                                 .priority = 1,
+                                 .recipients = &r,
+                                 .count = 1,
+                                 .inflight = 5,
+                                 .inflight_recipients = &index,
+                                 .inflight_count = 1};
     assert_int_equal(world_step(&w, &e), ERR_OK);
     assert_int_equal(world_counts(&w).in_doubt, 1);
     assert_int_equal(world_act(&w, SCHED_PUT_RECIPIENT, 0)->recipient.state, SCHED_DEFERRED);

@@ -192,14 +192,10 @@ static void destinations_of_a_site_take_turns(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(first_in_first_out),
-        cmocka_unit_test(senders_take_turns),
-        cmocka_unit_test(bulk_never_buries_the_small),
-        cmocka_unit_test(small_ones_never_starve_the_bulk),
-        cmocka_unit_test(classes_share_by_weight),
-        cmocka_unit_test(destinations_take_turns),
-        cmocka_unit_test(large_jobs_are_charged),
-        cmocka_unit_test(destinations_of_a_site_take_turns),
+        cmocka_unit_test(first_in_first_out),          cmocka_unit_test(senders_take_turns),
+        cmocka_unit_test(bulk_never_buries_the_small), cmocka_unit_test(small_ones_never_starve_the_bulk),
+        cmocka_unit_test(classes_share_by_weight),     cmocka_unit_test(destinations_take_turns),
+        cmocka_unit_test(large_jobs_are_charged),      cmocka_unit_test(destinations_of_a_site_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

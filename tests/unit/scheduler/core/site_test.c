@@ -6,8 +6,12 @@ static struct wreport delivered_at(const char *site) {
 }
 
 static struct wreport dead(const char *site) {
-    return (struct wreport){.outcome = SCHED_OUT_DEFERRED, .scope = SCHED_SCOPE_DESTINATION, .site = site,
-                            .text = "connection refused", .enhanced = "4.4.1", .site_failed = true};
+    return (struct wreport){.outcome = SCHED_OUT_DEFERRED,
+                            .scope = SCHED_SCOPE_DESTINATION,
+                            .site = site,
+                            .text = "connection refused",
+                            .enhanced = "4.4.1",
+                            .site_failed = true};
 }
 
 static void submit_many(struct world *w, const char *destination, int count) {

@@ -37,7 +37,7 @@ struct wbook {
     uint32_t doubts;  /* times it was in doubt */
     uint32_t ended;   /* durable: delivered, failed or expired */
     uint32_t failed, told;
-    uint64_t live;    /* attempt that it is in */
+    uint64_t live; /* attempt that it is in */
 };
 struct wmsg { /* one message ever submitted */
     uint64_t token, id;
@@ -104,15 +104,15 @@ struct world {
     void *model;
 };
 
-#define W_GROW(w, array, count)                                                                    \
-    do {                                                                                           \
-        if (((count) & ((count) - 1)) == 0) {                                                      \
-            void *grown_ = arena_calloc(&(w)->mem, (count) ? 2u * (count) : 1u, sizeof *(array));  \
-            assert_non_null(grown_);                                                               \
-            if (count)                                                                             \
-                memcpy(grown_, array, (count) * sizeof *(array));                                  \
-            (array) = grown_;                                                                      \
-        }                                                                                          \
+#define W_GROW(w, array, count)                                                                                        \
+    do {                                                                                                               \
+        if (((count) & ((count)-1)) == 0) {                                                                            \
+            void *grown_ = arena_calloc(&(w)->mem, (count) ? 2u * (count) : 1u, sizeof *(array));                      \
+            assert_non_null(grown_);                                                                                   \
+            if (count)                                                                                                 \
+                memcpy(grown_, array, (count) * sizeof *(array));                                                      \
+            (array) = grown_;                                                                                          \
+        }                                                                                                              \
     } while (0)
 
 static inline struct sched_config world_config(void) {
@@ -203,10 +203,15 @@ static inline void world_compose(struct world *w, const struct sched_action *a) 
         results[i].enhanced = world_dup(w, results[i].enhanced);
         results[i].remote = world_dup(w, results[i].remote);
     }
-    w->composes[w->compose_count++] = (struct wcompose){
-        .id = a->compose.id, .compose = a->compose.compose, .kind = a->compose.kind, .count = a->compose.count,
-        .indexes = world_indexes(w, a->compose.indexes, a->compose.count), .results = results,
-        .until_ms = a->compose.will_retry_until_ms, .open = true};
+    w->composes[w->compose_count++] =
+        (struct wcompose){.id = a->compose.id,
+                          .compose = a->compose.compose,
+                          .kind = a->compose.kind,
+                          .count = a->compose.count,
+                          .indexes = world_indexes(w, a->compose.indexes, a->compose.count),
+                          .results = results,
+                          .until_ms = a->compose.will_retry_until_ms,
+                          .open = true};
 }
 
 static inline void world_take_actions(struct world *w) {
@@ -301,15 +306,19 @@ static inline void world_write(struct world *w, const struct sched_action *a) {
         if (!m->there)
             return; /* of a rejected message: a stray record, dropped in the next batch */
         assert_true(span_eq(a->recipient.destination, m->submit.recipients[a->recipient.index].destination));
-        m->at[a->recipient.index] = (struct stored){
-            .record = true, .state = a->recipient.state, .attempts = a->recipient.attempts,
-            .due_ms = a->recipient.due_ms, .notified = a->recipient.delay_notified,
-            .has_result = a->recipient.has_result, .code = a->recipient.last.code, .text = a->recipient.last.text,
-            .enhanced = a->recipient.last.enhanced};
+        m->at[a->recipient.index] = (struct stored){.record = true,
+                                                    .state = a->recipient.state,
+                                                    .attempts = a->recipient.attempts,
+                                                    .due_ms = a->recipient.due_ms,
+                                                    .notified = a->recipient.delay_notified,
+                                                    .has_result = a->recipient.has_result,
+                                                    .code = a->recipient.last.code,
+                                                    .text = a->recipient.last.text,
+                                                    .enhanced = a->recipient.last.enhanced};
     } else if (a->kind == SCHED_PUT_INFLIGHT) {
         W_GROW(w, w->flights, w->flight_count);
-        w->flights[w->flight_count++] = (struct wflight){a->attempt.attempt, a->attempt.id, a->attempt.count,
-                                                         a->attempt.indexes, true};
+        w->flights[w->flight_count++] =
+            (struct wflight){a->attempt.attempt, a->attempt.id, a->attempt.count, a->attempt.indexes, true};
     } else if (a->kind == SCHED_DROP_INFLIGHT) {
         bool found = false;
         for (uint32_t i = w->flight_count; i-- > 0 && !found;)
@@ -326,10 +335,15 @@ static inline void world_release(struct world *w, const struct sched_action *a) 
         world_by_token(w, a->answer.token)->answered = true;
     } else if (a->kind == SCHED_ASSIGN && sched_is_assigned(w->core, a->attempt.attempt)) {
         W_GROW(w, w->jobs, w->job_count);
-        w->jobs[w->job_count++] = (struct wjob){
-            .attempt = a->attempt.attempt, .id = a->attempt.id, .worker = a->attempt.worker,
-            .count = a->attempt.count, .indexes = a->attempt.indexes, .concurrency = a->attempt.concurrency,
-            .attempts = a->attempt.attempts, .destination = a->attempt.destination, .open = true};
+        w->jobs[w->job_count++] = (struct wjob){.attempt = a->attempt.attempt,
+                                                .id = a->attempt.id,
+                                                .worker = a->attempt.worker,
+                                                .count = a->attempt.count,
+                                                .indexes = a->attempt.indexes,
+                                                .concurrency = a->attempt.concurrency,
+                                                .attempts = a->attempt.attempts,
+                                                .destination = a->attempt.destination,
+                                                .open = true};
     } else if (a->kind == SCHED_REPORT_ACK) {
         W_GROW(w, w->acks, w->ack_count);
         w->acks[w->ack_count++] = a->attempt.attempt;
@@ -378,9 +392,14 @@ static inline struct sched_submit world_payload(struct world *w, const char *sen
     struct wmsg *m = &w->msgs[w->msg_count++];
     *m = (struct wmsg){.token = w->msg_count};
     m->book = arena_calloc(&w->mem, count + 1, sizeof *m->book);
-    m->submit = (struct sched_submit){.token = w->msg_count, .sender = world_dup(w, span_of(sender)),
-                                      .fair = world_dup(w, span_of(fair)), .priority = 1, .size = 1000,
-                                      .received_ms = w->now, .recipients = r, .count = count};
+    m->submit = (struct sched_submit){.token = w->msg_count,
+                                      .sender = world_dup(w, span_of(sender)),
+                                      .fair = world_dup(w, span_of(fair)),
+                                      .priority = 1,
+                                      .size = 1000,
+                                      .received_ms = w->now,
+                                      .recipients = r,
+                                      .count = count};
     return m->submit;
 }
 
@@ -443,13 +462,21 @@ static inline int world_report(struct world *w, struct wjob *j, struct wreport r
     struct sched_result results[128];
     assert_true(j->count <= 128);
     for (uint32_t i = 0; i < j->count; i++)
-        results[i] = (struct sched_result){.outcome = r.outcome, .scope = r.scope ? r.scope : SCHED_SCOPE_RECIPIENT,
-                                           .code = r.code, .enhanced = span_of(r.enhanced), .text = span_of(r.text),
+        results[i] = (struct sched_result){.outcome = r.outcome,
+                                           .scope = r.scope ? r.scope : SCHED_SCOPE_RECIPIENT,
+                                           .code = r.code,
+                                           .enhanced = span_of(r.enhanced),
+                                           .text = span_of(r.text),
                                            .remote = SPAN("mx.test")};
     struct sched_event e = {.kind = SCHED_REPORTED};
-    e.report = (struct sched_report){.worker = j->worker, .attempt = j->attempt, .message = j->id,
-                                     .site = span_of(r.site), .site_ttl_ms = r.ttl_ms ? r.ttl_ms : HOUR_MS,
-                                     .site_failed = r.site_failed, .indexes = j->indexes, .results = results,
+    e.report = (struct sched_report){.worker = j->worker,
+                                     .attempt = j->attempt,
+                                     .message = j->id,
+                                     .site = span_of(r.site),
+                                     .site_ttl_ms = r.ttl_ms ? r.ttl_ms : HOUR_MS,
+                                     .site_failed = r.site_failed,
+                                     .indexes = j->indexes,
+                                     .results = results,
                                      .count = j->count};
     j->open = false;
     return world_step(w, &e);
@@ -460,13 +487,13 @@ static inline int world_deliver(struct world *w, struct wjob *j) {
 }
 
 static inline int world_defer(struct world *w, struct wjob *j) {
-    return world_report(w, j, (struct wreport){.outcome = SCHED_OUT_DEFERRED, .code = 451, .enhanced = "4.3.0",
-                                               .text = "not now"});
+    return world_report(
+        w, j, (struct wreport){.outcome = SCHED_OUT_DEFERRED, .code = 451, .enhanced = "4.3.0", .text = "not now"});
 }
 
 static inline int world_fail(struct world *w, struct wjob *j) {
-    return world_report(w, j, (struct wreport){.outcome = SCHED_OUT_FAILED, .code = 550, .enhanced = "5.1.1",
-                                               .text = "no such user"});
+    return world_report(
+        w, j, (struct wreport){.outcome = SCHED_OUT_FAILED, .code = 550, .enhanced = "5.1.1", .text = "no such user"});
 }
 
 /* Loads a message from the toy store. */
@@ -478,15 +505,24 @@ static inline int world_load(struct world *w, uint64_t id) {
     for (uint32_t i = 0; i < m->submit.count; i++) {
         const struct stored *t = &m->at[i];
         r[i] = (struct sched_stored_recipient){
-            .destination = m->submit.recipients[i].destination, .notify = m->submit.recipients[i].notify,
-            .state = t->record ? t->state : SCHED_READY, .attempts = t->attempts, .due_ms = t->due_ms,
-            .delay_notified = t->notified, .has_result = t->has_result,
+            .destination = m->submit.recipients[i].destination,
+            .notify = m->submit.recipients[i].notify,
+            .state = t->record ? t->state : SCHED_READY,
+            .attempts = t->attempts,
+            .due_ms = t->due_ms,
+            .delay_notified = t->notified,
+            .has_result = t->has_result,
             .last = {.outcome = SCHED_OUT_DEFERRED, .code = t->code, .text = t->text, .enhanced = t->enhanced}};
     }
     struct sched_event e = {.kind = SCHED_LOADED};
-    e.load = (struct sched_load){.id = id, .sender = m->submit.sender, .fair = m->submit.fair,
-                                 .priority = m->submit.priority, .size = m->submit.size,
-                                 .received_ms = m->submit.received_ms, .report = m->composed, .recipients = r,
+    e.load = (struct sched_load){.id = id,
+                                 .sender = m->submit.sender,
+                                 .fair = m->submit.fair,
+                                 .priority = m->submit.priority,
+                                 .size = m->submit.size,
+                                 .received_ms = m->submit.received_ms,
+                                 .report = m->composed,
+                                 .recipients = r,
                                  .count = m->submit.count};
     return world_step(w, &e);
 }
@@ -520,16 +556,25 @@ static inline void world_crash(struct world *w, bool load_all) {
             continue;
         struct sched_stored_recipient *r = arena_calloc(&w->mem, m->submit.count, sizeof *r);
         for (uint32_t n = 0; n < m->submit.count; n++)
-            r[n] = (struct sched_stored_recipient){
-                .destination = m->submit.recipients[n].destination, .notify = m->submit.recipients[n].notify,
-                .state = m->at[n].record ? m->at[n].state : SCHED_READY, .attempts = m->at[n].attempts,
-                .due_ms = m->at[n].due_ms, .delay_notified = m->at[n].notified};
+            r[n] = (struct sched_stored_recipient){.destination = m->submit.recipients[n].destination,
+                                                   .notify = m->submit.recipients[n].notify,
+                                                   .state = m->at[n].record ? m->at[n].state : SCHED_READY,
+                                                   .attempts = m->at[n].attempts,
+                                                   .due_ms = m->at[n].due_ms,
+                                                   .delay_notified = m->at[n].notified};
         struct sched_event e = {.kind = SCHED_LOADED};
-        e.load = (struct sched_load){
-            .id = m->id, .sender = m->submit.sender, .fair = m->submit.fair, .priority = m->submit.priority,
-            .size = m->submit.size, .received_ms = m->submit.received_ms, .report = m->composed, .recipients = r,
-            .count = m->submit.count, .inflight = f ? f->attempt : 0, .inflight_recipients = all,
-            .inflight_count = count};
+        e.load = (struct sched_load){.id = m->id,
+                                     .sender = m->submit.sender,
+                                     .fair = m->submit.fair,
+                                     .priority = m->submit.priority,
+                                     .size = m->submit.size,
+                                     .received_ms = m->submit.received_ms,
+                                     .report = m->composed,
+                                     .recipients = r,
+                                     .count = m->submit.count,
+                                     .inflight = f ? f->attempt : 0,
+                                     .inflight_recipients = all,
+                                     .inflight_count = count};
         assert_int_equal(world_step(w, &e), ERR_OK);
     }
     for (uint32_t k = 0; k < w->flight_count; k++) { /* the shell drops records of messages that are gone */
@@ -544,8 +589,8 @@ static inline uint64_t world_composed(struct world *w, struct wcompose *c, bool 
     assert_non_null(c);
     c->open = false;
     struct sched_event e = {.kind = SCHED_COMPOSED};
-    e.composed = (struct sched_composed){.message = c->id, .compose = c->compose, .none = none,
-                                         .reason = SPAN("cannot be composed")};
+    e.composed = (struct sched_composed){
+        .message = c->id, .compose = c->compose, .none = none, .reason = SPAN("cannot be composed")};
     if (none)
         return world_step(w, &e) == ERR_OK ? 1 : 0;
     struct wdest d = {"sender.test", SCHED_NOTIFY_NEVER};
