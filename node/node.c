@@ -22,7 +22,7 @@
 #define SCHEDULER_HUB "inproc://scheduler"
 #define DRAIN_GATEWAY_MS 30000u
 #define DRAIN_DELIVERY_MS 60000u
-#define LOOPS_MAX 64u
+#define READY_POLL_MS 5u
 #define VERSION "0.1.0"
 
 enum phase { PHASE_RUNNING, PHASE_DRAIN_GATEWAY, PHASE_DRAIN_DELIVERY, PHASE_STOPPED };
@@ -31,7 +31,8 @@ struct node {
     struct settings *settings;
     struct bus *bus;
     struct loop *loop;
-    struct loop_wake *wake; /* a part has drained */
+    struct loop_timer *ready; /* until readiness is announced */
+    struct loop_wake *wake;   /* a part has drained */
     struct loop_signal *signals[3];
     struct admin *admin;
     struct store *store;
@@ -269,10 +270,11 @@ static int open_loop(struct node *n) {
     if (!n->bus || !n->loop)
         return EX_OSERR;
     n->wake = loop_wake_new(n->loop, on_wake, n);
+    n->ready = loop_timer_new(n->loop, announce_ready, n);
     for (size_t i = 0; i < 3; i++)
         n->signals[i] = loop_signal_new(n->loop, wanted[i], on_signal, n);
     n->reload = reload_new(n->loop, n->settings->file, n->recipients, on_reload, n);
-    return n->wake && n->signals[0] && n->signals[1] && n->signals[2] && n->reload ? EX_OK : EX_OSERR;
+    return n->wake && n->ready && n->signals[0] && n->signals[1] && n->signals[2] && n->reload ? EX_OK : EX_OSERR;
 }
 
 static int open_admin(struct node *n) {
@@ -322,9 +324,20 @@ int node_open(struct node **out, struct settings *s) {
     return EX_OK;
 }
 
-int node_run(struct node *n) {
+/* Ready is who can accept mail: every gateway loop has been welcomed by the scheduler. With a damaged store there is no
+ * scheduler, and ready means: answers 451. */
+static void announce_ready(void *arg) {
+    struct node *n = arg;
+    if (n->inbound && n->scheduler && !inbound_is_ready(n->inbound)) {
+        loop_timer_set(n->ready, READY_POLL_MS);
+        return;
+    }
     LOG_INFO("ready", LOG_STR("name", n->settings->name), LOG_STR("version", VERSION), LOG_U64("pid", getpid()));
     notify_state(NOTIFY_STATE_READY);
+}
+
+int node_run(struct node *n) {
+    announce_ready(n);
     loop_run(n->loop);
     LOG_INFO("stopped", LOG_I64("status", n->status));
     return n->status;
@@ -348,6 +361,8 @@ void node_close(struct node *n) {
             loop_signal_close(n->signals[i]);
     if (n->wake)
         loop_wake_close(n->wake);
+    if (n->ready)
+        loop_timer_close(n->ready);
     if (n->loop)
         loop_free(n->loop);
     if (n->bus)

@@ -112,6 +112,13 @@ void inbound_stop(struct inbound *in) {
     free_all(in);
 }
 
+bool inbound_is_ready(const struct inbound *in) {
+    for (uint32_t i = 0; i < in->worker_count; i++)
+        if (!submit_is_ready(in->workers[i].submit))
+            return false;
+    return true;
+}
+
 uint64_t inbound_sessions(const struct inbound *in) {
     return atomic_load(&in->sessions);
 }

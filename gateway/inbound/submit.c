@@ -6,6 +6,7 @@
  * tick looks at the oldest only. Frames of one submission leave in order because the line is served in order
  * and a chunk is only sent while its submission is OPEN.
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,7 +62,7 @@ struct submit {
     struct arena mem; /* for what arrives */
     uint8_t prefix[8];
     uint64_t counter, correlation;
-    bool welcome, starved;
+    atomic_bool welcome;
     uint64_t epoch, credit, lent; /* lent: octets on the way */
     uint64_t hello_ms;
     struct map sent;
