@@ -41,54 +41,73 @@ static const char *full_host_name(struct settings *s) {
     return full;
 }
 
-static void check_names(struct settings_reading *r) {
-    struct settings *s = r->s;
-    struct span out;
-    struct address a;
+/* For messages: bytes as they are may hold control characters. */
+static const char *shown(struct settings *s, const char *text) {
+    struct buf b;
+    buf_init(&b, 2000);
+    buf_add_escaped(&b, span_of(text));
+    const char *out = arena_strdup(&s->mem, buf_cstr(&b));
+    buf_deinit(&b);
+    return out ? out : "";
+}
+
+/* What is not set is taken from the host. */
+static void fill_names(struct settings *s) {
     char short_name[256] = "localhost";
     if (!s->hostname)
         s->hostname = full_host_name(s);
     if (!s->name && gethostname(short_name, sizeof short_name - 1) == 0)
         s->name = arena_printf(&s->mem, "%.40s", short_name);
-    if (!s->postmaster)
+    if (!s->postmaster && s->hostname)
         s->postmaster = arena_printf(&s->mem, "postmaster@%s", s->hostname);
-    if (address_parse_domain(&out, span_of(s->hostname), &s->mem) != ERR_OK)
-        settings_complain(r, NULL, "node.hostname: not a domain name: %s", s->hostname);
-    if (address_parse(&a, span_of(s->postmaster), &s->mem) != ERR_OK)
-        settings_complain(r, NULL, "node.postmaster: not an address: %s", s->postmaster);
-    for (const char *c = s->name; c && *c; c++)
-        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", *c) && *c != '.') {
-            settings_complain(r, NULL, "node.name: takes letters, digits, '-', '_' and '.'");
+    CHECK(s->hostname && s->name && s->postmaster);
+}
+
+static void check_names(struct settings_reading *r) {
+    struct settings *s = r->s;
+    struct span name;
+    struct address a;
+    fill_names(s);
+    bool named = address_parse_domain(&name, span_of(s->hostname), &s->mem) == ERR_OK;
+    if (named)
+        s->hostname = name.at; /* as A-labels, for protocols */
+    else
+        settings_complain_key(r, "node.hostname", "not a domain name: %s", shown(s, s->hostname));
+    if (address_parse(&a, span_of(s->postmaster), &s->mem) == ERR_OK)
+        s->postmaster = a.text.at;
+    else if (named || schema_line(r, "node.postmaster")) /* else it is made of the bad host name */
+        settings_complain_key(r, "node.postmaster", "not a mail address: %s", shown(s, s->postmaster));
+    for (const char *c = s->name; *c; c++) {
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.", *c)) {
+            settings_complain_key(r, "node.name", "takes letters, digits, '-', '_' and '.'");
             break;
         }
+    }
+}
+
+/* Complains where a line is to be changed: of the longer one's key when only the first wait is in the file. */
+static void check_longer(struct settings_reading *r, const char *path, uint64_t ms) {
+    static const char first[] = "delivery.retry.first";
+    if (ms >= r->s->scheduler.retry.first_ms)
+        return;
+    if (schema_line(r, path) || !schema_line(r, first))
+        settings_complain_key(r, path, "shorter than %s", first);
+    else
+        settings_complain_key(r, first, "longer than %s", path);
 }
 
 static void check_rest(struct settings_reading *r) {
     struct settings *s = r->s;
-    if (s->scheduler.retry.max_ms < s->scheduler.retry.first_ms)
-        settings_complain(r, NULL, "delivery.retry.max: shorter than delivery.retry.first");
-    if (s->scheduler.retry.give_up_ms < s->scheduler.retry.first_ms)
-        settings_complain(r, NULL, "delivery.retry.give_up: shorter than delivery.retry.first");
+    check_longer(r, "delivery.retry.max", s->scheduler.retry.max_ms);
+    check_longer(r, "delivery.retry.give_up", s->scheduler.retry.give_up_ms);
     if (s->data_dir[0] != '/')
-        settings_complain(r, NULL, "node.data_dir: takes an absolute path");
+        settings_complain_key(r, "node.data_dir", "takes an absolute path");
     if (strncmp(s->admin_rpc, "ipc:///", 7) != 0)
-        settings_complain(r, NULL, "admin.rpc: takes ipc:///PATH; tcp:// is not supported by this version");
-    if ((s->roles & SETTINGS_GATEWAY) && s->listen_count == 0)
-        settings_complain(r, NULL, "gateway.listen: at least one address");
+        settings_complain_key(r, "admin.rpc", "takes ipc:///PATH; tcp:// is not supported by this version");
     if (!s->loops) {
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         s->loops = cores < 1 ? 1 : cores > LOOPS_DEFAULT_MAX ? LOOPS_DEFAULT_MAX : (uint32_t)cores;
     }
-}
-
-/* Paths of tables are relative to the settings file. */
-static void resolve_tables(struct settings_reading *r) {
-    struct settings *s = r->s;
-    const char *slash = strrchr(s->file, '/');
-    struct recipients_domain_config *d = (struct recipients_domain_config *)(uintptr_t)s->recipients.domains;
-    for (size_t i = 0; i < s->recipients.count && slash; i++)
-        if (d[i].table && d[i].table[0] != '/')
-            d[i].table = arena_printf(&s->mem, "%.*s/%s", (int)(slash - s->file), s->file, d[i].table);
 }
 
 static void spread(struct settings *s) {
@@ -115,17 +134,22 @@ int settings_load(struct settings **out, const char *file, struct buf *problems)
         return ERR_NOMEM;
     arena_init(&s->mem, 16 * 1024, MEMORY_MAX);
     s->file = arena_strdup(&s->mem, file);
+    CHECK(s->file);
+    map_init(&r.domains);
+    map_init(&r.routes);
     outbound_defaults(&s->outbound);
     schema_defaults(&r);
     int err = yaml_load(&root, file, &s->mem, problems);
-    if (err == ERR_OK) {
+    if (err == ERR_OK || (err == ERR_INVALID && root)) { /* what could be read of a bad file is checked too */
+        r.failed = err != ERR_OK;
         schema_read(&r, root);
         check_names(&r);
         check_rest(&r);
-        resolve_tables(&r);
         spread(s);
         err = r.failed ? ERR_INVALID : ERR_OK;
     }
+    map_deinit(&r.domains);
+    map_deinit(&r.routes);
     if (err != ERR_OK) {
         settings_free(s);
         return err;

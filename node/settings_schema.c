@@ -5,9 +5,11 @@
 #include "node/settings_schema.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/units.h"
 
 #define AT(member) offsetof(struct settings, member)
@@ -17,12 +19,12 @@
 static const struct schema_key keys[] = {
     {"node.name", SCHEMA_TEXT, AT(name), 1, 40, NULL, NULL, NULL,
      "Name of this node in logs and in the store. Default: the host name."},
-    {"node.roles", SCHEMA_CUSTOM, 0, 0, 0, "[gateway, scheduler, delivery]", NULL, settings_read_roles,
-     "What this process does. One machine does all three."},
+    {"node.roles", SCHEMA_CUSTOM, 0, 0, 0, "[gateway, scheduler, delivery]", "list of gateway, scheduler, delivery",
+     settings_read_roles, "What this process does. One machine does all three."},
     {"node.hostname", SCHEMA_TEXT, AT(hostname), 1, 255, NULL, NULL, NULL,
      "Full name in the greeting, EHLO, Received and reports. Default: the host's full name."},
     {"node.postmaster", SCHEMA_TEXT, AT(postmaster), 3, 320, NULL, NULL, NULL,
-     "Where mail for <Postmaster> goes. Default: postmaster@HOSTNAME."},
+     "Where mail for `<Postmaster>` goes. Default: postmaster@HOSTNAME."},
     {"node.data_dir", SCHEMA_TEXT, AT(data_dir), 1, 1024, "/var/lib/posthouse", NULL, NULL,
      "Directory of the queue; made with mode 0700, never a symbolic link."},
     {"node.user", SCHEMA_TEXT, AT(user), 1, 32, "posthouse", NULL, NULL,
@@ -33,12 +35,12 @@ static const struct schema_key keys[] = {
      "Least level that is logged (to standard error)."},
     {"node.log.format", SCHEMA_WORD, AT(log_format), 0, 0, "text", "text|json", NULL,
      "One line for each event, as text or JSON."},
-    {"gateway.listen", SCHEMA_CUSTOM, 0, 0, 0, "[{address: \"0.0.0.0:25\"}, {address: \"[::]:25\"}]", NULL,
-     settings_read_listen, "Addresses to listen on, at most 16."},
+    {"gateway.listen", SCHEMA_CUSTOM, 0, 0, 0, "[{address: \"0.0.0.0:25\"}, {address: \"[::]:25\"}]",
+     "list of {address}", settings_read_listen, "Addresses to listen on, at most 16."},
     {"gateway.loops", SCHEMA_COUNT, AT(loops), 1, 64, NULL, NULL, NULL,
      "Threads that serve SMTP sessions. Default: one for each processor, at most 16."},
-    {"gateway.trusted_networks", SCHEMA_CUSTOM, 0, 0, 0, "[127.0.0.0/8, \"::1/128\"]", NULL, settings_read_trusted,
-     "Clients that may relay anywhere."},
+    {"gateway.trusted_networks", SCHEMA_CUSTOM, 0, 0, 0, "[127.0.0.0/8, \"::1/128\"]", "list of networks",
+     settings_read_trusted, "Clients that may relay anywhere."},
     {"gateway.limits.message_size", SCHEMA_SIZE, AT(inbound.limits.message_size), 65536, 4 * GIB, "50MiB", NULL, NULL,
      "Largest message, in octets (SIZE)."},
     {"gateway.limits.recipients", SCHEMA_COUNT, AT(inbound.limits.recipients), 100, 50000, "1000", NULL, NULL,
@@ -63,11 +65,11 @@ static const struct schema_key keys[] = {
      "How long the greeting waits for such a client; 0 only looks."},
     {"gateway.vrfy", SCHEMA_BOOL, AT(inbound.vrfy), 0, 0, "false", NULL, NULL,
      "Whether VRFY tells the truth; else 252."},
-    {"domains", SCHEMA_CUSTOM, 0, 0, 0, "[]", NULL, settings_read_domains,
+    {"domains", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {name, recipients, route}", settings_read_domains,
      "Domains that we are the MX for: name, recipients ({table: FILE} or any), route."},
-    {"routes", SCHEMA_CUSTOM, 0, 0, 0, "[]", NULL, settings_read_routes,
+    {"routes", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {domain, route}", settings_read_routes,
      "Where mail for other domains goes: domain (.NAME: all below it), route. Default: by MX."},
-    {"delivery.dns", SCHEMA_CUSTOM, 0, 0, 0, NULL, NULL, settings_read_dns,
+    {"delivery.dns", SCHEMA_CUSTOM, 0, 0, 0, NULL, "list of addresses", settings_read_dns,
      "DNS servers as ADDRESS:PORT. Default: the system's."},
     {"delivery.port", SCHEMA_COUNT, AT(outbound_port), 1, 65535, "25", NULL, NULL, "Port of MX hosts."},
     {"delivery.loopback_targets", SCHEMA_BOOL, AT(outbound.loopback_targets), 0, 0, "false", NULL, NULL,
@@ -119,10 +121,12 @@ static const struct schema_key keys[] = {
      "Where the operator's tool connects (ipc://PATH, mode 0600)."},
     {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
 };
+_Static_assert(sizeof keys / sizeof *keys <= SCHEMA_KEYS_MAX, "settings_reading has a line for each key");
 
 /* Known to the design, not to this version: refused by name rather than as a typing error. */
 static const char *const later[] = {"gateway.tls", "gateway.auth",    "cluster",      "admin.http",
-                                    "admin.keys",  "gateway.milters", "delivery.tls", NULL};
+                                    "admin.keys",  "gateway.milters", "delivery.tls", "delivery.retry.domains",
+                                    NULL};
 
 const struct schema_key *schema_keys(void) {
     return keys;
@@ -138,9 +142,21 @@ static int find_word(const char *words, struct span text) {
     return -1;
 }
 
+static void format_bounds(const struct schema_key *k, char low[32], char high[32]) {
+    if (k->type == SCHEMA_DURATION) {
+        units_format_duration(k->min, low, 32);
+        units_format_duration(k->max, high, 32);
+    } else if (k->type == SCHEMA_SIZE) {
+        units_format_size(k->min, low, 32);
+        units_format_size(k->max, high, 32);
+    } else {
+        snprintf(low, 32, "%" PRIu64, k->min);
+        snprintf(high, 32, "%" PRIu64, k->max);
+    }
+}
+
 static void bounded(struct settings_reading *r, const struct yaml *y, const struct schema_key *k, uint64_t value,
                     bool wide) {
-    char low[32], high[32];
     if (value >= k->min && value <= k->max) {
         char *at = (char *)r->s + k->offset;
         if (wide)
@@ -149,16 +165,8 @@ static void bounded(struct settings_reading *r, const struct yaml *y, const stru
             *(uint32_t *)(void *)at = (uint32_t)value;
         return;
     }
-    if (k->type == SCHEMA_DURATION) {
-        units_format_duration(k->min, low, sizeof low);
-        units_format_duration(k->max, high, sizeof high);
-    } else if (k->type == SCHEMA_SIZE) {
-        units_format_size(k->min, low, sizeof low);
-        units_format_size(k->max, high, sizeof high);
-    } else {
-        snprintf(low, sizeof low, "%" PRIu64, k->min);
-        snprintf(high, sizeof high, "%" PRIu64, k->max);
-    }
+    char low[32], high[32];
+    format_bounds(k, low, high);
     settings_complain(r, y, "%s: out of range, from %s to %s", k->path, low, high);
 }
 
@@ -246,17 +254,47 @@ static bool is_later(const char *path) {
     return false;
 }
 
+static const struct schema_key *find_key(const char *path) {
+    for (const struct schema_key *k = keys; k->path; k++)
+        if (strcmp(k->path, path) == 0)
+            return k;
+    return NULL;
+}
+
+/* A key may hold anything; what is shown is escaped, and so is what is compared: no key of ours needs it. */
+static void path_of(const char *prefix, struct span key, char *to, size_t size) {
+    struct buf name;
+    buf_init(&name, 400);
+    buf_add_escaped(&name, span_first(key, 80));
+    snprintf(to, size, "%s%s%s", prefix, *prefix ? "." : "", buf_cstr(&name));
+    buf_deinit(&name);
+}
+
+unsigned schema_line(const struct settings_reading *r, const char *path) {
+    const struct schema_key *k = find_key(path);
+    CHECK(k);
+    return r->lines[k - keys];
+}
+
+void settings_complain_key(struct settings_reading *r, const char *path, const char *format, ...) {
+    char what[1024];
+    va_list args;
+    struct yaml place = {.line = schema_line(r, path)};
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    settings_complain(r, &place, "%s: %s", path, what);
+}
+
 static void walk(struct settings_reading *r, const struct yaml *map, const char *prefix) {
     for (const struct yaml *y = map->first; y; y = y->next) {
-        char path[256];
-        snprintf(path, sizeof path, "%s%s%.*s", prefix, *prefix ? "." : "", (int)(y->key.len > 100 ? 100 : y->key.len),
-                 y->key.at);
-        const struct schema_key *k = keys;
-        while (k->path && strcmp(k->path, path) != 0)
-            k++;
-        if (k->path)
+        char path[512];
+        path_of(prefix, y->key, path, sizeof path);
+        const struct schema_key *k = find_key(path);
+        if (k) {
+            r->lines[k - keys] = y->line;
             read_value(r, y, k);
-        else if (is_later(path))
+        } else if (is_later(path))
             settings_complain(r, y, "%s: not supported by this version", path);
         else if (!is_section(path))
             settings_complain(r, y, "%s: unknown key", path);
@@ -273,27 +311,62 @@ void schema_read(struct settings_reading *r, const struct yaml *root) {
 
 /* -- the reference -- */
 
-static const char *type_text(const struct schema_key *k) {
-    static const char *const names[] = {"text", "size", "duration", "number", "true or false", "word", "list"};
-    return k->type == SCHEMA_WORD ? k->words : names[k->type];
+/* What a key takes, with its bounds. */
+static void add_takes(struct buf *to, const struct schema_key *k) {
+    static const char *const names[] = {"text", "size", "duration", "number", "true or false"};
+    char low[32], high[32];
+    if (k->type == SCHEMA_WORD) {
+        struct span rest = span_of(k->words);
+        for (bool first = true; rest.len; first = false) {
+            struct span word = span_cut(rest, '|', &rest);
+            buf_printf(to, "%s%.*s", first ? "" : rest.len ? ", " : " or ", SPAN_FMT(word));
+        }
+        return;
+    }
+    buf_add_str(to, k->type == SCHEMA_CUSTOM ? k->words : names[k->type]);
+    if (k->type == SCHEMA_SIZE || k->type == SCHEMA_DURATION || k->type == SCHEMA_COUNT) {
+        format_bounds(k, low, high);
+        buf_printf(to, ", %s to %s", low, high);
+    }
 }
 
+static const char reference_head[] =
+    "# Settings\n\n"
+    "One YAML file, by default `/etc/posthouse/posthouse.yaml`. `posthoused --check` checks all of it, and the tables\n"
+    "that it names, and lists every error as `file:line: key: what`; unknown keys are refused. SIGHUP reloads it as a\n"
+    "whole or not at all. Every key has a default: a file with only `node.hostname` runs.\n\n"
+    "Sizes: `64KiB`, `50MiB`, `2GiB`. Durations: `500ms`, `30s`, `5m`, `4h`, `5d`. Anchors, tags and a second document "
+    "are\n"
+    "not taken.\n\n"
+    "This page is printed by `posthoused --print-settings-reference`.\n\n"
+    "| key | takes | default | what it is for |\n|---|---|---|---|\n";
+
+static const char reference_tail[] = "\n## Domains and routes\n\n"
+                                     "Each of `domains` has `name` (U-labels may be written), `recipients` (`any`, or "
+                                     "`{table: FILE}` with a path relative\n"
+                                     "to the settings file, see recipients.md) and `route`. Each of `routes` has "
+                                     "`domain` (`example.net`, `.example.net` for\n"
+                                     "it and all below it, or `*`) and `route`:\n\n"
+                                     "| route | mail goes |\n|---|---|\n"
+                                     "| `mx` | to the MX hosts of the domain |\n"
+                                     "| `mx:DOMAIN` | to the MX hosts of another domain |\n"
+                                     "| `smtp:HOST[:PORT]` | to this host; IPv6 addresses in brackets |\n"
+                                     "| `lmtp:HOST[:PORT]`, `lmtp:unix:/PATH` | to this host by LMTP |\n\n"
+                                     "## What a reload does not change\n\n"
+                                     "The name, roles, user, directory, memory, listeners, loops, shards and the RPC "
+                                     "endpoint stay as they were until a\n"
+                                     "restart; the log says so. Tables are also read again when their files change.\n";
+
 int settings_reference(struct buf *to) {
-    buf_add_str(
-        to, "# Settings\n\nOne YAML file, by default `/etc/posthouse/posthouse.yaml`. `posthoused --check` checks all "
-            "of it and "
-            "lists every error as\n`file:line: key: what`; unknown keys are refused. SIGHUP reloads it. This page is "
-            "printed by\n`posthoused --print-settings-reference`.\n\nSizes: `64KiB`, `50MiB`, `2GiB`. Durations: "
-            "`500ms`, `30s`, `5m`, `4h`, `5d`.\n\n| key | takes | default | what it is for |\n|---|---|---|---|\n");
+    buf_add_str(to, reference_head);
     for (const struct schema_key *k = keys; k->path; k++) {
         buf_printf(to, "| `%s` | ", k->path);
-        struct span rest = span_of(type_text(k));
-        for (bool first = true; rest.len; first = false)
-            buf_printf(to, "%s%.*s", first ? "" : ", ", SPAN_FMT(span_cut(rest, '|', &rest)));
+        add_takes(to, k);
         if (k->fallback)
             buf_printf(to, " | `%s` | %s |\n", k->fallback, k->doc);
         else
             buf_printf(to, " |  | %s |\n", k->doc);
     }
+    buf_add_str(to, reference_tail);
     return to->err;
 }

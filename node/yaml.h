@@ -1,7 +1,8 @@
 /*
  * yaml: the door to libyaml: a file as a tree of maps, lists and scalars in which every node knows its line.
  *
- * Only what settings need: one document, no anchors, no tags, no duplicate keys; bounded in size and depth.
+ * Only what settings need: one document, no anchors, no tags, no duplicate keys; bounded in size and depth. A
+ * value stands once where it counts, so that the line of an error is the line to change.
  */
 #ifndef NODE_YAML_H
 #define NODE_YAML_H
@@ -11,6 +12,7 @@
 
 #define YAML_FILE_MAX (4u * 1024u * 1024u)
 #define YAML_DEPTH_MAX 16
+#define YAML_KEYS_MAX 1000 /* of one map; lists may be longer */
 
 enum yaml_kind { YAML_SCALAR, YAML_LIST, YAML_MAP };
 struct yaml {

@@ -66,17 +66,19 @@ static int add_domains(struct recipients *r, const struct recipients_config *c, 
             continue;
         buf_add_str(problems, "domains: ");
         buf_add_escaped(problems, span_of(d->name));
-        buf_printf(problems, ": %s\n", bad == ERR_EXISTS      ? "listed twice"
-                                       : bad == ERR_NOT_FOUND ? "no table file"
-                                       : bad == ERR_NOMEM     ? err_text(bad)
-                                                              : "not a domain name");
+        buf_printf(problems, ": %s\n",
+                   bad == ERR_EXISTS      ? "listed twice"
+                   : bad == ERR_NOT_FOUND ? "no table file"
+                   : bad == ERR_NOMEM     ? err_text(bad)
+                                          : "not a domain name");
         err = bad == ERR_NOMEM ? ERR_NOMEM : ERR_INVALID;
     }
     return err;
 }
 
 static int by_path(const void *a, const void *b) {
-    const struct recipients_domain *x = *(struct recipients_domain *const *)a, *y = *(struct recipients_domain *const *)b;
+    const struct recipients_domain *x = *(struct recipients_domain *const *)a,
+                                   *y = *(struct recipients_domain *const *)b;
     int order = strcmp(x->path, y->path);
     return order ? order : span_cmp(x->name, y->name);
 }

@@ -40,11 +40,11 @@ struct judge {
     struct recipients_answer *out;
     struct recipients_target *targets;
     size_t count, cap;
-    struct map seen;    /* empty while one mailbox is the answer */
+    struct map seen; /* empty while one mailbox is the answer */
     struct seen *last_seen;
-    size_t visits;      /* of aliases, forwards and their targets */
-    bool postmaster;    /* on the way to the configured postmaster */
-    bool failed;        /* out says why */
+    size_t visits;   /* of aliases, forwards and their targets */
+    bool postmaster; /* on the way to the configured postmaster */
+    bool failed;     /* out says why */
 };
 
 static int visit(struct judge *j, const struct address *a, unsigned depth);
@@ -259,7 +259,8 @@ static int visit_own(struct judge *j, const struct recipients_domain *d, const s
     struct table_entry e;
     if (address_is_indirect(a)) {
         step(j, depth, a->text, "an indirect address in a domain of ours");
-        refuse(j, depth ? RECIPIENTS_UNROUTABLE : RECIPIENTS_NO_RELAY, SPAN("5.7.1"), SPAN("indirect addresses are not relayed"));
+        refuse(j, depth ? RECIPIENTS_UNROUTABLE : RECIPIENTS_NO_RELAY, SPAN("5.7.1"),
+               SPAN("indirect addresses are not relayed"));
         return ERR_OK;
     }
     if (d->directory == RECIPIENTS_ANY) {
@@ -321,14 +322,14 @@ static int judge(struct judge *j, const struct address *a, bool may_relay) {
 int recipients_judge(struct recipients *r, const struct address *a, bool may_relay, struct arena *mem,
                      struct recipients_answer *out, struct buf *steps) {
     struct judge j = {.r = r, .mem = mem, .steps = steps, .out = out};
-    *out = (struct recipients_answer){.verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"),
-                                      .text = SPAN("recipient cannot be checked now")};
+    *out = (struct recipients_answer){
+        .verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"), .text = SPAN("recipient cannot be checked now")};
     map_init(&j.seen);
     int err = judge(&j, a, may_relay);
     map_deinit(&j.seen);
     if (err) {
-        *out = (struct recipients_answer){.verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"),
-                                          .text = SPAN("recipient cannot be checked now")};
+        *out = (struct recipients_answer){
+            .verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"), .text = SPAN("recipient cannot be checked now")};
         return err;
     }
     if (!j.failed) {

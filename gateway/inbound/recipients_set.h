@@ -14,18 +14,18 @@
 
 struct recipients_domain {
     struct map_node node;
-    struct span name;        /* canonical */
+    struct span name; /* canonical */
     enum recipients_directory directory;
-    const char *path;        /* of the table file, or NULL */
-    struct table *table;     /* borrowed from tables, or NULL */
+    const char *path;    /* of the table file, or NULL */
+    struct table *table; /* borrowed from tables, or NULL */
 };
 struct recipients {
     atomic_uint refs;
     struct arena mem;
-    struct map map;          /* of domains, by name */
+    struct map map; /* of domains, by name */
     struct recipients_domain *domains;
     size_t count;
-    struct table **tables;   /* one for each file; a reference each */
+    struct table **tables; /* one for each file; a reference each */
     size_t table_count;
     struct address postmaster;
 };

@@ -4,8 +4,9 @@
  * A slot is the offset of a line (plus one; 0 is free) and 32 bits of the name's hash, so that a
  * wrong line is hardly ever read; the table is at most two thirds full. The hash covers the name in
  * lower case, seeded by the domain: a name without a domain has the seed 0 and counts in every domain
- * of the table. In a table of one domain all names are taken as written without it. Most lines are a plain dot-string and take a path without allocation; the
- * others are judged by the parser of addresses, which also gives quoted names their key.
+ * of the table. In a table of one domain all names are taken as written without it. Most lines are a plain dot-string
+ * and take a path without allocation; the others are judged by the parser of addresses, which also gives quoted names
+ * their key.
  *
  * Nothing here trusts the file: not its size while it is read, not that it is a file at all.
  */
@@ -57,7 +58,7 @@ struct load {
     struct buf *problems;
     size_t line;
     uint64_t problem_count;
-    struct arena scratch; /* of one line */
+    struct arena scratch;                  /* of one line */
     struct span last_domain, last_written; /* most lines name the domain of the line before */
 };
 
@@ -154,7 +155,8 @@ static uint64_t name_hash(struct span key, struct span domain, bool catch_all) {
 }
 
 /* The key of a local part that is not plain, in to; false: no good local part. */
-static bool unquote(struct span local, char to[ADDRESS_LOCAL_MAX], struct span *key, bool *indirect, struct arena *mem) {
+static bool unquote(struct span local, char to[ADDRESS_LOCAL_MAX], struct span *key, bool *indirect,
+                    struct arena *mem) {
     char text[ADDRESS_PATH_MAX];
     struct address a;
     if (local.len > ADDRESS_LOCAL_MAX)
@@ -299,8 +301,8 @@ static bool check_key(struct load *l, const struct table_line *line, char memory
     *key = line->local;
     if (line->catch_all)
         return true;
-    bool ok = line->plain ? line->local.len <= ADDRESS_LOCAL_MAX
-                          : unquote(line->local, memory, key, &indirect, &l->scratch);
+    bool ok =
+        line->plain ? line->local.len <= ADDRESS_LOCAL_MAX : unquote(line->local, memory, key, &indirect, &l->scratch);
     if (!ok)
         problem(l, line->local.len > ADDRESS_LOCAL_MAX ? "longer than 64 octets" : "not a local part", line->local);
     else if (indirect)
@@ -418,7 +420,8 @@ void table_unref(struct table *t) {
 
 /* -- looking up -- */
 
-static bool find_name(const struct table *t, struct span key, struct span domain, bool catch_all, struct table_entry *e) {
+static bool find_name(const struct table *t, struct span key, struct span domain, bool catch_all,
+                      struct table_entry *e) {
     struct table_line line;
     const struct slot *s = find_slot(t, name_hash(key, domain, catch_all), key, domain, catch_all, &line);
     if (s->at == 0)

@@ -13,9 +13,9 @@
 #include "base/err.h"
 #include "base/span.h"
 
-#define TABLE_FILE_MAX 0xfffffff0u  /* octets; offsets are 32 bits */
-#define TABLE_TARGETS_MAX 1000      /* of one line */
-#define TABLE_PROBLEMS_MAX 20       /* named; further ones are counted */
+#define TABLE_FILE_MAX 0xfffffff0u /* octets; offsets are 32 bits */
+#define TABLE_TARGETS_MAX 1000     /* of one line */
+#define TABLE_PROBLEMS_MAX 20      /* named; further ones are counted */
 
 enum table_kind {
     TABLE_MAILBOX,      /* "user" */
@@ -25,21 +25,23 @@ enum table_kind {
 };
 struct table_entry {
     enum table_kind kind;
-    bool catch_all;       /* found by "@domain" */
-    bool tagged;          /* "user+tag" was found as "user" */
-    struct span targets;  /* for table_next_target */
-    size_t offset;        /* of the line, for table_line */
+    bool catch_all;      /* found by "@domain" */
+    bool tagged;         /* "user+tag" was found as "user" */
+    struct span targets; /* for table_next_target */
+    size_t offset;       /* of the line, for table_line */
 };
 
 struct table;
 /* Reads the file; domains are the canonical names of the domains that it serves (copied), at least one. Blocking.
- * problems gets "file:line: what" for each problem. ERR_INVALID: bad lines; ERR_NOT_FOUND, ERR_DENIED (not allowed, not a
- * regular file, writable by everyone), ERR_RANGE (too large), ERR_AGAIN (changed while it was read), ERR_IO, ERR_NOMEM. */
-int table_load(struct table **t, const char *path, const struct span *domains, size_t count, struct buf *problems) MUST_CHECK;
+ * problems gets "file:line: what" for each problem. ERR_INVALID: bad lines; ERR_NOT_FOUND, ERR_DENIED (not allowed, not
+ * a regular file, writable by everyone), ERR_RANGE (too large), ERR_AGAIN (changed while it was read), ERR_IO,
+ * ERR_NOMEM. */
+int table_load(struct table **t, const char *path, const struct span *domains, size_t count,
+               struct buf *problems) MUST_CHECK;
 struct table *table_ref(struct table *t);
 void table_unref(struct table *t);
-/* The entry for a local part (quoting removed, any case) in a canonical domain: the full address, the name in any domain
- * of the table, the same without "+tag", the catch-all; in this order. False: unknown. */
+/* The entry for a local part (quoting removed, any case) in a canonical domain: the full address, the name in any
+ * domain of the table, the same without "+tag", the catch-all; in this order. False: unknown. */
 bool table_find(const struct table *t, struct span key, struct span domain, struct table_entry *e);
 /* Takes the next target off *targets: "user" or "user@domain" as written. False: none left. */
 bool table_next_target(struct span *targets, struct span *target);

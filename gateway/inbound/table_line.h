@@ -8,11 +8,11 @@
 #include "gateway/inbound/table.h"
 
 struct table_line {
-    bool empty;             /* nothing, or only a comment */
-    bool catch_all;         /* "@domain" */
-    bool plain;             /* the local part is an ASCII dot-string without '%' and '!': is its own key */
-    struct span local;      /* as written, with quotes */
-    struct span domain;     /* as written; empty: every domain of the table */
+    bool empty;         /* nothing, or only a comment */
+    bool catch_all;     /* "@domain" */
+    bool plain;         /* the local part is an ASCII dot-string without '%' and '!': is its own key */
+    struct span local;  /* as written, with quotes */
+    struct span domain; /* as written; empty: every domain of the table */
     enum table_kind kind;
     struct span targets;
 };

@@ -25,10 +25,10 @@ enum { LABEL_MAX = 63, PATH_BRACKETS = 2 };
 struct scan {
     struct span in;
     size_t at;
-    char key[ADDRESS_LOCAL_MAX];  /* local part without its quoting */
+    char key[ADDRESS_LOCAL_MAX]; /* local part without its quoting */
     size_t key_len;
-    size_t quoted_len;            /* length of the canonical quoted form, quotes included */
-    bool atoms;                   /* the key can stand without quotes */
+    size_t quoted_len; /* length of the canonical quoted form, quotes included */
+    bool atoms;        /* the key can stand without quotes */
     bool too_long;
     char domain[ADDRESS_DOMAIN_MAX + 1];
     size_t domain_len;
