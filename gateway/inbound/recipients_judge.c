@@ -22,7 +22,7 @@
 
 #include "gateway/inbound/recipients_set.h"
 
-enum { VISITS_MAX = 10 * RECIPIENTS_EXPANSION_MAX };
+enum { VISITS_MAX = 10 * RECIPIENTS_EXPANSION_MAX, SCRATCH_BLOCK = 4096, SCRATCH_MAX = 16 * 1024 * 1024 };
 
 enum seen_state { SEEN_OPEN, SEEN_OPEN_KEEPS, SEEN_DONE, SEEN_TARGET };
 struct seen {
@@ -35,7 +35,8 @@ struct seen {
 
 struct judge {
     const struct recipients *r;
-    struct arena *mem;
+    struct arena *mem;    /* of the answer */
+    struct arena scratch; /* of the walk; the answer is copied out of it */
     struct buf *steps;
     struct recipients_answer *out;
     struct recipients_target *targets;
@@ -104,12 +105,17 @@ static uint64_t seen_hash(const struct seen_key *k) {
     return k->local ? hash_span_nocase(k->address, k->target) : hash_span(k->address, 2u + k->target);
 }
 
+/* A lone mailbox, nearly every address, is written to the answer's memory at once; a walk has its own. */
+static struct arena *arena_of(struct judge *j) {
+    return j->visits ? &j->scratch : j->mem;
+}
+
 static struct seen *seen_find(const struct judge *j, struct seen_key k) {
     return (struct seen *)map_find(&j->seen, seen_hash(&k), seen_match, &k);
 }
 
 static int seen_add(struct judge *j, struct span address, bool local, enum seen_state state, struct seen **out) {
-    struct seen *s = arena_calloc(j->mem, 1, sizeof *s);
+    struct seen *s = arena_calloc(&j->scratch, 1, sizeof *s);
     if (!s)
         return ERR_NOMEM;
     *s = (struct seen){.before = j->last_seen, .address = address, .local = local, .state = state};
@@ -127,7 +133,7 @@ static void forget_since(struct judge *j, const struct seen *mark) {
 
 static int grow(struct judge *j) {
     size_t cap = j->cap ? j->cap * 2 : 1;
-    struct recipients_target *more = arena_calloc(j->mem, cap, sizeof *more);
+    struct recipients_target *more = arena_calloc(arena_of(j), cap, sizeof *more);
     if (!more)
         return ERR_NOMEM;
     if (j->count)
@@ -146,7 +152,7 @@ static int add_target(struct judge *j, const struct address *a, bool local) {
         return ERR_OK;
     }
     int err = j->count == j->cap ? grow(j) : ERR_OK;
-    struct span text = err ? SPAN_EMPTY : arena_dup(j->mem, a->text);
+    struct span text = err ? SPAN_EMPTY : arena_dup(arena_of(j), a->text);
     if (!text.at)
         return ERR_NOMEM;
     j->targets[j->count++] = (struct recipients_target){
@@ -175,7 +181,7 @@ static int visit_target(struct judge *j, const struct address *a, struct span ta
         text[target.len] = '@';
         memcpy(text + target.len + 1, a->domain.at, a->domain.len);
     }
-    int err = address_parse(&next, span_make(text, len), j->mem);
+    int err = address_parse(&next, span_make(text, len), &j->scratch);
     if (err == ERR_INVALID || err == ERR_RANGE) { /* "user" and a long domain together can be too long */
         step(j, depth, span_make(text, len), "not a mail address");
         refuse(j, RECIPIENTS_UNROUTABLE, SPAN("5.1.3"), SPAN("this address leads to one that cannot be written"));
@@ -319,14 +325,35 @@ static int judge(struct judge *j, const struct address *a, bool may_relay) {
     return visit(j, a, 0);
 }
 
+/* The targets that a walk found, in as much memory as they need. */
+static int copy_targets(struct judge *j) {
+    struct recipients_target *all = arena_calloc(j->mem, j->count, sizeof *all);
+    if (!all)
+        return ERR_NOMEM;
+    for (size_t i = 0; i < j->count; i++) {
+        struct recipients_target t = j->targets[i];
+        t.address = arena_dup(j->mem, t.address);
+        if (!t.address.at)
+            return ERR_NOMEM;
+        t.destination = span_from(t.address, t.address.len - t.destination.len);
+        all[i] = t;
+    }
+    j->targets = all;
+    return ERR_OK;
+}
+
 int recipients_judge(struct recipients *r, const struct address *a, bool may_relay, struct arena *mem,
                      struct recipients_answer *out, struct buf *steps) {
     struct judge j = {.r = r, .mem = mem, .steps = steps, .out = out};
     *out = (struct recipients_answer){
         .verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"), .text = SPAN("recipient cannot be checked now")};
     map_init(&j.seen);
+    arena_init(&j.scratch, SCRATCH_BLOCK, SCRATCH_MAX);
     int err = judge(&j, a, may_relay);
+    if (!err && !j.failed && j.visits)
+        err = copy_targets(&j);
     map_deinit(&j.seen);
+    arena_deinit(&j.scratch);
     if (err) {
         *out = (struct recipients_answer){
             .verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"), .text = SPAN("recipient cannot be checked now")};

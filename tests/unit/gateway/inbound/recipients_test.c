@@ -118,7 +118,7 @@ static void relaying(void **state) {
         {"alice+tag@example.org", "local 2.1.5 *alice+tag@example.org", "local 2.1.5 *alice+tag@example.org"},
         {"bob@example.net", "unknown 5.1.1", "unknown 5.1.1"},
         {"alice@other.example", "unknown 5.1.1", "unknown 5.1.1"},
-        {" ever@any.example", "local 2.1.5 *ever@any.example", "local 2.1.5 *ever@any.example"},
+        {"ever@any.example", "local 2.1.5 *ever@any.example", "local 2.1.5 *ever@any.example"},
         {"x@M\xc3\xbcnchen.example", "local 2.1.5 *x@xn--mnchen-3ya.example", "local 2.1.5 *x@xn--mnchen-3ya.example"},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
