@@ -262,6 +262,18 @@ static void on_signal(void *arg, int signum) {
 
 /* -- life -- */
 
+/* Ready is who can accept mail: every gateway loop has been welcomed by the scheduler. With a damaged store there is no
+ * scheduler, and ready means: answers 451. */
+static void announce_ready(void *arg) {
+    struct node *n = arg;
+    if (n->inbound && n->scheduler && !inbound_is_ready(n->inbound)) {
+        loop_timer_set(n->ready, READY_POLL_MS);
+        return;
+    }
+    LOG_INFO("ready", LOG_STR("name", n->settings->name), LOG_STR("version", VERSION), LOG_U64("pid", getpid()));
+    notify_state(NOTIFY_STATE_READY);
+}
+
 static int open_loop(struct node *n) {
     static const int wanted[3] = {SIGTERM, SIGINT, SIGHUP};
     signal(SIGPIPE, SIG_IGN);
@@ -322,18 +334,6 @@ int node_open(struct node **out, struct settings *s) {
     }
     *out = n;
     return EX_OK;
-}
-
-/* Ready is who can accept mail: every gateway loop has been welcomed by the scheduler. With a damaged store there is no
- * scheduler, and ready means: answers 451. */
-static void announce_ready(void *arg) {
-    struct node *n = arg;
-    if (n->inbound && n->scheduler && !inbound_is_ready(n->inbound)) {
-        loop_timer_set(n->ready, READY_POLL_MS);
-        return;
-    }
-    LOG_INFO("ready", LOG_STR("name", n->settings->name), LOG_STR("version", VERSION), LOG_U64("pid", getpid()));
-    notify_state(NOTIFY_STATE_READY);
 }
 
 int node_run(struct node *n) {

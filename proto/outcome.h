@@ -30,6 +30,13 @@ enum outcome_scope {
     SCOPE_DESTINATION = 4, /* all hosts, or the DNS of the domain */
 };
 
+/* Who took the message, as far as success reports are concerned (RFC 3461 section 5.2.2). */
+enum outcome_hop {
+    HOP_PLAIN = 0,   /* a server without DSN: we report "relayed" */
+    HOP_REPORTS = 1, /* a server with DSN: it reports, we do not */
+    HOP_FINAL = 2,   /* a mailbox (LMTP): we report "delivered" */
+};
+
 /* DSN NOTIFY bits (RFC 3461 section 4.1), as in Recipient.notify. */
 enum notify { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 

@@ -41,7 +41,7 @@ static void fill_recipient(struct dsn_recipient *to, const Words__Recipient *r, 
                                  .enhanced = result->enhanced,
                                  .text = result->text,
                                  .remote = result->remote,
-                                 .relayed = kind == SCHED_REPORT_DELIVERED};
+                                 .relayed = kind == SCHED_REPORT_DELIVERED && result->hop != SCHED_HOP_FINAL};
     if (r->has_orcpt)
         to->orcpt = frame_span(r->orcpt);
     if (r->has_original)

@@ -344,6 +344,7 @@ static void fill_report_result(struct sched_result *to, const Words__Result *r) 
     *to = (struct sched_result){.outcome = r->outcome,
                                 .scope = r->has_scope ? r->scope : 0,
                                 .code = r->has_code && r->code < 1000 ? r->code : 0};
+    to->hop = r->has_hop ? r->hop : 0;
     if (r->has_enhanced)
         to->enhanced = span_first(frame_span(r->enhanced), 16);
     if (r->has_text)

@@ -171,6 +171,18 @@ static bool only_waits(const struct loader *l, const struct loaded *m) {
     return true;
 }
 
+/* Into the core, with the attempt that was under way when the last process died, whichever reading finds it first. */
+static int bring_in(struct loader *l, const struct shard_reading *reading, const struct loaded *m) {
+    struct flight *f = find_flight(l, m->id);
+    int err = shard_load(l->shard, reading, m->id, m->envelope, m->states, f ? f->attempt : 0, f ? f->recipients : NULL,
+                         f ? f->count : 0, scheduler_now(l->sc));
+    if (f && err == ERR_OK) {
+        map_remove(&l->flights, &f->by_message);
+        free(f);
+    }
+    return err;
+}
+
 static void take(struct loader *l, const struct loaded *m, bool scan) {
     if (m->err == ERR_NOT_FOUND)
         return; /* a hint of a message that is gone */
@@ -178,26 +190,20 @@ static void take(struct loader *l, const struct loaded *m, bool scan) {
         LOG_ERROR("message_unreadable", LOG_U64("message", m->id), LOG_ERR("why", m->err));
         return;
     }
-    struct flight *f = scan ? find_flight(l, m->id) : NULL;
     if (scan) {
         struct shard_totals *t = shard_totals(l->shard);
         t->messages++;
         t->counted_to = m->id;
     }
-    if (scan && !f && only_waits(l, m))
+    if (scan && !find_flight(l, m->id) && only_waits(l, m))
         return;
-    int err = shard_load(l->shard, &l->reading, m->id, m->envelope, m->states, f ? f->attempt : 0,
-                         f ? f->recipients : NULL, f ? f->count : 0, scheduler_now(l->sc));
+    int err = bring_in(l, &l->reading, m);
     if (err == ERR_AGAIN && l->what == READ_IDS)
         shard_near_again(l->shard, m->id, scheduler_now(l->sc));
     else if (err == ERR_AGAIN && scan)
         shard_totals(l->shard)->messages--; /* it ended while it was read */
     else if (err != ERR_OK && err != ERR_INVALID && err != ERR_AGAIN)
         LOG_ERROR("load_refused", LOG_U64("message", m->id), LOG_ERR("why", err));
-    if (f) {
-        map_remove(&l->flights, &f->by_message);
-        free(f);
-    }
 }
 
 /* Inflight records whose message is gone: an attempt that was settled in a batch written before. */
@@ -339,8 +345,7 @@ static void bring_done(void *arg) {
     struct bring *b = arg;
     int err = b->loaded.err;
     if (err == ERR_OK)
-        err = shard_load(b->loader->shard, &b->reading, b->id, b->loaded.envelope, b->loaded.states, 0, NULL, 0,
-                         scheduler_now(b->loader->sc));
+        err = bring_in(b->loader, &b->reading, &b->loaded);
     shard_reading_end(b->loader->shard, &b->reading);
     b->then(b->arg, err);
     arena_deinit(&b->mem);
@@ -350,7 +355,7 @@ static void bring_done(void *arg) {
 void loader_bring(struct loader *l, uint64_t id, void (*then)(void *arg, int err), void *arg) {
     struct bring *b = calloc(1, sizeof *b);
     CHECK(b);
-    *b = (struct bring){.loader = l, .id = id, .then = then, .arg = arg};
+    *b = (struct bring){.loader = l, .id = id, .loaded = {.id = id}, .then = then, .arg = arg};
     arena_init(&b->mem, 4096, 0);
     shard_reading_begin(l->shard, &b->reading);
     if (scheduler_work(l->sc, bring_work, bring_done, b))

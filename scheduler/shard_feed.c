@@ -142,6 +142,7 @@ static struct sched_result result_of(const Words__Result *r) {
     return (struct sched_result){
         .outcome = r->outcome,
         .scope = r->has_scope ? r->scope : 0,
+        .hop = r->has_hop ? r->hop : 0,
         .code = r->has_code ? r->code : 0,
         .enhanced = r->has_enhanced ? frame_span(r->enhanced) : SPAN_EMPTY,
         .text = r->has_text ? frame_span(r->text) : SPAN_EMPTY,

@@ -41,6 +41,8 @@ static void fill_result(Words__Result *to, const struct sched_result *from) {
     to->remote = bytes_of(from->remote);
     to->has_scope = from->scope != 0;
     to->scope = from->scope;
+    to->has_hop = from->hop != 0;
+    to->hop = from->hop;
 }
 
 void shard_mark_id(struct shard *s, uint64_t id) {

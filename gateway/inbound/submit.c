@@ -63,6 +63,7 @@ struct submit {
     uint8_t prefix[8];
     uint64_t counter, correlation;
     atomic_bool welcome;
+    bool starved;
     uint64_t epoch, credit, lent; /* lent: octets on the way */
     uint64_t hello_ms;
     struct map sent;

@@ -149,6 +149,8 @@ static void send_report(struct attempt *a) {
         words__result__init(&results[i]);
         results[i].outcome = r->verdict.outcome;
         results[i].has_scope = true;
+        results[i].has_hop = r->hop != 0;
+        results[i].hop = r->hop;
         results[i].scope = r->verdict.scope;
         results[i].has_code = r->code != 0;
         results[i].code = r->code;

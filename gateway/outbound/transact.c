@@ -174,6 +174,8 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
                                        const struct client_event *e, int err) {
     struct attempt_result r = {.verdict = v, .enhanced = span_of(v.enhanced)};
     r.remote = arena_dup(&a->mem, span_of(c->remote));
+    if (v.outcome == OUTCOME_DELIVERED)
+        r.hop = attempt_is_lmtp(a) ? HOP_FINAL : c->client.ext.dsn ? HOP_REPORTS : HOP_PLAIN;
     if (e->reply) {
         r.code = e->reply->code;
         r.text = arena_dup(&a->mem, reply_text(e->reply));

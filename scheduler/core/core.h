@@ -40,7 +40,7 @@
 struct result { /* what the last attempt said, kept for reports and for the curious */
     uint32_t code;
     uint16_t text_len, remote_len;
-    uint8_t outcome, scope, enhanced_len;
+    uint8_t outcome, scope, hop, enhanced_len;
     char bytes[]; /* enhanced, text, remote */
 };
 
@@ -306,7 +306,7 @@ void core_put_off(struct sched *s, struct message *m, struct recipient *r, uint6
 /* r has FAILED for good (the result is kept in it): to be reported, or settled with the reason for none. */
 void core_report_failure(struct sched *s, struct message *m, struct recipient *r);
 /* r was delivered: settled, or a success report is wanted. */
-void core_report_success(struct sched *s, struct message *m, struct recipient *r);
+void core_report_success(struct sched *s, struct message *m, struct recipient *r, uint32_t hop);
 /* r was put off: says so to the sender, once, when the time has come. */
 void core_report_delay(struct sched *s, struct message *m, struct recipient *r);
 /* Opens the waiting for reports of a message that was loaded with FAILED or DELIVERED recipients. */

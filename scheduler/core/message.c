@@ -27,6 +27,7 @@ void core_set_result(struct recipient *r, const struct sched_result *from) {
     to->code = from->code;
     to->outcome = (uint8_t)from->outcome;
     to->scope = (uint8_t)from->scope;
+    to->hop = (uint8_t)from->hop;
     to->enhanced_len = (uint8_t)enhanced.len;
     to->text_len = (uint16_t)text.len;
     to->remote_len = (uint16_t)remote.len;
@@ -49,6 +50,7 @@ bool core_view_result(const struct recipient *r, struct sched_result *to) {
         .outcome = l->outcome,
         .scope = l->scope,
         .code = l->code,
+        .hop = l->hop,
         .enhanced = {l->bytes, l->enhanced_len},
         .text = {l->bytes + l->enhanced_len, l->text_len},
         .remote = {l->bytes + l->enhanced_len + l->text_len, l->remote_len},

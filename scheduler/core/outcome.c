@@ -106,7 +106,7 @@ static void on_delivered(struct sched *s, struct message *m, struct recipient *r
     if (r->notify & SCHED_NOTIFY_SUCCESS)
         core_set_result(r, result);
     core_set_state(s, m, r, SCHED_DELIVERED);
-    core_report_success(s, m, r);
+    core_report_success(s, m, r, result->hop);
 }
 
 static void on_failed(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,

@@ -71,8 +71,9 @@ void core_report_failure(struct sched *s, struct message *m, struct recipient *r
     open_news(s, m);
 }
 
-void core_report_success(struct sched *s, struct message *m, struct recipient *r) {
-    if (refusal(m, r, SCHED_REPORT_DELIVERED).len) {
+void core_report_success(struct sched *s, struct message *m, struct recipient *r, uint32_t hop) {
+    /* A next hop with DSN was handed the NOTIFY and reports itself (RFC 3461 section 5.2.2). */
+    if (hop == SCHED_HOP_REPORTS || refusal(m, r, SCHED_REPORT_DELIVERED).len) {
         settle(s, m, r);
         return;
     }

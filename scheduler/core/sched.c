@@ -67,7 +67,7 @@ struct sched_result core_copy_result(struct sched *s, const struct sched_result 
 }
 
 static bool same_result(const struct sched_result *a, const struct sched_result *b) {
-    return a->outcome == b->outcome && a->code == b->code && a->scope == b->scope &&
+    return a->outcome == b->outcome && a->code == b->code && a->scope == b->scope && a->hop == b->hop &&
            span_eq(a->enhanced, b->enhanced) && span_eq(a->text, b->text) && span_eq(a->remote, b->remote);
 }
 

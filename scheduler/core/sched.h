@@ -67,10 +67,12 @@ enum sched_notify {
     SCHED_NOTIFY_DELAY = 8
 };
 
+enum sched_hop { SCHED_HOP_PLAIN = 0, SCHED_HOP_REPORTS = 1, SCHED_HOP_FINAL = 2 }; /* proto/outcome.h */
 struct sched_result {
     uint32_t outcome;                   /* enum sched_outcome */
     uint32_t scope;                     /* enum sched_scope */
     uint32_t code;                      /* three digits, or 0 */
+    uint32_t hop;                       /* enum sched_hop, of a delivery */
     struct span enhanced, text, remote; /* at most 16, 512, 300 octets; cut when longer */
 };
 
