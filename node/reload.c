@@ -24,7 +24,7 @@ struct reload {
     struct loop_timer *timer;
     struct loop_watch **watches;
     size_t watch_count;
-    bool busy, wants_all, wants_tables;
+    bool busy, wants_all, wants_tables, closed;
     /* the reading */
     bool all;
     struct settings *settings;
@@ -78,24 +78,51 @@ static void log_problems(struct reload *r) {
 
 static void next(struct reload *r);
 
+static void release(struct reload *r) {
+    recipients_unref(r->current);
+    buf_deinit(&r->problems);
+    free(r->watches);
+    free(r->file);
+    free(r);
+}
+
+/* Nobody wants what was read. */
+static void drop_reading(struct reload *r) {
+    settings_free(r->settings);
+    recipients_unref(r->fresh);
+    r->settings = NULL;
+    r->fresh = NULL;
+}
+
+static void take_reading(struct reload *r) {
+    struct settings *settings = r->settings;
+    struct recipients *fresh = r->fresh;
+    r->settings = NULL;
+    r->fresh = NULL;
+    recipients_unref(r->current);
+    r->current = recipients_ref(fresh);
+    watch_files(r);
+    LOG_INFO("reloaded", LOG_STR("what", r->all ? "settings" : "tables"));
+    r->cb(r->arg, settings, fresh);
+}
+
 static void done(void *arg) {
     struct reload *r = arg;
     r->busy = false;
-    log_problems(r);
-    if (r->all && r->err != ERR_OK) {
-        LOG_ERROR("reload_refused", LOG_STR("file", r->file), LOG_STR("hint", "the old settings stay in force"));
-        if (r->settings)
-            settings_free(r->settings);
-        if (r->fresh)
-            recipients_unref(r->fresh);
-    } else if (r->fresh) {
-        recipients_unref(r->current);
-        r->current = recipients_ref(r->fresh);
-        LOG_INFO("reloaded", LOG_STR("what", r->all ? "settings" : "tables"));
-        r->cb(r->arg, r->settings, r->fresh);
+    if (r->closed) {
+        drop_reading(r);
+        release(r);
+        return;
     }
-    if (r->fresh)
-        watch_files(r);
+    log_problems(r);
+    if (r->fresh && !(r->all && r->err != ERR_OK)) {
+        take_reading(r);
+    } else {
+        if (r->all)
+            LOG_ERROR("reload_refused", LOG_STR("file", r->file), LOG_ERR("why", r->err),
+                      LOG_STR("hint", "the old settings stay in force"));
+        drop_reading(r);
+    }
     if (r->all)
         notify_state(NOTIFY_STATE_READY);
     next(r);
@@ -111,6 +138,11 @@ static void next(struct reload *r) {
     r->err = ERR_OK;
     buf_clear(&r->problems);
     r->busy = loop_work(r->loop, work, done, r) == ERR_OK;
+    if (r->busy)
+        return;
+    LOG_ERROR("reload_refused", LOG_STR("file", r->file), LOG_STR("why", "no helper thread"));
+    if (r->all)
+        notify_state(NOTIFY_STATE_READY);
 }
 
 void reload_all(struct reload *r) {
@@ -151,13 +183,11 @@ struct reload *reload_new(struct loop *l, const char *file, struct recipients *c
 void reload_free(struct reload *r) {
     if (!r)
         return;
-    CHECK(!r->busy);
     for (size_t i = 0; i < r->watch_count; i++)
         loop_watch_close(r->watches[i]);
-    free(r->watches);
+    r->watch_count = 0;
     loop_timer_close(r->timer);
-    recipients_unref(r->current);
-    buf_deinit(&r->problems);
-    free(r->file);
-    free(r);
+    r->closed = true;
+    if (!r->busy)
+        release(r);
 }

@@ -18,7 +18,7 @@ void reload_all(struct reload *r);
 /* Also called by the watches on the table files. */
 void reload_tables(struct reload *r);
 bool reload_is_busy(const struct reload *r);
-/* Not while it is busy. */
+/* No callback comes after it. A reading that is under way ends with the loop (loop_free), and frees the rest then. */
 void reload_free(struct reload *r);
 
 #endif
