@@ -16,12 +16,12 @@
 #include "base/span.h"
 
 struct buf {
-    char *mem;     /* heap, or NULL while empty and never grown */
-    size_t start;  /* first byte not consumed */
-    size_t end;    /* one past the last byte */
-    size_t cap;    /* bytes usable in mem, <= max; one more is allocated for a NUL */
-    size_t max;    /* most bytes that it may hold */
-    int err;       /* first error of an append, ERR_OK so far */
+    char *mem;    /* heap, or NULL while empty and never grown */
+    size_t start; /* first byte not consumed */
+    size_t end;   /* one past the last byte */
+    size_t cap;   /* bytes usable in mem, <= max; one more is allocated for a NUL */
+    size_t max;   /* most bytes that it may hold */
+    int err;      /* first error of an append, ERR_OK so far */
 };
 
 /* An empty buffer of at most max bytes; allocates nothing yet. */

@@ -11,8 +11,7 @@
 /* Prints "file:line: function: check failed: what" to standard error and aborts. */
 _Noreturn void check_fail(const char *what, const char *file, int line, const char *function);
 
-#define CHECK(cond) \
-    (__builtin_expect(!!(cond), 1) ? (void)0 : check_fail(#cond, __FILE__, __LINE__, __func__))
+#define CHECK(cond) (__builtin_expect(!!(cond), 1) ? (void)0 : check_fail(#cond, __FILE__, __LINE__, __func__))
 #define CHECK_UNREACHABLE() check_fail("unreachable", __FILE__, __LINE__, __func__)
 
 #endif

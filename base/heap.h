@@ -22,7 +22,7 @@ struct heap {
 };
 
 void heap_init(struct heap *h, heap_less less);
-void heap_deinit(struct heap *h); /* frees the array, not the nodes */
+void heap_deinit(struct heap *h);                              /* frees the array, not the nodes */
 int heap_push(struct heap *h, struct heap_node *n) MUST_CHECK; /* ERR_NOMEM */
 struct heap_node *heap_first(const struct heap *h);            /* NULL when empty */
 struct heap_node *heap_pop(struct heap *h);

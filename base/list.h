@@ -15,10 +15,10 @@ struct list {
     size_t count;
 };
 
-#define LIST_ENTRY(node, type, member) ((type *)((char *)(node) - offsetof(type, member)))
-#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define LIST_ENTRY(node, type, member) ((type *)((char *)(node)-offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 /* Safe against removal of the current node. */
-#define LIST_FOREACH(it, tmp, list_) \
+#define LIST_FOREACH(it, tmp, list_)                                                                                   \
     for (struct list_node *it = (list_)->head.next, *tmp = it->next; it != &(list_)->head; it = tmp, tmp = it->next)
 
 void list_init(struct list *l);

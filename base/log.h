@@ -30,12 +30,12 @@ struct log_field {
 #define LOG_I64(n, v) ((struct log_field){.name = (n), .kind = LOG_KIND_I64, .u64 = (uint64_t)(int64_t)(v)})
 #define LOG_ERR(n, e) LOG_STR(n, err_text(e))
 
-#define LOG_AT(level, event, ...)                                                             \
-    do {                                                                                      \
-        if (log_is_on(level)) {                                                               \
-            const struct log_field log_fields_[] = {{0}, __VA_ARGS__};                        \
-            log_write(level, event, log_fields_ + 1, sizeof log_fields_ / sizeof *log_fields_ - 1); \
-        }                                                                                     \
+#define LOG_AT(level, event, ...)                                                                                      \
+    do {                                                                                                               \
+        if (log_is_on(level)) {                                                                                        \
+            const struct log_field log_fields_[] = {{0}, __VA_ARGS__};                                                 \
+            log_write(level, event, log_fields_ + 1, sizeof log_fields_ / sizeof *log_fields_ - 1);                    \
+        }                                                                                                              \
     } while (0)
 #define LOG_DEBUG(event, ...) LOG_AT(LOG_LEVEL_DEBUG, event, __VA_ARGS__)
 #define LOG_INFO(event, ...) LOG_AT(LOG_LEVEL_INFO, event, __VA_ARGS__)

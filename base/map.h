@@ -17,7 +17,7 @@ struct map_node {
 };
 struct map {
     struct map_node **slots;
-    size_t mask;  /* slots - 1; 0 with slots NULL before the first insert */
+    size_t mask; /* slots - 1; 0 with slots NULL before the first insert */
     size_t count;
 };
 typedef bool (*map_match)(const struct map_node *n, const void *key);

@@ -14,7 +14,7 @@
 enum metric_kind { METRIC_KIND_COUNTER, METRIC_KIND_GAUGE, METRIC_KIND_HISTOGRAM };
 #define METRIC_BUCKETS 24 /* powers of two from 1 unit (microseconds for times) */
 struct metric {
-    const char *name;   /* posthouse_..._total for counters */
+    const char *name; /* posthouse_..._total for counters */
     const char *help;
     const char *labels; /* fixed label set such as verdict="refused", or NULL */
     enum metric_kind kind;
@@ -24,9 +24,11 @@ struct metric {
 };
 
 void metric_register(struct metric *m);
-#define METRIC_DEFINE_(var, kind_, name_, labels_, help_)                                     \
-    static struct metric var = {.name = name_, .help = help_, .labels = labels_, .kind = kind_}; \
-    __attribute__((constructor)) static void var##_register_(void) { metric_register(&var); }
+#define METRIC_DEFINE_(var, kind_, name_, labels_, help_)                                                              \
+    static struct metric var = {.name = name_, .help = help_, .labels = labels_, .kind = kind_};                       \
+    __attribute__((constructor)) static void var##_register_(void) {                                                   \
+        metric_register(&var);                                                                                         \
+    }
 #define METRIC_COUNTER(var, name, help) METRIC_DEFINE_(var, METRIC_KIND_COUNTER, name, NULL, help)
 #define METRIC_COUNTER_L(var, name, labels, help) METRIC_DEFINE_(var, METRIC_KIND_COUNTER, name, labels, help)
 #define METRIC_GAUGE(var, name, help) METRIC_DEFINE_(var, METRIC_KIND_GAUGE, name, NULL, help)

@@ -9,8 +9,8 @@
 #include "base/err.h"
 #include "base/span.h"
 
-int units_size(struct span text, uint64_t *bytes) MUST_CHECK;      /* ERR_INVALID, ERR_RANGE */
-int units_duration(struct span text, uint64_t *ms) MUST_CHECK;     /* ERR_INVALID, ERR_RANGE */
+int units_size(struct span text, uint64_t *bytes) MUST_CHECK;  /* ERR_INVALID, ERR_RANGE */
+int units_duration(struct span text, uint64_t *ms) MUST_CHECK; /* ERR_INVALID, ERR_RANGE */
 /* "4h 12m", "35s", "250ms": at most two units. Returns length. size >= 32. */
 size_t units_format_duration(uint64_t ms, char *to, size_t size);
 /* "3.4 MiB", "812 B". size >= 16. */

@@ -29,18 +29,18 @@ void bus_free(struct bus *b); /* after all sockets are closed */
 /* A reference to bytes that sockets, caches and batches share without copying. Thread-safe
  * count. bus_bytes_free drops one reference. */
 struct bus_bytes;
-struct bus_bytes *bus_bytes_new(size_t len) MUST_CHECK;           /* writable through bus_bytes_mem until shared */
+struct bus_bytes *bus_bytes_new(size_t len) MUST_CHECK; /* writable through bus_bytes_mem until shared */
 struct bus_bytes *bus_bytes_copy(struct span s) MUST_CHECK;
 char *bus_bytes_mem(struct bus_bytes *b);
-struct span bus_bytes_span(const struct bus_bytes *b);            /* NULL gives the empty span */
-struct bus_bytes *bus_bytes_ref(struct bus_bytes *b);             /* NULL stays NULL */
-void bus_bytes_free(struct bus_bytes *b);                         /* NULL is fine */
+struct span bus_bytes_span(const struct bus_bytes *b); /* NULL gives the empty span */
+struct bus_bytes *bus_bytes_ref(struct bus_bytes *b);  /* NULL stays NULL */
+void bus_bytes_free(struct bus_bytes *b);              /* NULL is fine */
 
 /* What arrives: header and meta are borrowed for the callback; body may be kept by bus_bytes_ref. */
 struct bus_message {
-    struct span header;      /* first part */
-    struct span meta;        /* second part (protobuf) */
-    struct bus_bytes *body;  /* third part, or NULL when empty or absent */
+    struct span header;     /* first part */
+    struct span meta;       /* second part (protobuf) */
+    struct bus_bytes *body; /* third part, or NULL when empty or absent */
 };
 
 /* Routing id of a peer as the hub sees it: chosen by the peer, "name.incarnation". */
@@ -52,8 +52,8 @@ struct bus_hub;
  * ERR_NOT_FOUND, ERR_DENIED: the folder of an ipc socket; ERR_NOMEM; ERR_IO. ipc sockets are made
  * with mode 0600; one that a dead process left is replaced. Messages with a part over message_max,
  * or of more than three parts, are dropped and counted. */
-int bus_hub_open(struct bus_hub **h, struct bus *b, struct loop *l, const char *endpoint,
-                 size_t message_max, size_t queue_max, bus_hub_cb cb, void *arg) MUST_CHECK;
+int bus_hub_open(struct bus_hub **h, struct bus *b, struct loop *l, const char *endpoint, size_t message_max,
+                 size_t queue_max, bus_hub_cb cb, void *arg) MUST_CHECK;
 void bus_hub_close(struct bus_hub *h);
 /* Queues or sends. header and meta are copied; body is referenced (the caller keeps its own
  * reference). ERR_NOT_FOUND: no such peer now (nothing is queued). ERR_FULL: over queue_max.
@@ -76,7 +76,7 @@ int bus_peer_send(struct bus_peer *p, struct span header, struct span meta, stru
  * returns false or timeout_ms passes without one. For the operator's tool only. ERR_TIMEOUT;
  * ERR_UNREACHABLE: nobody listens on an ipc endpoint; ERR_DENIED; ERR_INVALID; ERR_NOMEM; ERR_IO. */
 typedef bool (*bus_more_cb)(void *arg, const struct bus_message *m);
-int bus_call(const char *endpoint, size_t message_max, struct span header, struct span meta,
-             uint64_t timeout_ms, bus_more_cb more, void *arg) MUST_CHECK;
+int bus_call(const char *endpoint, size_t message_max, struct span header, struct span meta, uint64_t timeout_ms,
+             bus_more_cb more, void *arg) MUST_CHECK;
 
 #endif

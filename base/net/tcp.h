@@ -66,18 +66,18 @@ void tcp_listener_close(struct tcp_listener *t);
 
 /* -- connection -- */
 enum tcp_event {
-    TCP_CONNECTED,  /* a connect succeeded */
-    TCP_READ,       /* new bytes are in tcp_in */
-    TCP_DRAINED,    /* the write queue has become empty after it was not */
-    TCP_EOF,        /* the peer has closed its side; more may be written */
-    TCP_FAILED,     /* err tells why (connect or stream); the owner calls tcp_close */
+    TCP_CONNECTED, /* a connect succeeded */
+    TCP_READ,      /* new bytes are in tcp_in */
+    TCP_DRAINED,   /* the write queue has become empty after it was not */
+    TCP_EOF,       /* the peer has closed its side; more may be written */
+    TCP_FAILED,    /* err tells why (connect or stream); the owner calls tcp_close */
 };
 typedef void (*tcp_cb)(void *arg, struct tcp *c, enum tcp_event event, int err);
 
 /* Starts a connect, from `local` when not NULL. TCP_CONNECTED or TCP_FAILED follow, never
  * inside this call. in_max and out_max bound the buffers, in bytes. NULL: no memory/descriptors. */
-struct tcp *tcp_connect(struct loop *l, const struct tcp_addr *to, const struct tcp_addr *local,
-                        size_t in_max, size_t out_max, tcp_cb cb, void *arg) MUST_CHECK;
+struct tcp *tcp_connect(struct loop *l, const struct tcp_addr *to, const struct tcp_addr *local, size_t in_max,
+                        size_t out_max, tcp_cb cb, void *arg) MUST_CHECK;
 /* Takes a connected stream socket (accepted, inherited, of a socketpair); as an accepted one it
  * waits for tcp_start. peer may be NULL. NULL: no memory (fd is closed then). */
 struct tcp *tcp_adopt(struct loop *l, int fd, const struct tcp_addr *peer) MUST_CHECK;

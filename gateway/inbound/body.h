@@ -13,18 +13,18 @@
 #include "base/net/bus.h"
 #include "gateway/inbound/limits.h"
 
-#define BODY_SHORT_MAX (32u * 1024u)   /* what a body may hold before it needs LIMITS_POOL_LONG */
+#define BODY_SHORT_MAX (32u * 1024u) /* what a body may hold before it needs LIMITS_POOL_LONG */
 
 struct body {
     struct limits *limits;
-    struct buf head;           /* the whole body while it is short */
-    struct bus_bytes *piece;   /* the piece that fills; NULL while short */
+    struct buf head;         /* the whole body while it is short */
+    struct bus_bytes *piece; /* the piece that fills; NULL while short */
     size_t filled;
-    struct bus_bytes *full;    /* a full piece that has to leave before more octets come */
-    struct hash_stream *hash;  /* once there is a piece */
-    uint64_t size;             /* of all octets */
-    uint32_t left;             /* pieces that have left */
-    bool has_short, has_long;  /* borrowed */
+    struct bus_bytes *full;   /* a full piece that has to leave before more octets come */
+    struct hash_stream *hash; /* once there is a piece */
+    uint64_t size;            /* of all octets */
+    uint32_t left;            /* pieces that have left */
+    bool has_short, has_long; /* borrowed */
 };
 
 void body_init(struct body *b, struct limits *limits);

@@ -12,9 +12,9 @@
 
 struct front {
     atomic_uint references;
-    struct inbound_settings settings;   /* deep copy */
+    struct inbound_settings settings; /* deep copy */
     struct server_settings server;
-    struct recipients *recipients;      /* a reference */
+    struct recipients *recipients; /* a reference */
     struct arena mem;
 };
 

@@ -21,10 +21,10 @@
 enum limits_pool { LIMITS_POOL_SHORT, LIMITS_POOL_LONG };
 
 struct limits {
-    pthread_mutex_t lock;            /* guards clients */
+    pthread_mutex_t lock; /* guards clients */
     struct map clients;
-    uint32_t connections;            /* under lock */
-    atomic_uint_fast64_t pool_max;   /* of each pool */
+    uint32_t connections;          /* under lock */
+    atomic_uint_fast64_t pool_max; /* of each pool */
     atomic_uint_fast64_t used[2];
 };
 struct limits_client;

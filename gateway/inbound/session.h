@@ -18,17 +18,17 @@ enum session_place { SESSION_NOWHERE, SESSION_IDLE, SESSION_WAITING, SESSION_STA
 struct session {
     struct worker *worker;
     struct tcp *tcp;
-    struct front *front;             /* a reference; renewed between transactions */
+    struct front *front; /* a reference; renewed between transactions */
     struct server server;
     struct limits_client *client;
     struct transaction *transaction; /* in the server's arena */
     struct list_node link;           /* of the worker's list that `place` names */
     enum session_place place;
-    uint64_t since_ms;               /* in this place, or silent */
+    uint64_t since_ms; /* in this place, or silent */
     uint64_t opened_ms, opened_turn;
-    uint32_t messages;               /* accepted */
-    bool eof, blocked, ending;       /* client spoke its last; replies wait for it; close when written */
-    const char *why;                 /* it ended, for the log */
+    uint32_t messages;         /* accepted */
+    bool eof, blocked, ending; /* client spoke its last; replies wait for it; close when written */
+    const char *why;           /* it ended, for the log */
 };
 
 /* Takes the accepted connection. NULL: no memory (the caller keeps c). It waits to be greeted. */

@@ -17,9 +17,9 @@
 #include "base/net/bus.h"
 #include "proto/mail.pb-c.h"
 
-#define SUBMIT_QUEUE_MS (60u * 1000u)        /* waiting for credit, nothing sent yet */
-#define SUBMIT_ANSWER_MS (5u * 60u * 1000u)  /* clients wait 10 minutes (RFC 5321 section 4.5.3.2.6) */
-#define SUBMIT_DOUBT_MS (15u * 60u * 1000u)  /* how long a late answer is recognised */
+#define SUBMIT_QUEUE_MS (60u * 1000u)       /* waiting for credit, nothing sent yet */
+#define SUBMIT_ANSWER_MS (5u * 60u * 1000u) /* clients wait 10 minutes (RFC 5321 section 4.5.3.2.6) */
+#define SUBMIT_DOUBT_MS (15u * 60u * 1000u) /* how long a late answer is recognised */
 #define SUBMIT_ID_LEN 16
 
 struct submit;
@@ -49,8 +49,8 @@ int submission_chunk(struct submission *m, struct bus_bytes *octets) MUST_CHECK;
 /* Submits; body NULL: it went in chunks. Borrows envelope until the answer comes or the submission is dropped;
  * takes its own reference of body. cb is called once, never inside this call, and m is gone then. An error: m is
  * as before. */
-int submission_commit(struct submission *m, const Words__Envelope *envelope, struct bus_bytes *body, submit_answer_cb cb,
-                      void *arg) MUST_CHECK;
+int submission_commit(struct submission *m, const Words__Envelope *envelope, struct bus_bytes *body,
+                      submit_answer_cb cb, void *arg) MUST_CHECK;
 /* The owner is gone or gives up: chunks are taken back; what has been submitted goes its way without a callback. */
 void submission_drop(struct submission *m);
 

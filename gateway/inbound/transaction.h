@@ -14,15 +14,15 @@
 struct transaction_target;
 struct transaction {
     struct transaction_target *first, **last; /* final addresses in the order given */
-    struct span only;            /* the address of the only RCPT, for Received */
+    struct span only;                         /* the address of the only RCPT, for Received */
     uint32_t rcpts, targets;
-    size_t meta;                 /* estimate of the packed size */
-    size_t charged;              /* memory borrowed for the arena */
+    size_t meta;    /* estimate of the packed size */
+    size_t charged; /* memory borrowed for the arena */
     struct body body;
     struct submission *submission;
-    char name[14];               /* of the submission */
-    uint64_t received_ms;        /* wall clock */
-    uint64_t started_ms;         /* monotonic */
+    char name[14];        /* of the submission */
+    uint64_t received_ms; /* wall clock */
+    uint64_t started_ms;  /* monotonic */
     uint32_t checksum;
     const Words__Envelope *envelope; /* once it is complete */
 };

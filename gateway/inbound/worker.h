@@ -26,20 +26,20 @@ struct worker {
     struct loop *loop;
     struct loop_wake *wake;
     struct loop_timer *tick;
-    uint64_t tick_ms;             /* of the timer; 0: it does not run */
-    struct loop_hook *hook;       /* greets those that waited a turn */
+    uint64_t tick_ms;       /* of the timer; 0: it does not run */
+    struct loop_hook *hook; /* greets those that waited a turn */
     struct submit *submit;
-    struct desk *desk;            /* answers the admin hub; NULL on all but the first */
+    struct desk *desk; /* answers the admin hub; NULL on all but the first */
     struct tcp_listener *listeners[WORKER_LISTENERS_MAX];
     uint32_t listener_count;
-    struct front *front;          /* for new transactions */
-    struct list idle;             /* sessions whose client is to speak, longest silent first */
-    struct list waiting;          /* sessions that wait for the scheduler */
-    struct list stalled;          /* sessions that wait for memory or credit */
-    struct list greeting;         /* sessions not yet greeted, oldest first */
+    struct front *front;  /* for new transactions */
+    struct list idle;     /* sessions whose client is to speak, longest silent first */
+    struct list waiting;  /* sessions that wait for the scheduler */
+    struct list stalled;  /* sessions that wait for memory or credit */
+    struct list greeting; /* sessions not yet greeted, oldest first */
     size_t sessions;
     uint64_t turn;
-    struct buf out;               /* replies of the session that runs */
+    struct buf out; /* replies of the session that runs */
     bool draining, drained, stopping;
     uint64_t drain_until_ms;
 };
@@ -47,7 +47,7 @@ struct worker {
 struct inbound {
     struct inbound_config config;
     struct limits limits;
-    pthread_mutex_t lock;         /* guards front */
+    pthread_mutex_t lock; /* guards front */
     struct front *front;
     struct worker *workers;
     uint32_t worker_count;

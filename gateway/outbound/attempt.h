@@ -38,7 +38,7 @@ enum attempt_fate {
 struct attempt_result {
     struct outcome_verdict verdict;
     uint32_t code;
-    uint32_t hop; /* enum outcome_hop, of a delivery */
+    uint32_t hop;                       /* enum outcome_hop, of a delivery */
     struct span enhanced, text, remote; /* in the attempt's arena, or static */
 };
 struct attempt_recipient {

@@ -19,33 +19,33 @@
 #define DATA_LINE_MAX 1000 /* octets of a line with its CRLF, without the stuffing dot */
 
 enum data_mode {
-    DATA_DOTS,     /* DATA: dots are stuffed, CRLF.CRLF ends it */
-    DATA_OCTETS,   /* BDAT */
+    DATA_DOTS,   /* DATA: dots are stuffed, CRLF.CRLF ends it */
+    DATA_OCTETS, /* BDAT */
 };
 enum data_fault { DATA_FAULT_BARE = 1, DATA_FAULT_LINE = 2 };
 enum data_event {
-    DATA_MORE,     /* what could be used was used; give what follows */
-    DATA_BODY,     /* *body holds octets of the message; call again */
-    DATA_AGAIN,    /* nothing to yield yet; call again */
-    DATA_END,      /* the end of data was consumed (DATA_DOTS only) */
+    DATA_MORE,  /* what could be used was used; give what follows */
+    DATA_BODY,  /* *body holds octets of the message; call again */
+    DATA_AGAIN, /* nothing to yield yet; call again */
+    DATA_END,   /* the end of data was consumed (DATA_DOTS only) */
 };
 
 struct data {
     enum data_mode mode;
-    bool normalize;      /* a bare CR or LF becomes CRLF instead of a fault */
-    bool eight_bit;      /* an octet over 127 or a NUL was seen */
-    bool in_header;      /* before the first empty line */
-    uint8_t faults;      /* of enum data_fault */
-    uint32_t received;   /* Received headers seen */
-    uint64_t size;       /* octets yielded */
+    bool normalize;    /* a bare CR or LF becomes CRLF instead of a fault */
+    bool eight_bit;    /* an octet over 127 or a NUL was seen */
+    bool in_header;    /* before the first empty line */
+    uint8_t faults;    /* of enum data_fault */
+    uint32_t received; /* Received headers seen */
+    uint64_t size;     /* octets yielded */
     /* private */
-    uint32_t line_len;   /* octets of the line under way */
-    bool true_start;     /* the line began behind a real CRLF (or is the first one) */
-    bool unstuffed;      /* its dot has been removed */
-    bool judged;         /* its first octets were looked at as a header */
-    bool held_cr;        /* DATA_OCTETS: the last chunk ended in a CR that was not yielded yet */
-    size_t clear_of_lf;  /* so many octets from here on are known to hold no LF */
-    bool owe_crlf;       /* a CRLF to yield before anything else */
+    uint32_t line_len;  /* octets of the line under way */
+    bool true_start;    /* the line began behind a real CRLF (or is the first one) */
+    bool unstuffed;     /* its dot has been removed */
+    bool judged;        /* its first octets were looked at as a header */
+    bool held_cr;       /* DATA_OCTETS: the last chunk ended in a CR that was not yielded yet */
+    size_t clear_of_lf; /* so many octets from here on are known to hold no LF */
+    bool owe_crlf;      /* a CRLF to yield before anything else */
 };
 
 void data_init(struct data *d, enum data_mode mode, bool normalize);

@@ -22,17 +22,17 @@
 #include "gateway/smtp/address.h"
 #include "gateway/smtp/data.h"
 
-#define SERVER_OUT_MAX 65536u            /* what `out` must be able to hold */
-#define SERVER_ARENA_MAX (4u << 20)      /* most memory of one transaction, without the body */
+#define SERVER_OUT_MAX 65536u       /* what `out` must be able to hold */
+#define SERVER_ARENA_MAX (4u << 20) /* most memory of one transaction, without the body */
 
 struct server_config {
     const char *hostname;
-    uint64_t message_size;               /* octets, > 0 */
-    uint32_t recipients;                 /* RCPT commands accepted in one transaction */
-    uint32_t received_headers;           /* so many hops are a loop */
-    uint32_t commands_bad;               /* errors before 421; five times as many refused recipients */
-    bool normalize;                      /* bare newlines become CRLF instead of being refused */
-    bool vrfy;                           /* ask the owner at VRFY */
+    uint64_t message_size;     /* octets, > 0 */
+    uint32_t recipients;       /* RCPT commands accepted in one transaction */
+    uint32_t received_headers; /* so many hops are a loop */
+    uint32_t commands_bad;     /* errors before 421; five times as many refused recipients */
+    bool normalize;            /* bare newlines become CRLF instead of being refused */
+    bool vrfy;                 /* ask the owner at VRFY */
 };
 /* What all sessions between two reloads share: the configuration and the composed texts. */
 struct server_settings {
@@ -59,14 +59,27 @@ void server_settings_deinit(struct server_settings *s);
  *   any   -> CLOSED            QUIT, 421, a bare newline
  */
 enum server_state {
-    SERVER_START, SERVER_REFUSED, SERVER_HELLO, SERVER_READY, SERVER_MAIL, SERVER_RCPT, SERVER_DATA, SERVER_CHUNK,
-    SERVER_BDAT, SERVER_DEAD, SERVER_CLOSED,
+    SERVER_START,
+    SERVER_REFUSED,
+    SERVER_HELLO,
+    SERVER_READY,
+    SERVER_MAIL,
+    SERVER_RCPT,
+    SERVER_DATA,
+    SERVER_CHUNK,
+    SERVER_BDAT,
+    SERVER_DEAD,
+    SERVER_CLOSED,
 };
 enum server_wait { SERVER_WAIT_NONE, SERVER_WAIT_MAIL, SERVER_WAIT_RCPT, SERVER_WAIT_VRFY, SERVER_WAIT_END };
 enum server_fault {
-    SERVER_FAULT_NONE, SERVER_FAULT_BARE, SERVER_FAULT_LINE, SERVER_FAULT_SIZE, SERVER_FAULT_LOOP,
-    SERVER_FAULT_ORDER,  /* BDAT out of order */
-    SERVER_FAULT_OWNER,  /* server_fail_body */
+    SERVER_FAULT_NONE,
+    SERVER_FAULT_BARE,
+    SERVER_FAULT_LINE,
+    SERVER_FAULT_SIZE,
+    SERVER_FAULT_LOOP,
+    SERVER_FAULT_ORDER, /* BDAT out of order */
+    SERVER_FAULT_OWNER, /* server_fail_body */
 };
 
 /* texts of a reply; the text is made printable and cut to 400 octets. */
@@ -77,15 +90,15 @@ struct server_reply {
 };
 struct server_mail {
     struct address sender;
-    struct span envid;     /* decoded; .at NULL: not given */
-    uint64_t size;         /* declared; 0: not */
-    uint8_t ret;           /* 0 not given, 1 FULL, 2 HDRS */
+    struct span envid; /* decoded; .at NULL: not given */
+    uint64_t size;     /* declared; 0: not */
+    uint8_t ret;       /* 0 not given, 1 FULL, 2 HDRS */
     bool smtputf8;
 };
 struct server_rcpt {
     struct address address;
-    struct span orcpt;     /* "type;decoded"; .at NULL: not given */
-    uint8_t notify;        /* bits of RFC 3461: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: not given */
+    struct span orcpt; /* "type;decoded"; .at NULL: not given */
+    uint8_t notify;    /* bits of RFC 3461: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: not given */
 };
 
 enum server_step_kind {
@@ -103,7 +116,7 @@ enum server_step_kind {
 };
 struct server_step {
     enum server_step_kind kind;
-    size_t used;        /* octets of the input consumed */
+    size_t used; /* octets of the input consumed */
     struct span span;
 };
 
@@ -118,21 +131,21 @@ struct server {
     enum server_wait wait;
     enum server_fault fault;
     bool esmtp, draining;
-    bool open;           /* the owner has a transaction of ours */
-    bool closing;        /* CLOSE is the next step */
-    bool skipping;       /* an overlong command line is thrown away */
-    bool abort_due;      /* ABORT is the next step */
-    bool stale;          /* the arena holds what is over */
-    uint16_t farewell;   /* code of the reply that ended the dialogue */
+    bool open;         /* the owner has a transaction of ours */
+    bool closing;      /* CLOSE is the next step */
+    bool skipping;     /* an overlong command line is thrown away */
+    bool abort_due;    /* ABORT is the next step */
+    bool stale;        /* the arena holds what is over */
+    uint16_t farewell; /* code of the reply that ended the dialogue */
     bool chunk_last;
     enum server_state chunk_back; /* state after a refused chunk */
-    struct span helo;    /* heap; as given */
-    struct arena mem;    /* of the transaction */
+    struct span helo;             /* heap; as given */
+    struct arena mem;             /* of the transaction */
     struct server_mail mail;
     struct server_rcpt rcpt;
     uint32_t rcpt_count; /* accepted */
     uint32_t errors, refusals;
-    uint64_t skipped;    /* octets of the overlong line */
+    uint64_t skipped; /* octets of the overlong line */
     uint64_t chunk_left, chunk_size;
     struct data data;
     struct server_reply owner_fault;

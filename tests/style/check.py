@@ -50,7 +50,7 @@ DOORS = {  # header -> files that may include it
 }
 BANNED = re.compile(r"(?<![\w.>])(strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atol|atof|system|popen|alloca|tmpnam|mktemp)\s*\(")
 LINES_MAX = 600
-COLUMNS_MAX = 160
+COLUMNS_MAX = 120
 WORDS = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
 
