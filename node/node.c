@@ -37,6 +37,7 @@ struct node {
     struct admin *admin;
     struct store *store;
     struct scheduler *scheduler;
+    bool scheduler_draining;
     struct outbound *outbound;
     struct inbound *inbound;
     struct recipients *recipients;
@@ -219,6 +220,7 @@ static void drain_delivery(struct node *n) {
     n->phase = PHASE_DRAIN_DELIVERY;
     atomic_store(&n->drained, 0);
     /* The scheduler first: it stops assigning what the delivery node hands back. */
+    n->scheduler_draining = n->scheduler != NULL;
     if (n->scheduler)
         scheduler_drain(n->scheduler, DRAIN_DELIVERY_MS, on_part_drained, n);
     else
@@ -343,13 +345,25 @@ int node_run(struct node *n) {
     return n->status;
 }
 
+static void nobody_waits(void *arg) {
+    (void)arg;
+}
+
+/* A scheduler is drained before it is stopped, also when there is no time for it. */
+static void stop_scheduler(struct node *n) {
+    if (!n->scheduler)
+        return;
+    if (!n->scheduler_draining)
+        scheduler_drain(n->scheduler, 0, nobody_waits, NULL);
+    scheduler_stop(n->scheduler);
+}
+
 void node_close(struct node *n) {
     if (n->inbound)
         inbound_stop(n->inbound);
     if (n->outbound)
         outbound_stop(n->outbound);
-    if (n->scheduler)
-        scheduler_stop(n->scheduler);
+    stop_scheduler(n);
     if (n->store)
         store_close(n->store);
     if (n->admin)

@@ -1,4 +1,5 @@
-/* settings: safe defaults, every kind of error with its line and key, all at once; and the reference that is kept in docs/. */
+/* settings: safe defaults, every kind of error with its line and key, all at once; and the reference that is kept in
+ * docs/. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -74,16 +75,19 @@ static void reads_every_kind(void **state) {
     struct buf problems;
     char ip[128];
     buf_init(&problems, 65536);
-    int err = load("node:\n  hostname: MX.B\xc3\xbc" "cher.example\n  log: {level: debug, format: json}\n"
-                   "gateway:\n  listen: [{address: \"127.0.0.1:2525\"}, {address: \"[::1]:26\"}]\n"
-                   "  trusted_networks: [192.0.2.0/24]\n  bare_newline: normalize\n  vrfy: true\n"
-                   "  limits: {message_size: 1MiB, recipients: 200, idle: 30s}\n"
-                   "domains:\n  - {name: B\xc3\xbc" "cher.example, recipients: any, route: \"lmtp:unix:/run/lmtp\"}\n"
-                   "  - {name: example.net, recipients: {table: users}, route: \"smtp:store.example.net:2525\"}\n"
-                   "routes:\n  - {domain: .partner.example, route: \"mx:hub.partner.example\"}\n  - {domain: \"*\", route: mx}\n"
-                   "delivery:\n  dns: [\"127.0.0.1:5302\"]\n  port: 2526\n  retry: {first: 1s, max: 2m}\n"
-                   "  timeouts: {dot: 1m}\n",
-                   &s, &problems);
+    int err = load(
+        "node:\n  hostname: MX.B\xc3\xbc"
+        "cher.example\n  log: {level: debug, format: json}\n"
+        "gateway:\n  listen: [{address: \"127.0.0.1:2525\"}, {address: \"[::1]:26\"}]\n"
+        "  trusted_networks: [192.0.2.0/24]\n  bare_newline: normalize\n  vrfy: true\n"
+        "  limits: {message_size: 1MiB, recipients: 200, idle: 30s}\n"
+        "domains:\n  - {name: B\xc3\xbc"
+        "cher.example, recipients: any, route: \"lmtp:unix:/run/lmtp\"}\n"
+        "  - {name: example.net, recipients: {table: users}, route: \"smtp:store.example.net:2525\"}\n"
+        "routes:\n  - {domain: .partner.example, route: \"mx:hub.partner.example\"}\n  - {domain: \"*\", route: mx}\n"
+        "delivery:\n  dns: [\"127.0.0.1:5302\"]\n  port: 2526\n  retry: {first: 1s, max: 2m}\n"
+        "  timeouts: {dot: 1m}\n",
+        &s, &problems);
     if (err != ERR_OK)
         fail_msg("%s", buf_cstr(&problems));
     assert_string_equal(s->hostname, "mx.xn--bcher-kva.example"); /* what protocols can carry */
@@ -146,7 +150,8 @@ static void names_line_and_key(void **state) {
               "3: gateway.limits.message_size: takes a size such as 64KiB or 50MiB\n");
     complains("gateway: {limits: {message_size: 1KiB}}\n",
               "1: gateway.limits.message_size: out of range, from 64.0 KiB to 4.0 GiB\n");
-    complains("gateway: {limits: {recipients: 5}}\n", "1: gateway.limits.recipients: out of range, from 100 to 50000\n");
+    complains("gateway: {limits: {recipients: 5}}\n",
+              "1: gateway.limits.recipients: out of range, from 100 to 50000\n");
     complains("gateway: {limits: {recipients: -5}}\n", "1: gateway.limits.recipients: takes a whole number\n");
     complains("gateway: {limits: {idle: 5}}\n", "1: gateway.limits.idle: takes a duration such as");
     complains("gateway: {limits: {idle: 5s}}\n", "1: gateway.limits.idle: out of range, from 10s to 1d\n");
@@ -154,7 +159,8 @@ static void names_line_and_key(void **state) {
     complains("gateway: {bare_newline: pass}\n", "1: gateway.bare_newline: takes one of reject|normalize\n");
     complains("gateway:\n  trusted_networks: [10.0.0.1/8]\n", "2: gateway.trusted_networks: takes networks");
     complains("delivery: {dns: [resolver.example]}\n", "1: delivery.dns: takes ADDRESS:PORT");
-    complains("delivery:\n  retry:\n    first: 1h\n    max: 5m\n", "4: delivery.retry.max: shorter than delivery.retry.first\n");
+    complains("delivery:\n  retry:\n    first: 1h\n    max: 5m\n",
+              "4: delivery.retry.max: shorter than delivery.retry.first\n");
     complains("delivery:\n  retry:\n    first: 6h\n", "3: delivery.retry.first: longer than delivery.retry.max\n");
     complains("delivery:\n  retry:\n    give_up: 1m\n", "3: delivery.retry.give_up: shorter than");
     complains("admin:\n  rpc: \"tcp://127.0.0.1:1\"\n", "2: admin.rpc: takes ipc:///PATH");
@@ -191,11 +197,15 @@ static void checks_lists(void **state) {
     complains("domains: [{name: a.example, recipients: any}]\n", "1: domains.route: missing\n");
     complains("domains: [{name: a.example, recipients: some, route: mx}]\n", "1: domains.recipients: takes any or");
     complains("domains: [{name: a.example, recipients: {}, route: mx}]\n", "1: domains.recipients.table: missing\n");
-    complains("domains: [{name: a..example, recipients: any, route: mx}]\n", "1: domains.name: not a domain name: a..example\n");
-    complains("domains:\n- {name: a.example, recipients: any, route: mx}\n- {name: A.Example, recipients: any, route: mx}\n",
-              "3: domains.name: a.example stands already in line 2\n");
-    complains("domains:\n - name: a.example\n   route: mx\n   recipients: {table: none}\n", "4: domains.recipients.table: ");
-    complains("domains:\n - name: a.example\n   route: mx\n   recipients: {table: none}\n", ": No such file or directory\n");
+    complains("domains: [{name: a..example, recipients: any, route: mx}]\n",
+              "1: domains.name: not a domain name: a..example\n");
+    complains(
+        "domains:\n- {name: a.example, recipients: any, route: mx}\n- {name: A.Example, recipients: any, route: mx}\n",
+        "3: domains.name: a.example stands already in line 2\n");
+    complains("domains:\n - name: a.example\n   route: mx\n   recipients: {table: none}\n",
+              "4: domains.recipients.table: ");
+    complains("domains:\n - name: a.example\n   route: mx\n   recipients: {table: none}\n",
+              ": No such file or directory\n");
     complains("routes: [{domain: a.example, route: \"http:x\"}]\n", "1: routes.route: takes mx");
     complains("routes: [{domain: a.example}]\n", "1: routes.route: missing\n");
     complains("routes: [{route: mx}]\n", "1: routes.domain: missing\n");
@@ -252,7 +262,8 @@ static void lists_all_problems_at_once(void **state) {
     struct buf problems;
     size_t lines = 0;
     buf_init(&problems, 65536);
-    assert_int_equal(load("node: {hostnme: a}\ngateway: {vrfy: 1}\ndelivery: {port: 0, port: 1}\n", &s, &problems), ERR_INVALID);
+    assert_int_equal(load("node: {hostnme: a}\ngateway: {vrfy: 1}\ndelivery: {port: 0, port: 1}\n", &s, &problems),
+                     ERR_INVALID);
     for (struct span rest = buf_span(&problems); rest.len;) {
         span_cut(rest, '\n', &rest);
         lines++;
@@ -273,7 +284,8 @@ static void the_reference_is_in_the_docs(void **state) {
     for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;)
         buf_append(&kept, piece, n);
     fclose(f);
-    assert_true(span_eq(buf_span(&text), buf_span(&kept))); /* posthoused --print-settings-reference >docs/settings.md */
+    assert_true(
+        span_eq(buf_span(&text), buf_span(&kept))); /* posthoused --print-settings-reference >docs/settings.md */
     buf_deinit(&text);
     buf_deinit(&kept);
 }
@@ -292,11 +304,16 @@ static void the_sample_is_fine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_name_alone_is_enough),     cmocka_unit_test(reads_every_kind),
-        cmocka_unit_test(names_line_and_key),         cmocka_unit_test(names_what_comes_later),
-        cmocka_unit_test(checks_lists),               cmocka_unit_test(takes_no_tricks_of_yaml),
-        cmocka_unit_test(takes_many_domains_quickly), cmocka_unit_test(lists_all_problems_at_once),
-        cmocka_unit_test(the_reference_is_in_the_docs), cmocka_unit_test(the_sample_is_fine),
+        cmocka_unit_test(a_name_alone_is_enough),
+        cmocka_unit_test(reads_every_kind),
+        cmocka_unit_test(names_line_and_key),
+        cmocka_unit_test(names_what_comes_later),
+        cmocka_unit_test(checks_lists),
+        cmocka_unit_test(takes_no_tricks_of_yaml),
+        cmocka_unit_test(takes_many_domains_quickly),
+        cmocka_unit_test(lists_all_problems_at_once),
+        cmocka_unit_test(the_reference_is_in_the_docs),
+        cmocka_unit_test(the_sample_is_fine),
     };
     return cmocka_run_group_tests_name("settings", tests, make_dir, drop_dir);
 }

@@ -27,8 +27,8 @@ static void write_file(int n, const char *text) {
 
 static int make(const char *postmaster) {
     struct recipients_domain_config domains[] = {
-        {"Example.NET", RECIPIENTS_TABLE, paths[0]}, {"example.org", RECIPIENTS_TABLE, paths[0]},
-        {"other.example", RECIPIENTS_TABLE, paths[1]}, {"any.example", RECIPIENTS_ANY, NULL},
+        {"Example.NET", RECIPIENTS_TABLE, paths[0]},      {"example.org", RECIPIENTS_TABLE, paths[0]},
+        {"other.example", RECIPIENTS_TABLE, paths[1]},    {"any.example", RECIPIENTS_ANY, NULL},
         {"m\xc3\xbcnchen.example", RECIPIENTS_ANY, NULL},
     };
     struct recipients_config c = {domains, 5, postmaster, "mx.example.net"};
@@ -142,8 +142,9 @@ static void expansion(void **state) {
     assert_string_equal(judged("sales@example.net", false), "local 2.1.5 *alice@example.net,bob@elsewhere.example");
     assert_string_equal(judged("sales@example.org", false),
                         "local 2.1.5 *alice@example.org,bob@elsewhere.example,*ALICE@example.net");
-    assert_string_equal(judged("all@example.net", false),
-                        "local 2.1.5 *alice@example.net,bob@elsewhere.example,*bob@example.net,c@far.example,C@far.example");
+    assert_string_equal(
+        judged("all@example.net", false),
+        "local 2.1.5 *alice@example.net,bob@elsewhere.example,*bob@example.net,c@far.example,C@far.example");
     assert_string_equal(judged("dave+in@example.net", false), "local 2.1.5 *dave+in@example.net,d@far.example");
     assert_string_equal(judged("eve@example.net", false), "local 2.1.5 *alice@example.net,*y@other.example");
     assert_string_equal(judged("quoted@example.net", false), "local 2.1.5 *\"a b\"@example.net,\"a, b\"@far.example");
@@ -151,8 +152,10 @@ static void expansion(void **state) {
     assert_string_equal(judged("nobody@other.example", false), "local 2.1.5 catch@far.example");
     judged("eve@example.net", false);
     char want[600];
-    snprintf(want, sizeof want, "eve@example.net: alias (%s:7)\n  x@other.example: alias (%s:1)\n    alice@example.net: mailbox (%s:1)\n"
-             "    y@other.example: mailbox (%s:2)\n", paths[0], paths[1], paths[0], paths[1]);
+    snprintf(want, sizeof want,
+             "eve@example.net: alias (%s:7)\n  x@other.example: alias (%s:1)\n    alice@example.net: mailbox (%s:1)\n"
+             "    y@other.example: mailbox (%s:2)\n",
+             paths[0], paths[1], paths[0], paths[1]);
     assert_string_equal(buf_cstr(&steps), want);
 }
 
@@ -285,9 +288,10 @@ static void bad_sets(void **state) {
     unlink(paths[1]);
     assert_int_equal(make("a@b"), ERR_INVALID);
     assert_non_null(strstr(buf_cstr(&problems), "/t1: No such file or directory\n"));
-    struct recipients_domain_config domains[] = {
-        {"a.example", RECIPIENTS_ANY, NULL}, {"A.Example", RECIPIENTS_ANY, NULL}, {"bad_name", RECIPIENTS_ANY, NULL},
-        {"b.example", RECIPIENTS_TABLE, NULL}};
+    struct recipients_domain_config domains[] = {{"a.example", RECIPIENTS_ANY, NULL},
+                                                 {"A.Example", RECIPIENTS_ANY, NULL},
+                                                 {"bad_name", RECIPIENTS_ANY, NULL},
+                                                 {"b.example", RECIPIENTS_TABLE, NULL}};
     struct recipients_config c = {domains, 4, "x@y", "h"};
     buf_clear(&problems);
     assert_int_equal(recipients_new(&r, &c, &problems), ERR_INVALID);
@@ -315,7 +319,8 @@ static void reload(void **state) {
     assert_int_equal(recipients_reload(r, &fresh, &problems), ERR_OK);
     assert_non_null(fresh);
     assert_non_null(strstr(buf_cstr(&problems), "/t0:2: bad line"));
-    assert_string_equal(judged("bob@other.example", false), "local 2.1.5 *bob@other.example"); /* the old set is as it was */
+    assert_string_equal(judged("bob@other.example", false),
+                        "local 2.1.5 *bob@other.example"); /* the old set is as it was */
     recipients_unref(r);
     r = fresh;
     assert_string_equal(judged("alice@example.org", false), "local 2.1.5 *alice@example.org");
@@ -345,8 +350,9 @@ static void reload(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(relaying),   cmocka_unit_test(expansion), cmocka_unit_test(dead_ends), cmocka_unit_test(bounds),
-        cmocka_unit_test(postmaster), cmocka_unit_test(bad_sets),  cmocka_unit_test(reload),
+        cmocka_unit_test(relaying), cmocka_unit_test(expansion),  cmocka_unit_test(dead_ends),
+        cmocka_unit_test(bounds),   cmocka_unit_test(postmaster), cmocka_unit_test(bad_sets),
+        cmocka_unit_test(reload),
     };
     return cmocka_run_group_tests_name("recipients", tests, group_setup, group_teardown);
 }

@@ -92,12 +92,31 @@ static void meanings(void **state) {
     static const struct {
         const char *key, *is;
     } want[] = {
-        {"alice", "box 2"}, {"ALICE", "box 2"}, {"alice+x", "box+ 2"}, {"alice+x+y", "box+ 2"}, {"bob", "box 3"},
-        {"sales", "alias|alice|bob@elsewhere.example|\"a, b\"@x.y 4"}, {"sales+t", "alias+|alice|bob@elsewhere.example|\"a, b\"@x.y 4"},
-        {"fwd", "forward|x@y.z 5"}, {"keep", "keep|\"q > r\"@y.z|w@y.z 6"}, {"quo ted", "box 9"}, {"Quo Ted", "box 9"},
-        {"dot.ted", "box 10"}, {"a#b", "box 11"}, {"#c", "alias|alice 12"}, {"\xc3\xa4rger", "box 13"},
-        {"tag+exact", "box 14"}, {"tag+other", "-"}, {"tag", "-"}, {"last", "box 15"}, {"las", "-"}, {"lastx", "-"},
-        {"", "-"}, {"+", "-"}, {"+alice", "-"}, {"people", "-"},
+        {"alice", "box 2"},
+        {"ALICE", "box 2"},
+        {"alice+x", "box+ 2"},
+        {"alice+x+y", "box+ 2"},
+        {"bob", "box 3"},
+        {"sales", "alias|alice|bob@elsewhere.example|\"a, b\"@x.y 4"},
+        {"sales+t", "alias+|alice|bob@elsewhere.example|\"a, b\"@x.y 4"},
+        {"fwd", "forward|x@y.z 5"},
+        {"keep", "keep|\"q > r\"@y.z|w@y.z 6"},
+        {"quo ted", "box 9"},
+        {"Quo Ted", "box 9"},
+        {"dot.ted", "box 10"},
+        {"a#b", "box 11"},
+        {"#c", "alias|alice 12"},
+        {"\xc3\xa4rger", "box 13"},
+        {"tag+exact", "box 14"},
+        {"tag+other", "-"},
+        {"tag", "-"},
+        {"last", "box 15"},
+        {"las", "-"},
+        {"lastx", "-"},
+        {"", "-"},
+        {"+", "-"},
+        {"+alice", "-"},
+        {"people", "-"},
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++)
         assert_string_equal(found(t, want[i].key, "example.net"), want[i].is);
@@ -127,7 +146,9 @@ static void domains_and_catch_alls(void **state) {
     assert_string_equal(found(t, "", "example.net"), "box 6");
     assert_string_equal(found(t, "", two[1].at), "forward~|all@elsewhere.example 7");
     table_unref(t);
-    t = load("\xef\xbb\xbf" "alice\n@example.net\n", one, 1);
+    t = load("\xef\xbb\xbf"
+             "alice\n@example.net\n",
+             one, 1);
     assert_string_equal(found(t, "alice", "example.net"), "box 1");
     assert_string_equal(found(t, "nobody+x", "example.net"), "box~ 2");
     table_unref(t);
@@ -205,9 +226,11 @@ static void duplicates_and_many_problems(void **state) {
     write_file(SPAN("a\nb\nA: b\n\"b\"\nb@example.net\n@example.net\n@EXAMPLE.net: a\n"));
     buf_clear(&problems);
     assert_int_equal(table_load(&t, path, one, 1, &problems), ERR_INVALID);
-    snprintf(want, sizeof want,
-             "%s:3: A: stands already in line 1\n%s:4: \"b\": stands already in line 2\n%s:5: b: stands already in line 2\n"
-             "%s:7: EXAMPLE.net: stands already in line 6\n", path, path, path, path);
+    snprintf(
+        want, sizeof want,
+        "%s:3: A: stands already in line 1\n%s:4: \"b\": stands already in line 2\n%s:5: b: stands already in line 2\n"
+        "%s:7: EXAMPLE.net: stands already in line 6\n",
+        path, path, path, path);
     assert_string_equal(buf_cstr(&problems), want);
     char text[500] = "";
     for (int i = 0; i < 50; i++)
@@ -303,7 +326,8 @@ static void a_million_lines(void **state) {
     assert_true(each <= 40);
     assert_int_equal(table_count(t), LINES);
     assert_string_equal(found(t, "user.0123456", "example.net"), "box 123457");
-    assert_string_equal(found(t, "team.0999999", "example.net"), "alias|user.0999998|other.0999999@elsewhere.example 1000000");
+    assert_string_equal(found(t, "team.0999999", "example.net"),
+                        "alias|user.0999998|other.0999999@elsewhere.example 1000000");
     char key[32];
     start = clock_mono_ms();
     struct table_entry e;
@@ -318,9 +342,9 @@ static void a_million_lines(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(meanings),  cmocka_unit_test(domains_and_catch_alls),
-        cmocka_unit_test(bad_lines), cmocka_unit_test(duplicates_and_many_problems),
-        cmocka_unit_test(bad_files), cmocka_unit_test(staleness),
+        cmocka_unit_test(meanings),        cmocka_unit_test(domains_and_catch_alls),
+        cmocka_unit_test(bad_lines),       cmocka_unit_test(duplicates_and_many_problems),
+        cmocka_unit_test(bad_files),       cmocka_unit_test(staleness),
         cmocka_unit_test(a_million_lines),
     };
     return cmocka_run_group_tests_name("table", tests, setup, teardown);
