@@ -99,9 +99,8 @@ class Sink:
         return reply(argument) if callable(reply) else reply
 
     def _serve(self, connection):
-        with connection, connection.makefile("rwb") as f:
-            with contextlib.suppress(OSError, ValueError):
-                self._talk(connection, f)
+        with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rwb") as f:
+            self._talk(connection, f)
 
     def _say(self, f, reply):
         if reply is None:
@@ -288,7 +287,10 @@ class Posthouse:
         return self.tool("queue", "list", *filter)["rows"]
 
     def wait_empty(self, seconds=30):
-        wait_until("the queue is empty", lambda: self.figures()["queue_messages"] == 0, seconds, 0.1)
+        def empty():
+            figures = self.figures()  # after a start the count is whole only when the store has been read
+            return figures["queue_scanned"] == 1 and figures["queue_messages"] == 0
+        wait_until("the queue is empty", empty, seconds, 0.1)
 
     def smtp(self):
         return smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test", timeout=30)
