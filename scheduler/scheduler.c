@@ -202,7 +202,8 @@ static void poll_stop(struct scheduler *sc) {
 }
 
 static void poll_drain(struct scheduler *sc) {
-    if (!sc->draining || sc->drained || !(is_drained(sc) || scheduler_now(sc) >= sc->drain_deadline_ms))
+    if (!sc->drain_done || !sc->draining || sc->drained ||
+        !(is_drained(sc) || scheduler_now(sc) >= sc->drain_deadline_ms))
         return;
     sc->drained = true;
     sc->drain_done(sc->drain_arg);
