@@ -86,6 +86,10 @@ static void answer(struct explain *x, const char *verdict) {
     r.text = frame_bytes(span_of(verdict ? verdict : "no memory for the answer"));
     r.steps = x->steps;
     r.n_steps = x->count;
+    if (!x->domain) { /* the question itself was malformed */
+        r.has_error = true;
+        r.error = (uint32_t)-ERR_INVALID;
+    }
     int err = frame_send_peer(x->o->admin, FRAME_ADMIN_REPLY, x->correlation, 0, &r.base, NULL, &x->o->scratch);
     if (err != ERR_OK)
         LOG_WARN("admin_reply_unsent", LOG_ERR("reason", err));
