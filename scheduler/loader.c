@@ -192,7 +192,7 @@ static void take(struct loader *l, const struct loaded *m, bool scan) {
     }
     if (scan) {
         struct shard_totals *t = shard_totals(l->shard);
-        t->messages++;
+        t->messages += !shard_was_dropped(l->shard, m->id); /* it may have ended while it was read */
         t->counted_to = m->id;
     }
     if (scan && !find_flight(l, m->id) && only_waits(l, m))
@@ -200,8 +200,6 @@ static void take(struct loader *l, const struct loaded *m, bool scan) {
     int err = bring_in(l, &l->reading, m);
     if (err == ERR_AGAIN && l->what == READ_IDS)
         shard_near_again(l->shard, m->id, scheduler_now(l->sc));
-    else if (err == ERR_AGAIN && scan)
-        shard_totals(l->shard)->messages--; /* it ended while it was read */
     else if (err != ERR_OK && err != ERR_INVALID && err != ERR_AGAIN)
         LOG_ERROR("load_refused", LOG_U64("message", m->id), LOG_ERR("why", err));
 }

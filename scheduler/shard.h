@@ -108,6 +108,8 @@ void shard_composed(struct shard *s, uint64_t id, uint64_t compose, struct paylo
 int shard_step(struct shard *s, const struct sched_event *e, uint64_t now_ms) MUST_CHECK;
 void shard_reading_begin(struct shard *s, struct shard_reading *r);
 void shard_reading_end(struct shard *s, struct shard_reading *r);
+/* The message has left the queue since the reading began, or shortly before. */
+bool shard_was_dropped(const struct shard *s, uint64_t id);
 /* A message read from the store by reading r: makes the LOADED event of it. states as from queue_get_states.
  * ERR_AGAIN: what was read is stale (the message was settled or deferred meanwhile). */
 int shard_load(struct shard *s, const struct shard_reading *r, uint64_t id, const Words__Envelope *e,

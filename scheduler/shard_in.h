@@ -25,11 +25,13 @@ struct held {
 struct gone { /* a message that left memory; in the arena of its batch */
     struct gone *next;
     uint64_t id;
+    bool dropped; /* and the queue */
 };
 struct stale { /* the same, on disk, while readings last that began before */
     struct map_node by_id;
     struct list_node link; /* oldest first */
     uint64_t id, durable;
+    bool dropped;
 };
 
 struct shard {
@@ -73,7 +75,7 @@ void shard_mark_id(struct shard *s, uint64_t id);
 void shard_refuse(struct shard *s, struct payload *l, uint32_t verdict);
 
 /* -- shard_stale.c -- */
-void shard_note_gone(struct shard *s, uint64_t id);
+void shard_note_gone(struct shard *s, uint64_t id, bool dropped);
 bool shard_is_stale(const struct shard *s, uint64_t id);
 /* The batch is on disk: what it let go stays known while older readings last. */
 void shard_stale_settle(struct shard *s, const struct shard_batch *b);

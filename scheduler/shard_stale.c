@@ -11,13 +11,15 @@
 #include "base/hash.h"
 #include "scheduler/shard_in.h"
 
-void shard_note_gone(struct shard *s, uint64_t id) {
+void shard_note_gone(struct shard *s, uint64_t id, bool dropped) {
     shard_touch(s);
-    if (s->current->gone && s->current->gone->id == id)
+    if (s->current->gone && s->current->gone->id == id) {
+        s->current->gone->dropped |= dropped;
         return;
+    }
     struct gone *g = arena_alloc(&s->current->arena, sizeof *g);
     CHECK(g);
-    *g = (struct gone){.next = s->current->gone, .id = id};
+    *g = (struct gone){.next = s->current->gone, .id = id, .dropped = dropped};
     s->current->gone = g;
 }
 
@@ -25,10 +27,12 @@ static bool match_stale(const struct map_node *n, const void *key) {
     return LIST_ENTRY(n, struct stale, by_id)->id == *(const uint64_t *)key;
 }
 
-static void stale_add(struct shard *s, uint64_t id) {
+static void stale_add(struct shard *s, const struct gone *g) {
+    uint64_t id = g->id;
     struct stale *t = calloc(1, sizeof *t);
     CHECK(t);
     t->id = id;
+    t->dropped = g->dropped;
     t->durable = s->sequence;
     CHECK(map_insert(&s->stale, &t->by_id, hash_bytes(&id, sizeof id, 0)) == ERR_OK);
     list_push_back(&s->stale_list, &t->link);
@@ -47,20 +51,35 @@ void shard_stale_prune(struct shard *s) {
     }
 }
 
-static bool has_gone(const struct shard_batch *b, uint64_t id) {
-    for (const struct gone *g = b->gone; g; g = g->next)
-        if (g->id == id)
-            return true;
-    return false;
+static const struct gone *find_gone(const struct shard_batch *b, uint64_t id) {
+    const struct gone *g = b->gone;
+    while (g && g->id != id)
+        g = g->next;
+    return g;
+}
+
+/* The message has left memory; *dropped: in one of these cases for good. */
+static bool look_up(const struct shard *s, uint64_t id, bool *dropped) {
+    const struct map_node *n = map_find(&s->stale, hash_bytes(&id, sizeof id, 0), match_stale, &id);
+    const struct gone *g = find_gone(s->current, id);
+    bool found = n || g;
+    *dropped = (n && LIST_ENTRY(n, struct stale, by_id)->dropped) || (g && g->dropped);
+    for (const struct shard_batch *b = s->sent; b; b = b->next) {
+        g = find_gone(b, id);
+        found = found || g;
+        *dropped = *dropped || (g && g->dropped);
+    }
+    return found;
 }
 
 bool shard_is_stale(const struct shard *s, uint64_t id) {
-    if (map_find(&s->stale, hash_bytes(&id, sizeof id, 0), match_stale, &id) || has_gone(s->current, id))
-        return true;
-    for (const struct shard_batch *b = s->sent; b; b = b->next)
-        if (has_gone(b, id))
-            return true;
-    return false;
+    bool dropped;
+    return look_up(s, id, &dropped);
+}
+
+bool shard_was_dropped(const struct shard *s, uint64_t id) {
+    bool dropped;
+    return look_up(s, id, &dropped) && dropped;
 }
 
 void shard_reading_begin(struct shard *s, struct shard_reading *r) {
@@ -78,5 +97,5 @@ void shard_stale_settle(struct shard *s, const struct shard_batch *b) {
     if (list_is_empty(&s->readings))
         return;
     for (const struct gone *g = b->gone; g; g = g->next)
-        stale_add(s, g->id);
+        stale_add(s, g);
 }

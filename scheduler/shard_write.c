@@ -165,7 +165,7 @@ static void on_trace(struct shard *s, const struct sched_action *a) {
 static void on_drop_message(struct shard *s, const struct sched_action *a) {
     queue_drop_message(shard_keep(s), s->number, a->drop.id, a->drop.size, a->drop.count, a->drop.states);
     cached_drop(&s->payloads, a->drop.id);
-    shard_note_gone(s, a->drop.id);
+    shard_note_gone(s, a->drop.id, true);
     shard_count_down(s, a->drop.id);
 }
 
@@ -254,7 +254,7 @@ void shard_apply(struct shard *s, const struct sched_action *a) {
         on_compose(s, a);
         return;
     case SCHED_FORGET:
-        shard_note_gone(s, a->id);
+        shard_note_gone(s, a->id, false);
         cached_drop(&s->payloads, a->id);
         return;
     }
