@@ -264,8 +264,8 @@ static void on_signal(void *arg, int signum) {
 
 /* -- life -- */
 
-/* Ready is who can accept mail: every gateway loop has been welcomed by the scheduler. With a damaged store there is no
- * scheduler, and ready means: answers 451. */
+/* Ready is who can accept mail: every gateway loop has been answered by the scheduler. With a damaged store there is no
+ * scheduler, or one that takes nothing, and ready means: answers 451. */
 static void announce_ready(void *arg) {
     struct node *n = arg;
     if (n->inbound && n->scheduler && !inbound_is_ready(n->inbound)) {

@@ -162,9 +162,19 @@ static void on_hello(struct scheduler *sc, struct hub_peer *p, const struct fram
     p->role = h->role;
     Words__Welcome w = WORDS__WELCOME__INIT;
     w.epoch = 0;
-    w.credit = sc->config.gateway_credit;
+    w.credit = sc->closed ? 0 : sc->config.gateway_credit;
     if (hub_send(sc, p, FRAME_WELCOME, f->correlation, &w.base, NULL) == ERR_OK && h->role == ROLE_DELIVERY)
         worker_up(sc, p, h);
+}
+
+void hub_close_to_mail(struct scheduler *sc) {
+    Words__Welcome w = WORDS__WELCOME__INIT;
+    sc->closed = true;
+    LIST_FOREACH(it, next, &sc->peer_list) {
+        struct hub_peer *p = LIST_ENTRY(it, struct hub_peer, link);
+        if (p->role == ROLE_GATEWAY)
+            (void)hub_send(sc, p, FRAME_WELCOME, 0, &w.base, NULL);
+    }
 }
 
 static struct shard *shard_for(struct scheduler *sc, const uint8_t *submission) {
@@ -257,7 +267,7 @@ static struct payload *submit_payload(struct scheduler *sc, struct hub_peer *p, 
         return NULL; /* under way already: the first one answers */
     if (!l && chunked)
         return NULL; /* its chunks were never seen */
-    bool closed = sc->draining || !commit_is_healthy(sc->commit);
+    bool closed = sc->draining || store_is_damaged(sc->store) || !commit_is_healthy(sc->commit);
     if (closed || !envelope_is_sane(m->envelope)) {
         *verdict = closed ? VERDICT_TEMPFAIL : VERDICT_REFUSED;
         if (l)

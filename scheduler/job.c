@@ -90,7 +90,9 @@ static void give_up(struct scheduler *sc, struct shard *s, const struct shard_as
                                      .indexes = a->indexes,
                                      .results = results,
                                      .count = a->count};
-    LOG_ERROR("message_unreadable", LOG_U64("message", a->id), LOG_ERR("why", why));
+    char name[BASE32_ID_LEN + 1];
+    base32_encode(a->id, name);
+    LOG_ERROR("message_unreadable", LOG_STR("id", name), LOG_ERR("why", why));
     if (shard_step(s, &e, scheduler_now(sc)) != ERR_OK)
         LOG_WARN("attempt_vanished", LOG_U64("attempt", a->attempt));
     free(results);

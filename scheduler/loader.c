@@ -183,11 +183,17 @@ static int bring_in(struct loader *l, const struct shard_reading *reading, const
     return err;
 }
 
+static void log_unreadable(uint64_t id, int why) {
+    char name[BASE32_ID_LEN + 1];
+    base32_encode(id, name);
+    LOG_ERROR("message_unreadable", LOG_STR("id", name), LOG_ERR("why", why));
+}
+
 static void take(struct loader *l, const struct loaded *m, bool scan) {
     if (m->err == ERR_NOT_FOUND)
         return; /* a hint of a message that is gone */
     if (m->err != ERR_OK) {
-        LOG_ERROR("message_unreadable", LOG_U64("message", m->id), LOG_ERR("why", m->err));
+        log_unreadable(m->id, m->err);
         return;
     }
     if (scan) {

@@ -476,6 +476,7 @@ static void send_status(struct scheduler *sc, uint64_t correlation) {
     add_figure(&r, figures, "sites", sum.sites);
     add_figure(&r, figures, "delivery_nodes", sum.workers);
     add_figure(&r, figures, "store_healthy", commit_is_healthy(sc->commit));
+    add_figure(&r, figures, "store_damaged", store_is_damaged(sc->store));
     add_figure(&r, figures, "store_disk_bytes", (double)stats.disk_bytes);
     add_figure(&r, figures, "store_memory_bytes", (double)stats.memory_bytes);
     send_reply(sc, correlation, &r, true);

@@ -222,8 +222,19 @@ static void on_wake(void *arg) {
         sc->draining = sc->stopping = true;
 }
 
+/* Damage that a reading met: what can be read is delivered, but nothing new is entrusted to this store. */
+static void check_store(struct scheduler *sc) {
+    if (sc->closed || !store_is_damaged(sc->store))
+        return;
+    LOG_ERROR("queue_closed", LOG_STR("why", "the store is damaged, see above"),
+              LOG_STR("effect", "mail is answered 451 until the store is repaired and the process started again"),
+              LOG_STR("hint", "posthouse store verify"));
+    hub_close_to_mail(sc);
+}
+
 static void on_tick(void *arg) {
     struct scheduler *sc = arg;
+    sc->tick_at_ms = 0; /* set again before the loop blocks */
     struct sched_event e = {.kind = SCHED_TICK};
     for (uint32_t i = 0; i < sc->config.shards; i++) {
         if (shard_step(sc->shards[i], &e, scheduler_now(sc)) != ERR_OK)
@@ -232,7 +243,6 @@ static void on_tick(void *arg) {
         loader_poll(sc->loaders[i], scheduler_now(sc));
     }
     poll_drain(sc);
-    loop_timer_set(sc->tick, TICK_MS);
 }
 
 /* When the core or a near recipient wants to be looked at before the next tick. */
@@ -246,7 +256,7 @@ static void set_tick(struct scheduler *sc) {
     }
     uint64_t wait_ms = next_ms > now_ms ? next_ms - now_ms : 0;
     wait_ms = wait_ms < 20 ? 20 : wait_ms; /* a step that is late by this is on time */
-    if (now_ms + wait_ms < sc->tick_at_ms || sc->tick_at_ms <= now_ms) {
+    if (!sc->tick_at_ms || now_ms + wait_ms < sc->tick_at_ms) {
         sc->tick_at_ms = now_ms + wait_ms;
         loop_timer_set(sc->tick, wait_ms);
     }
@@ -258,6 +268,7 @@ static bool before_block(void *arg) {
         shard_flush(sc->shards[i], scheduler_now(sc));
     poll_drain(sc);
     poll_stop(sc);
+    check_store(sc);
     set_tick(sc);
     return false;
 }
@@ -393,6 +404,7 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
                             HUB_QUEUE_MAX, question_on_message, sc);
     if (err == ERR_OK) {
         say_hello(sc);
+        sc->tick_at_ms = scheduler_now(sc) + 1; /* the scan begins at once */
         loop_timer_set(sc->tick, 1);
         err = pthread_create(&sc->thread, NULL, run, sc) == 0 ? ERR_OK : ERR_NOMEM;
     }

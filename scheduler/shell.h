@@ -51,6 +51,7 @@ struct scheduler {
     void (*drain_done)(void *arg);
     void *drain_arg;
     bool draining, drained, stopping;
+    bool closed; /* the store is damaged: no new mail, and gateways have been told */
 
     struct store *store;
     struct commit *commit;
@@ -91,6 +92,7 @@ int hub_open(struct scheduler *sc) MUST_CHECK;
 void hub_close(struct scheduler *sc);
 void hub_on_message(void *arg, struct span peer, const struct bus_message *m);
 void hub_answer(void *arg, const struct payload *l, uint32_t verdict, uint64_t id);
+void hub_close_to_mail(struct scheduler *sc); /* tells gateways that nothing is taken any more */
 void hub_credit(void *arg, struct hub_peer *peer, uint64_t bytes);
 void hub_ack(void *arg, uint32_t worker, uint64_t attempt);
 struct hub_peer *hub_worker(const struct scheduler *sc, uint32_t worker); /* NULL: gone */

@@ -4,6 +4,8 @@
 #ifndef STORE_BACKEND_H
 #define STORE_BACKEND_H
 
+#include <stdatomic.h>
+
 #include "store/store.h"
 
 struct store_ops {
@@ -19,6 +21,7 @@ struct store_ops {
 };
 struct store {
     const struct store_ops *ops;
+    atomic_bool damaged; /* a reading has met damage */
 };
 
 struct store_iter_ops {

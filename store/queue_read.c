@@ -13,7 +13,8 @@
 #define HOUR_MS 3600000u
 #define RECORD_MAX (64u * 1024u * 1024u)
 
-static int corrupt(enum store_family f, struct span key) {
+static int corrupt(struct store *s, enum store_family f, struct span key) {
+    store_note_damage(s);
     LOG_ERROR("record_corrupt", LOG_STR("family", store_family_name(f)), LOG_SPAN("key", key));
     return ERR_CORRUPT;
 }
@@ -24,7 +25,7 @@ int queue_get_number(struct store *s, uint32_t shard, enum queue_number n, uint6
     buf_init(&b, 64);
     int err = store_get(s, STORE_META, key_span(&k), &b);
     if (err == ERR_OK && buf_len(&b) != 8)
-        err = corrupt(STORE_META, key_span(&k));
+        err = corrupt(s, STORE_META, key_span(&k));
     if (err == ERR_OK)
         *value = key_get_u64(buf_span(&b), 0);
     buf_deinit(&b);
@@ -39,7 +40,7 @@ int queue_get_envelope(struct store *s, uint32_t shard, uint64_t id, struct aren
     if (err == ERR_OK) {
         *e = frame_unpack(&words__envelope__descriptor, buf_span(&b), a);
         if (!*e || (*e)->n_recipients == 0)
-            err = corrupt(STORE_ENVELOPE, key_span(&k));
+            err = corrupt(s, STORE_ENVELOPE, key_span(&k));
     }
     buf_deinit(&b);
     return err;
@@ -66,7 +67,7 @@ int queue_get_states(struct store *s, uint32_t shard, uint64_t id, uint32_t coun
         if (state)
             (*states)[n] = state;
         else
-            err = corrupt(STORE_RECIPIENT, key);
+            err = corrupt(s, STORE_RECIPIENT, key);
     }
     if (err == ERR_OK)
         err = store_iter_error(it);
@@ -90,7 +91,7 @@ int queue_get_submission(struct store *s, uint32_t shard, struct span submission
         struct key k = key_submission(shard, hour - i, submission);
         err = store_get(s, STORE_SUBMISSION, key_span(&k), &b);
         if (err == ERR_OK && buf_len(&b) != 8)
-            err = corrupt(STORE_SUBMISSION, key_span(&k));
+            err = corrupt(s, STORE_SUBMISSION, key_span(&k));
         if (err == ERR_OK)
             *id = key_get_u64(buf_span(&b), 0);
     }
@@ -127,7 +128,7 @@ int queue_read_due(struct store *s, uint32_t shard, uint64_t until_ms, struct qu
         uint32_t minute, index;
         uint64_t id;
         if (!key_read_due(key, &minute, &id, &index)) {
-            err = corrupt(STORE_DUE, key);
+            err = corrupt(s, STORE_DUE, key);
             break;
         }
         to[(*count)++] = (struct queue_due){minute, id, index};
@@ -155,7 +156,7 @@ int queue_read_ids(struct store *s, uint32_t shard, uint64_t after, uint64_t upt
         return err;
     while (err == ERR_OK && *count < max && store_iter_next(it, &key, NULL)) {
         if (key.len != 10)
-            err = corrupt(STORE_ENVELOPE, key);
+            err = corrupt(s, STORE_ENVELOPE, key);
         else
             to[(*count)++] = key_get_u64(key, 2);
     }
@@ -180,7 +181,7 @@ int queue_each_inflight(struct store *s, uint32_t shard,
         if (r)
             each(arg, key_get_u64(key, 2), r);
         else
-            err = corrupt(STORE_INFLIGHT, key);
+            err = corrupt(s, STORE_INFLIGHT, key);
         arena_reset(&mem);
     }
     if (err == ERR_OK)
@@ -210,7 +211,7 @@ int queue_each_trace(struct store *s, uint32_t shard, uint64_t id, uint64_t now_
              more = store_iter_next(it, &key, &value)) {
             Words__Trace *t = frame_unpack(&words__trace__descriptor, value, &mem);
             if (!t) {
-                err = corrupt(STORE_TRACE, key);
+                err = corrupt(s, STORE_TRACE, key);
                 break;
             }
             each(arg, t);
@@ -240,7 +241,7 @@ int queue_clean_chunks(struct store *s, uint32_t shard, uint64_t *dropped) {
     struct store_batch *b = store_batch_new();
     while (b && err == ERR_OK && store_iter_next(it, &key, &value)) {
         if (key.len != 11 || value.len != 8) {
-            err = corrupt(STORE_META, key);
+            err = corrupt(s, STORE_META, key);
             break;
         }
         uint64_t count = key_get_u64(value, 0);

@@ -70,6 +70,8 @@ int rocks_take_error(struct rocks *r, const char *what, char *text) {
         return ERR_OK;
     int err = err_of_text(text);
     keep_why(r, what, text);
+    if (err == ERR_CORRUPT && r->db) /* what is met at opening is refused there */
+        store_note_damage(&r->store);
     rocksdb_free(text);
     return err;
 }

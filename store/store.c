@@ -54,6 +54,14 @@ void store_iter_close(struct store_iter *it) {
         it->ops->close(it);
 }
 
+bool store_is_damaged(const struct store *s) {
+    return atomic_load(&s->damaged);
+}
+
+void store_note_damage(struct store *s) {
+    atomic_store(&s->damaged, true);
+}
+
 bool store_has_room(struct store *s, uint64_t more) {
     return s->ops->has_room(s, more);
 }

@@ -93,6 +93,11 @@ int store_iter_error(const struct store_iter *it) MUST_CHECK; /* ERR_OK at a cle
 void store_iter_seek(struct store_iter *it, struct span key);
 void store_iter_close(struct store_iter *it);
 
+/* Whether a reading (or the store's own housekeeping) has met damage since the store was opened: a block that does not
+ * check, a file that is gone, or a record that its reader noted. Stays so until the process ends. */
+bool store_is_damaged(const struct store *s);
+void store_note_damage(struct store *s);
+
 /* Whether `more` bytes may be written and the reserve kept (asks the file system). */
 bool store_has_room(struct store *s, uint64_t more);
 /* Bytes of live data and files, memory in use: for status and metrics. */

@@ -97,7 +97,10 @@ void print_status(const struct tool *t, const struct answer *a) {
            figure(a, "delivered"), figure(a, "deferrals"), figure(a, "failed"), figure(a, "expired"),
            figure(a, "in_doubt"), figure(a, "reports"));
     printf("store      %s, %s on disk\n",
-           figure(a, "store_healthy") > 0 ? "healthy" : "NOT WRITABLE: mail is answered 451 or 452", disk);
+           figure(a, "store_damaged") > 0   ? "DAMAGED: mail is answered 451, see the log"
+           : figure(a, "store_healthy") > 0 ? "healthy"
+                                            : "NOT WRITABLE: mail is answered 451 or 452",
+           disk);
     printf("delivery   %.0f nodes, %.0f destinations, %.0f sites in memory\n", figure(a, "delivery_nodes"),
            figure(a, "destinations"), figure(a, "sites"));
     printf("gateway    %.0f sessions now\n", figure(a, "sessions"));

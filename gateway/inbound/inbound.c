@@ -114,7 +114,7 @@ void inbound_stop(struct inbound *in) {
 
 bool inbound_is_ready(const struct inbound *in) {
     for (uint32_t i = 0; i < in->worker_count; i++)
-        if (!submit_is_ready(in->workers[i].submit))
+        if (!submit_was_heard(in->workers[i].submit))
             return false;
     return true;
 }

@@ -54,7 +54,7 @@ int inbound_reconfigure(struct inbound *in, const struct inbound_settings *s, st
 void inbound_drain(struct inbound *in, uint64_t timeout_ms, void (*done)(void *arg), void *arg);
 /* Closes what is left, joins the threads, frees. */
 void inbound_stop(struct inbound *in);
-/* Thread-safe. Every loop has been welcomed by the scheduler: mail can be accepted. */
+/* Thread-safe. The scheduler has answered every loop: mail can be accepted, or 451 is the answer that will stay. */
 bool inbound_is_ready(const struct inbound *in);
 uint64_t inbound_sessions(const struct inbound *in);
 

@@ -62,7 +62,7 @@ struct submit {
     struct arena mem; /* for what arrives */
     uint8_t prefix[8];
     uint64_t counter, correlation;
-    atomic_bool welcome;
+    atomic_bool heard, welcome;
     bool starved;
     uint64_t epoch, credit, lent; /* lent: octets on the way */
     uint64_t hello_ms;
@@ -300,7 +300,8 @@ static void on_welcome(struct submit *s, const struct frame *f) {
     }
     s->credit = w->credit;
     s->epoch = w->epoch;
-    s->welcome = true;
+    s->heard = true;
+    s->welcome = w->credit > 0;
 }
 
 static void on_credit(struct submit *s, const struct frame *f) {
@@ -414,6 +415,10 @@ void submit_close(struct submit *s) {
 
 bool submit_is_ready(const struct submit *s) {
     return s->welcome;
+}
+
+bool submit_was_heard(const struct submit *s) {
+    return s->heard;
 }
 
 size_t submit_pending(const struct submit *s) {

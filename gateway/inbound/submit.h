@@ -33,8 +33,10 @@ int submit_open(struct submit **s, struct bus *bus, struct loop *l, const char *
                 submit_room_cb room, void *arg) MUST_CHECK;
 /* Forgets all submissions without calling back. */
 void submit_close(struct submit *s);
-/* The scheduler has said welcome: MAIL may be accepted. From any thread. */
+/* The scheduler has said welcome and lends credit: MAIL may be accepted. From any thread. */
 bool submit_is_ready(const struct submit *s);
+/* The scheduler has answered, be it that it takes nothing (a damaged queue). From any thread. */
+bool submit_was_heard(const struct submit *s);
 /* Submissions that are not over (the doubtful not counted). */
 size_t submit_pending(const struct submit *s);
 /* Lets time pass: deadlines, the repeated Hello. Call it about once a second. */
