@@ -59,7 +59,7 @@ def end_process(process, sig=signal.SIGTERM, seconds=20):
 class Sink:
     """A scriptable SMTP or LMTP server in a thread. `script` maps a stage (banner, ehlo, mail, rcpt, data, dot, rset, quit) to
     a reply, a list of replies used in turn (the last one stays), or a function(argument) -> reply. A reply is text without CRLF;
-    None is silence; "close" drops the connection. Messages that got a 2yz at the dot are in .messages as (sender, [recipients],
+    None is silence; "close" drops the connection. The argument is the line; at the dot the sender (LMTP: the recipient). Messages that got a 2yz at the dot are in .messages as (sender, [recipients],
     octets)."""
 
     def __init__(self, script=None, extensions=("PIPELINING", "8BITMIME", "SIZE", "SMTPUTF8", "DSN"), address="127.0.0.1",
@@ -154,7 +154,7 @@ class Sink:
                 break
             body += line[1:] if line.startswith(b".") else line
         for recipient in recipients if self.lmtp else [None]:
-            reply = self._reply("dot", recipient or "", "250 2.0.0 taken")
+            reply = self._reply("dot", recipient or sender, "250 2.0.0 taken")
             if isinstance(reply, str) and reply.startswith("2"):
                 with self.lock:
                     self.messages.append((sender, [recipient] if recipient else list(recipients), bytes(body)))
