@@ -56,6 +56,25 @@ def raw_session(port, form):
         return f.read()
 
 
+def chunked_session(port, form, size):
+    """The same message by BDAT in chunks of `size`, sent at once; there a true end of data is mere text, too."""
+    whole = b"Subject: outer\r\n\r\nouter" + form + HIDDEN + b".\r\n"
+    chunks = [whole[n:n + size] for n in range(0, len(whole), size)]
+    sent = b"".join(b"BDAT %d%s\r\n%s" % (len(c), b" LAST" if n + 1 == len(chunks) else b"", c) for n, c in enumerate(chunks))
+    with socket.create_connection(("127.0.0.1", port), 20) as s, s.makefile("rb") as f:
+        f.readline()
+        s.sendall(b"EHLO client.test\r\n")
+        while f.readline()[3:4] == b"-":
+            pass
+        s.sendall(b"MAIL FROM:<a@client.test>\r\nRCPT TO:<b@there.test>\r\n" + sent)
+        s.shutdown(socket.SHUT_WR)
+        assert f.readline().startswith(b"250") and f.readline().startswith(b"250")
+        try:
+            return f.read()
+        except ConnectionResetError:  # refused and closed while the rest was on its way
+            return b"5"
+
+
 def start(world, gateway=""):
     sink = world.add(LaxSink())
     post = world.posthouse(gateway=gateway, extra="routes:\n  - {domain: \"*\", route: \"smtp:127.0.0.1:%d\"}\n" % sink.port)
@@ -100,4 +119,34 @@ def normalized_is_one_message(world):
         assert len(sink.wire) - before <= 2, (form, sink.wire[before:])
 
 
-main([refused_by_default, normalized_is_one_message])
+def in_chunks(gateway):
+    """The ends of chunks fall everywhere in the form; with true ends of data in the text the message is one message, stuffed."""
+    def test(world):
+        post, sink = start(world, gateway)
+        accepted = 0
+        for form in FORMS + [b"\r\n.\r\n", b"\r\n..\r\n"]:
+            bare = re.search(rb"[^\r]\n|\r[^\n]|^\n|\r\Z", form)
+            before = len(sink.wire)
+            for size in (1, 2, 3, 7, 23, 24, 25, 26, 10000):
+                replies = chunked_session(post.port, form, size)
+                assert b"354" not in replies, ("DATA was answered", form, size, replies)
+                taken = re.search(rb"(?m)^250 2\.0\.0 queued as ", replies)
+                if bare and not gateway:
+                    assert re.search(rb"(?m)^5", replies) and not taken, (form, size, replies)
+                elif not bare:
+                    assert taken, (form, size, replies)
+                accepted += bool(taken)
+            send_a_plain_one(post, sink)
+            for sender, wire in sink.wire[before:]:
+                assert sender != "evil@client.test", (form, wire)
+                assert len(LAX_END.findall(wire)) == 1, (form, wire)
+                assert not re.search(rb"(?<!\r)\n|\r(?!\n)", wire), (form, wire)
+                if sender == "a@client.test" and not bare:
+                    assert b"outer" + form.replace(b"\r\n.", b"\r\n..") + HIDDEN in wire, (form, wire)
+        passed = len([s for s, _ in sink.wire if s == "a@client.test"])
+        assert passed == accepted, "%d accepted, %d passed on" % (accepted, passed)
+    test.__name__ = "in_chunks" + ("_normalized" if gateway else "")
+    return test
+
+
+main([refused_by_default, normalized_is_one_message, in_chunks(""), in_chunks("bare_newline: normalize")])
