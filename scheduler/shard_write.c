@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "proto/frame.h"
 #include "proto/id.h"
 #include "scheduler/shard_in.h"
@@ -137,11 +138,23 @@ static struct span acceptance(const Words__Envelope *e, struct buf *text) {
     return buf_span(text);
 }
 
+/* Doubt that no delivery node could log: it was gone, or the process was, before it reported. */
+static void log_doubt(const struct sched_action *a) {
+    char id[BASE32_ID_LEN + 1];
+    if (a->trace.has_result && a->trace.result.remote.len)
+        return;
+    base32_encode(a->trace.id, id);
+    LOG_WARN("in_doubt", LOG_STR("id", id), LOG_U64("recipients", a->trace.count),
+             LOG_STR("text", "the attempt under way was lost before its report; a second copy may arrive"));
+}
+
 static void on_trace(struct shard *s, const struct sched_action *a) {
     Words__Trace t = WORDS__TRACE__INIT;
     Words__Result result;
     struct span words = a->trace.text;
     buf_clear(&s->text);
+    if (a->trace.kind == SCHED_TRACE_IN_DOUBT)
+        log_doubt(a);
     if (a->trace.kind == SCHED_TRACE_ACCEPTED && s->submitting)
         words = acceptance(s->submitting, &s->text);
     t.at_ms = s->now_ms;

@@ -121,6 +121,10 @@ def books_balance(world):
     assert not wrong, "delivered and refused by the receiver: %s" % wrong[:10]
     assert not any(octets_of_nobody(m) for m in sink.messages), "a message arrived damaged"
 
+    logged = collections.Counter()  # each doubt is in the log of its time, too
+    for ident, rest in re.findall(r" in_doubt id=(\S+)(.*)", post.log_text()):
+        count = re.search(r" recipients=(\d+)", rest)  # of a lost attempt; the delivery node logs one recipient each
+        logged[ident] += int(count.group(1)) if count else 1
     doubtful = surplus = 0
     for key, count in delivered.items():
         if count > 1:
@@ -129,6 +133,7 @@ def books_balance(world):
             surplus += count - 1
             doubtful += doubts
             assert count - 1 <= doubts, "%s came %d times with %d in doubt: %s" % (key, count, doubts, traces)
+            assert count - 1 <= logged[ids[key]], "%s came %d times, the log has %d in_doubt" % (key, count, logged[ids[key]])
     print("%d second copies, all of them in doubt (%d records)" % (surplus, doubtful), flush=True)
     with contextlib.suppress(FileNotFoundError):
         assert not re.search(r"check failed|store_refused|Sanitizer", post.log_text()), "see the log"
