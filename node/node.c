@@ -177,18 +177,24 @@ static bool needs_restart(const struct settings *a, const struct settings *b) {
            strcmp(a->admin_rpc, b->admin_rpc) != 0;
 }
 
+/* What cannot change without a restart stays as it was started. The listeners above all: by them the delivery node
+ * knows which addresses are ours, and mail must not come back to us. */
+static void keep_started(struct settings *s, const struct settings *started) {
+    s->loops = started->loops;
+    memcpy(s->listen, started->listen, sizeof s->listen);
+    s->listen_count = s->outbound.own_listen_count = started->listen_count;
+}
+
 static void take_settings(struct node *n, struct settings *s) {
     if (needs_restart(n->settings, s))
         LOG_WARN("restart_needed",
                  LOG_STR("why", "node name, roles, data_dir, listeners, loops, shards or the RPC endpoint changed"));
+    keep_started(s, n->settings);
     log_setup(s->log_level, s->log_format);
     if (n->outbound && outbound_reconfigure(n->outbound, &s->outbound) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "delivery"));
     if (n->scheduler && scheduler_reconfigure(n->scheduler, &s->scheduler) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "scheduler"));
-    /* What cannot change without a restart stays as it was started. */
-    s->loops = n->settings->loops;
-    s->listen_count = n->settings->listen_count;
     settings_free(n->settings);
     n->settings = s;
 }
