@@ -68,6 +68,28 @@ static int parse_term(struct term *t, struct span name, struct span value, const
     return ERR_INVALID;
 }
 
+/* A value ends at a space that is not inside quotes; a local part may have quotes of its own, and a backslash in them.
+ * False: the quotes do not end. */
+static bool value_ends(struct span rest, size_t *len) {
+    bool quoted = false;
+    size_t i = 0;
+    for (; i < rest.len && (quoted || rest.at[i] != ' '); i++) {
+        if (rest.at[i] == '"')
+            quoted = !quoted;
+        else if (quoted && rest.at[i] == '\\' && i + 1 < rest.len)
+            i++;
+    }
+    *len = i;
+    return !quoted;
+}
+
+/* Quotes round a whole value are the grammar's; "odd name"@example.net keeps its own. */
+static struct span unquoted(struct span value) {
+    struct span inner = span_from(value, 1);
+    ptrdiff_t end = value.len && value.at[0] == '"' ? span_find(inner, '"') : -1;
+    return end >= 0 && (size_t)end + 1 == inner.len ? span_first(inner, (size_t)end) : value;
+}
+
 /* Cuts the next name:value off the rest. */
 static int next_term(struct span *rest, struct span *name, struct span *value, const char **problem) {
     ptrdiff_t colon = span_find(*rest, ':');
@@ -76,17 +98,13 @@ static int next_term(struct span *rest, struct span *name, struct span *value, c
         return ERR_INVALID;
     *name = span_first(*rest, (size_t)colon);
     *rest = span_from(*rest, (size_t)colon + 1);
-    if (rest->len && rest->at[0] == '"') {
-        *rest = span_from(*rest, 1);
-        ptrdiff_t end = span_find(*rest, '"');
+    size_t len;
+    if (!value_ends(*rest, &len)) {
         *problem = "a quoted value does not end";
-        if (end < 0)
-            return ERR_INVALID;
-        *value = span_first(*rest, (size_t)end);
-        *rest = span_from(*rest, (size_t)end + 1);
-    } else {
-        *value = span_cut(*rest, ' ', rest);
+        return ERR_INVALID;
     }
+    *value = unquoted(span_first(*rest, len));
+    *rest = span_from(*rest, len);
     *rest = span_trim(*rest);
     return ERR_OK;
 }

@@ -1,6 +1,7 @@
 /*
  * filter: the one grammar by which operators name messages: `to:`, `from:`, `domain:`, `site:`, `state:`,
- * `older:`, `id:`. Terms are separated by spaces and all must hold; a value may be quoted with "…".
+ * `older:`, `id:`. Terms are separated by spaces and all must hold; a value may be quoted with "…";
+ * a quoted local part is written as it is: to:"odd name"@example.net.
  *
  *   to:ADDRESS        recipient (ASCII case ignored); to:@example.net for a whole domain
  *   from:ADDRESS      reverse-path; from:<> for the null path; from:@example.net

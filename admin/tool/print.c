@@ -255,6 +255,8 @@ void print_steps(const struct tool *t, const struct answer *a) {
         putchar('\n');
     }
     if (a->r.has_text) {
+        if (a->r.has_code && a->r.code)
+            printf("%u ", a->r.code);
         print_bytes(a->r.text);
         putchar('\n');
     }

@@ -420,11 +420,10 @@ def every_term_of_the_filters(world):
                          (("domain:.there.test",), "sub"), (("domain:.test",), "x sub null odd"), (("id:" + one,), "x sub"), (("id:" + one.lower(),), "x sub"),
                          (("state:deferred",), "x sub null odd"), (("state:ready",), ""), (("older:1h",), ""),
                          (("older:1ms",), "x sub null odd"), (("to:@there.test", "from:<>"), "null"),
-                         (("to:@there.test from:<>",), "null"), (("to:\"\\\"odd name\\\"@there.test\"",), "odd"),
+                         (("to:@there.test from:<>",), "null"), (("to:\"odd name\"@there.test",), "odd"),
+                         (("to:\"x@there.test\"",), "x null"), (("to:\"odd name\"@there.test from:b@two.test",), "odd"),
                          (("domain:elsewhere.test",), "")):
         want = sorted(rows[n] for n in names.split())
-        if words[0].startswith("to:\"") and not found(*words):  # quotes inside quotes: by the sender then
-            words = ("from:b@two.test",)
         assert found(*words) == want, (words, names, found(*words))
         if words[0] and want:
             assert post.tool("retry", *words, "--dry-run")["count"] == len({m for m, _ in want}), words
@@ -448,9 +447,9 @@ def text_and_json_say_the_same(world):
                          (["queue", "summary"], ["there.test", "1 in all"]),
                          (["msg", "show", ident], [ident, "later@there.test", "never@there.test", "after 1 attempt"]),
                          (["msg", "trace", ident], ["accepted", "deferred", "failed", "no_report", "550 5.1.1 no such user"]),
-                         (["msg", "why", ident], ["later@there.test", "busy", "never@there.test"]),
+                         (["msg", "why", ident], ["later@there.test", "deferred", "busy"]),
                          (["route", "x@there.test"], ["127.0.0.1", str(sink.port), "*"]),
-                         (["verify", "x@there.test"], ["250"]),
+                         (["verify", "x@there.test"], ["550 5.7.1 "]), (["verify", "x@there.test", "--from", "127.0.0.1"], ["250 2."]),
                          (["retry", "id:" + ident, "--dry-run"], ["1 message would be retried now"])):
         text = post.tool(*words, text=True)
         for part in parts:
