@@ -41,6 +41,8 @@ struct commit {
     bool stopping;                       /* under lock */
     bool waiting;                        /* the thread sleeps, under lock */
     atomic_bool healthy;
+    atomic_bool gives_up; /* a write that fails is not repaired any more */
+    bool over;            /* one was not: nothing is written behind the gap */
     uint64_t pause_ms;
     const struct store_batch **parts; /* of the write under way: two for each request at most */
     size_t part_count;
@@ -147,7 +149,7 @@ static void pause(struct commit *c) {
         until.tv_nsec -= 1000000000L;
     }
     pthread_mutex_lock(&c->lock);
-    if (!c->stopping)
+    if (!c->stopping && !atomic_load(&c->gives_up))
         pthread_cond_timedwait(&c->wake, &c->lock, &until);
     pthread_mutex_unlock(&c->lock);
     c->pause_ms = c->pause_ms * 2 < PAUSE_MAX_MS ? c->pause_ms * 2 : PAUSE_MAX_MS;
@@ -191,7 +193,7 @@ static int repair(struct commit *c, struct commit_request *head, int why) {
             LOG_ERROR("store_not_reopened", LOG_ERR("why", err), LOG_STR("damage", report.damage));
         if (err == ERR_OK)
             return ERR_OK;
-        if (is_stopping(c))
+        if (is_stopping(c) || atomic_load(&c->gives_up))
             return err;
         pause(c);
     }
@@ -221,18 +223,29 @@ static void judge(struct commit *c, struct commit_request *head) {
     }
 }
 
+static void cancel(struct commit_request *head) {
+    for (struct commit_request *r = head; r; r = r->next)
+        r->result = ERR_CANCELED;
+    complete(head);
+}
+
 static void commit_all(struct commit *c, struct commit_request *head) {
+    if (c->over) {
+        cancel(head);
+        return;
+    }
     judge(c, head);
     c->part_count = 0;
     for (const struct commit_request *r = head; r; r = r->next) {
-        add_part(c, r->keep);
-        if (was_tried(r))
+        if (was_tried(r)) /* first: what is kept may change what the same step, or an earlier one, has brought */
             add_part(c, r->refusable);
+        add_part(c, r->keep);
     }
     int err = write_parts(c);
     bool certain = err == ERR_OK || repair(c, head, err) == ERR_OK;
     for (struct commit_request *r = head; r && err != ERR_OK; r = r->next)
         r->result = !certain ? ERR_CANCELED : was_tried(r) ? err : r->result;
+    c->over = !certain;
     if (!certain)
         LOG_ERROR("store_writes_lost",
                   LOG_STR("effect", "the process ends before they were written; none was acknowledged"));
@@ -294,6 +307,13 @@ void commit_submit(struct commit *c, struct commit_request *r) {
     pthread_mutex_unlock(&c->lock);
     if (wake)
         pthread_cond_signal(&c->wake);
+}
+
+void commit_stop_repair(struct commit *c) {
+    pthread_mutex_lock(&c->lock);
+    atomic_store(&c->gives_up, true);
+    pthread_mutex_unlock(&c->lock);
+    pthread_cond_signal(&c->wake);
 }
 
 bool commit_is_healthy(const struct commit *c) {

@@ -36,6 +36,9 @@ int commit_new(struct commit **c, struct store *s, size_t gather_bytes, size_t g
 void commit_submit(struct commit *c, struct commit_request *r);
 /* False while the store waits to be reopened after a failed write: new submissions are better refused at once. */
 bool commit_is_healthy(const struct commit *c);
+/* The process is about to end: from now on a write that fails is not repaired but canceled (as all that wait for the
+ * repair that is under way). From any thread. */
+void commit_stop_repair(struct commit *c);
 /* Writes what is queued, stops the thread. Requests that cannot be written are completed with their error. */
 void commit_free(struct commit *c);
 

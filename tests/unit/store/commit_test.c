@@ -206,6 +206,48 @@ static void ends_without_certainty(void **state) {
     post_free(b);
 }
 
+/* A batch behind one that was lost may settle what that one should have made: it must not be written. */
+static void writes_nothing_behind_a_gap(void **state) {
+    struct room *room = *state;
+    struct post *lost = post_new(room, "lost", NULL), *behind = post_new(room, "behind", "behind");
+    store_memory_fail(room->store, 1, ERR_IO, false);
+    store_memory_fail_reopen(room->store, 1);
+    commit_stop_repair(room->commit);
+    submit(lost);
+    assert_int_equal(wait_for(lost), ERR_CANCELED);
+    struct store_report report;
+    assert_int_equal(store_reopen(room->store, &report), ERR_OK);
+    behind->number = 2;
+    commit_submit(room->commit, &behind->request);
+    assert_int_equal(wait_for(behind), ERR_CANCELED);
+    assert_false(kept(room, "lost") || kept(room, "behind") || found(room, "behind"));
+    post_free(lost);
+    post_free(behind);
+}
+
+static void stops_waiting_for_a_repair(void **state) {
+    struct room *room = *state;
+    struct post *p = post_new(room, "a", "a");
+    store_memory_fail(room->store, 1, ERR_IO, true);
+    store_memory_fail_reopen(room->store, 1000);
+    submit(p);
+    for (int i = 0; i < 5000 && commit_is_healthy(room->commit); i++)
+        sleep_ms(1);
+    commit_stop_repair(room->commit);
+    assert_int_equal(wait_for(p), ERR_CANCELED);
+    post_free(p);
+}
+
+static void what_is_kept_follows_what_is_new(void **state) {
+    struct room *room = *state;
+    struct post *p = post_new(room, "k", "o");
+    store_single_delete(p->request.keep, STORE_ENVELOPE, SPAN("o"));
+    submit(p);
+    assert_int_equal(wait_for(p), ERR_OK);
+    assert_false(found(room, "o"));
+    post_free(p);
+}
+
 static void writes_what_is_queued_before_it_ends(void **state) {
     struct room *room = *state;
     struct post *posts[200];
@@ -328,6 +370,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(repairs_after_a_failed_write, setup, teardown),
         cmocka_unit_test_setup_teardown(waits_while_the_store_is_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(ends_without_certainty, setup, teardown),
+        cmocka_unit_test_setup_teardown(writes_nothing_behind_a_gap, setup, teardown),
+        cmocka_unit_test_setup_teardown(stops_waiting_for_a_repair, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_kept_follows_what_is_new, setup, teardown),
         cmocka_unit_test_setup_teardown(writes_what_is_queued_before_it_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(refuses_a_batch_that_ran_out_of_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(many_threads_are_each_told_once, setup, teardown),
