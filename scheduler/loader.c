@@ -63,6 +63,7 @@ struct loader {
     uint64_t ids[BATCH_MAX];
     struct loaded loaded[BATCH_MAX];
     size_t count;
+    size_t held; /* ids to be read again next */
     struct queue_due_cursor due_next;
     uint64_t trace_dropped_ms;
 };
@@ -136,6 +137,16 @@ static void read_due(struct loader *l) {
             read_message(l, due[i].id);
 }
 
+/* A store that cannot be read at the moment says nothing of the messages: the whole reading fails, and is repeated.
+ * Not so for a message that is damaged: the others do not wait for it. */
+static void judge_reading(struct loader *l) {
+    for (size_t i = 0; i < l->count && l->err == ERR_OK; i++) {
+        int err = l->loaded[i].err;
+        if (err == ERR_NOMEM || (err == ERR_IO && !commit_is_healthy(l->sc->commit)))
+            l->err = err;
+    }
+}
+
 static void work(void *arg) {
     struct loader *l = arg;
     l->err = ERR_OK;
@@ -155,9 +166,21 @@ static void work(void *arg) {
             read_message(l, l->ids[i]);
         }
     }
+    judge_reading(l);
 }
 
 /* -- back on the loop -- */
+
+static void flights_free(struct loader *l) {
+    for (struct map_node *n = map_next(&l->flights, NULL), *next; n; n = next) {
+        next = map_next(&l->flights, n);
+        map_remove(&l->flights, n);
+        free(LIST_ENTRY(n, struct flight, by_message));
+    }
+    free(l->extra);
+    l->extra = NULL;
+    l->extra_count = 0;
+}
 
 /* Whether the due index will bring every unfinished recipient of the message in its time. */
 static bool only_waits(const struct loader *l, const struct loaded *m) {
@@ -189,6 +212,13 @@ static void log_unreadable(uint64_t id, int why) {
     LOG_ERROR("message_unreadable", LOG_STR("id", name), LOG_ERR("why", why));
 }
 
+/* The message left memory while it was read, and what brought it here (a due hint that is about to be removed) may have
+ * come for a recipient that waits: it is read again. */
+static void look_again(struct loader *l, uint64_t id) {
+    if (!shard_was_dropped(l->shard, id) && !shard_near_again(l->shard, id, scheduler_now(l->sc)))
+        l->ids[l->held++] = id;
+}
+
 static void take(struct loader *l, const struct loaded *m, bool scan) {
     if (m->err == ERR_NOT_FOUND)
         return; /* a hint of a message that is gone */
@@ -204,9 +234,9 @@ static void take(struct loader *l, const struct loaded *m, bool scan) {
     if (scan && !find_flight(l, m->id) && only_waits(l, m))
         return;
     int err = bring_in(l, &l->reading, m);
-    if (err == ERR_AGAIN && l->what == READ_IDS)
-        shard_near_again(l->shard, m->id, scheduler_now(l->sc));
-    else if (err != ERR_OK && err != ERR_INVALID && err != ERR_AGAIN)
+    if (err == ERR_AGAIN || err == ERR_NOMEM)
+        look_again(l, m->id);
+    else if (err != ERR_OK)
         LOG_ERROR("load_refused", LOG_U64("message", m->id), LOG_ERR("why", err));
 }
 
@@ -214,16 +244,10 @@ static void take(struct loader *l, const struct loaded *m, bool scan) {
 static void drop_stray_flights(struct loader *l) {
     for (size_t i = 0; i < l->extra_count; i++)
         queue_drop_inflight(shard_keep(l->shard), shard_number(l->shard), l->extra[i]);
-    free(l->extra);
-    l->extra = NULL;
-    l->extra_count = 0;
-    for (struct map_node *n = map_next(&l->flights, NULL), *next; n; n = next) {
-        next = map_next(&l->flights, n);
-        struct flight *f = LIST_ENTRY(n, struct flight, by_message);
-        queue_drop_inflight(shard_keep(l->shard), shard_number(l->shard), f->attempt);
-        map_remove(&l->flights, n);
-        free(f);
-    }
+    for (struct map_node *n = map_next(&l->flights, NULL); n; n = map_next(&l->flights, n))
+        queue_drop_inflight(shard_keep(l->shard), shard_number(l->shard),
+                            LIST_ENTRY(n, struct flight, by_message)->attempt);
+    flights_free(l);
 }
 
 static void scan_over(struct loader *l) {
@@ -249,11 +273,20 @@ static void due_over(struct loader *l) {
     }
 }
 
+/* Nothing of the reading was taken; the next tick reads it again. */
+static void reading_failed(struct loader *l) {
+    LOG_ERROR("queue_unreadable", LOG_U64("shard", shard_number(l->shard)), LOG_ERR("why", l->err));
+    if (l->what == READ_FLIGHTS)
+        flights_free(l);
+    if (l->what == READ_IDS)
+        l->held = l->count;
+}
+
 static void done(void *arg) {
     struct loader *l = arg;
     l->busy = false;
     if (l->err != ERR_OK) {
-        LOG_ERROR("queue_unreadable", LOG_U64("shard", shard_number(l->shard)), LOG_ERR("why", l->err));
+        reading_failed(l);
     } else if (l->what == READ_FLIGHTS) {
         l->flights_read = true;
     } else {
@@ -269,19 +302,23 @@ static void done(void *arg) {
     shard_reading_end(l->shard, &l->reading);
     arena_reset(&l->mem);
     l->count = 0;
-    if (l->err == ERR_OK)
+    if (l->err == ERR_OK && !l->held)
         loader_poll(l, scheduler_now(l->sc));
 }
 
 static void start(struct loader *l) {
     shard_reading_begin(l->shard, &l->reading);
     l->busy = scheduler_work(l->sc, work, done, l);
-    if (!l->busy)
-        shard_reading_end(l->shard, &l->reading);
+    if (l->busy)
+        return;
+    shard_reading_end(l->shard, &l->reading);
+    if (l->what == READ_IDS)
+        l->held = l->count;
 }
 
 static void poll_near(struct loader *l, uint64_t now_ms) {
-    l->count = 0;
+    l->count = l->held;
+    l->held = 0;
     while (l->count < BATCH_MAX) {
         uint64_t id = shard_near_pop(l->shard, now_ms);
         if (!id)
@@ -387,12 +424,8 @@ void loader_free(struct loader *l) {
     if (!l)
         return;
     CHECK(!l->busy);
-    for (struct map_node *n = map_next(&l->flights, NULL), *next; n; n = next) {
-        next = map_next(&l->flights, n);
-        free(LIST_ENTRY(n, struct flight, by_message));
-    }
+    flights_free(l);
     map_deinit(&l->flights);
-    free(l->extra);
     arena_deinit(&l->mem);
     free(l);
 }

@@ -23,18 +23,19 @@ static void swap(struct near *n, size_t a, size_t b) {
     n->entries[b] = e;
 }
 
-void near_add(struct near *n, uint64_t due_ms, uint64_t id) {
+bool near_add(struct near *n, uint64_t due_ms, uint64_t id) {
     if (n->count == NEAR_MAX)
-        return;
+        return false;
     if (!n->entries) {
         n->entries = malloc(NEAR_MAX * sizeof *n->entries);
         if (!n->entries)
-            return;
+            return false;
     }
     size_t i = n->count++;
     n->entries[i] = (struct near_entry){due_ms, id};
     for (; i > 0 && n->entries[(i - 1) / 2].due_ms > n->entries[i].due_ms; i = (i - 1) / 2)
         swap(n, i, (i - 1) / 2);
+    return true;
 }
 
 uint64_t near_next_ms(const struct near *n) {

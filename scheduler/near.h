@@ -7,6 +7,7 @@
 #ifndef SCHEDULER_NEAR_H
 #define SCHEDULER_NEAR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,8 +24,8 @@ struct near {
 
 void near_init(struct near *n);
 void near_deinit(struct near *n);
-/* Dropped silently when full. */
-void near_add(struct near *n, uint64_t due_ms, uint64_t id);
+/* False: full, and nothing was added. */
+bool near_add(struct near *n, uint64_t due_ms, uint64_t id);
 uint64_t near_next_ms(const struct near *n); /* UINT64_MAX: empty */
 uint64_t near_pop(struct near *n);           /* the id of the earliest; not when empty */
 

@@ -305,8 +305,8 @@ uint64_t shard_near_pop(struct shard *s, uint64_t now_ms) {
     return near_next_ms(&s->near) <= now_ms ? near_pop(&s->near) : 0;
 }
 
-void shard_near_again(struct shard *s, uint64_t id, uint64_t now_ms) {
-    near_add(&s->near, now_ms + NEAR_SETTLE_MS, id);
+bool shard_near_again(struct shard *s, uint64_t id, uint64_t now_ms) {
+    return near_add(&s->near, now_ms + NEAR_SETTLE_MS, id);
 }
 
 uint64_t shard_near_next_ms(const struct shard *s) {

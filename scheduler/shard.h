@@ -135,8 +135,8 @@ uint64_t shard_first_scan_end(const struct shard *s);
 /* Wall time when the oldest batch under way was opened; UINT64_MAX: none. */
 uint64_t shard_oldest_open_ms(const struct shard *s);
 bool shard_is_idle(const struct shard *s); /* nothing gathered, nothing under way */
-/* Looks at the message again in a second. */
-void shard_near_again(struct shard *s, uint64_t id, uint64_t now_ms);
+/* Looks at the message again in a second. False: no room to remember it. */
+bool shard_near_again(struct shard *s, uint64_t id, uint64_t now_ms);
 /* The next moment when a recipient deferred for less than the due index resolves is due; pops it. 0: none due. */
 uint64_t shard_near_pop(struct shard *s, uint64_t now_ms);
 uint64_t shard_near_next_ms(const struct shard *s); /* UINT64_MAX: none */

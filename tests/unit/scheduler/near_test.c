@@ -35,7 +35,7 @@ static void is_bounded(void **state) {
     struct near n;
     near_init(&n);
     for (uint64_t i = 0; i < NEAR_MAX + 100u; i++)
-        near_add(&n, i, i + 1);
+        assert_int_equal(near_add(&n, i, i + 1), i < NEAR_MAX); /* what does not fit is told */
     assert_int_equal(n.count, NEAR_MAX);
     assert_int_equal(near_pop(&n), 1);
     near_deinit(&n);
