@@ -83,6 +83,13 @@ static struct span stem(const struct hub_peer *p) {
     return dot < 0 ? name : span_first(name, (size_t)dot);
 }
 
+static void tell_worker(struct scheduler *sc, const struct sched_worker *w) {
+    struct sched_event e = {.kind = SCHED_WORKER_UP, .worker = *w};
+    for (uint32_t i = 0; i < sc->config.shards; i++)
+        if (shard_step(sc->shards[i], &e, scheduler_now(sc)) != ERR_OK)
+            LOG_ERROR("worker_up_refused", LOG_U64("shard", i));
+}
+
 static void worker_up(struct scheduler *sc, struct hub_peer *p, const Words__Hello *h) {
     LIST_FOREACH(it, next, &sc->peer_list) {
         struct hub_peer *old = LIST_ENTRY(it, struct hub_peer, link);
@@ -93,17 +100,22 @@ static void worker_up(struct scheduler *sc, struct hub_peer *p, const Words__Hel
         p->worker = new_worker(sc, p);
     if (!p->worker)
         return;
-    struct sched_event e = {.kind = SCHED_WORKER_UP};
     uint32_t jobs = h->has_jobs_max ? h->jobs_max : 100;
     uint64_t bytes = h->has_bytes_max ? h->bytes_max : 16 * 1024 * 1024;
     uint32_t shards = sc->config.shards;
-    e.worker = (struct sched_worker){.worker = p->worker,
-                                     .name = frame_span(h->name),
-                                     .jobs_max = jobs / shards ? jobs / shards : 1,
-                                     .bytes_max = bytes / shards};
-    for (uint32_t i = 0; i < shards; i++)
-        if (shard_step(sc->shards[i], &e, scheduler_now(sc)) != ERR_OK)
-            LOG_ERROR("worker_up_refused", LOG_U64("shard", i));
+    struct sched_worker w = {.worker = p->worker,
+                             .name = frame_span(h->name),
+                             .jobs_max = jobs / shards ? jobs / shards : 1,
+                             .bytes_max = bytes / shards};
+    if (sc->draining)
+        w.jobs_max = 0;
+    tell_worker(sc, &w);
+}
+
+void hub_stop_jobs(struct scheduler *sc) {
+    for (uint32_t n = 1; n < sc->worker_count; n++)
+        if (sc->workers[n])
+            tell_worker(sc, &(struct sched_worker){.worker = n});
 }
 
 /* -- sending -- */

@@ -23,10 +23,12 @@
 
 /* -- time and helpers -- */
 
+/* When the wall clock was set back, time goes on from where it was at the pace of the monotonic clock. */
 uint64_t scheduler_now(struct scheduler *sc) {
-    uint64_t now_ms = clock_wall_ms();
-    if (now_ms > sc->now_ms)
-        sc->now_ms = now_ms;
+    uint64_t wall_ms = clock_wall_ms(), mono_ms = clock_mono_ms();
+    uint64_t on_ms = sc->now_ms + (mono_ms - sc->mono_ms);
+    sc->mono_ms = mono_ms;
+    sc->now_ms = wall_ms > on_ms ? wall_ms : on_ms;
     return sc->now_ms;
 }
 
@@ -192,13 +194,16 @@ static bool is_drained(struct scheduler *sc) {
     return sc->work == 0;
 }
 
-/* Stop waits for what is under way: helper threads and batches. Nothing new begins. */
+/* Stop waits for what is under way: helper threads and batches. Nothing new begins. A store that does not take writes
+ * is not waited for: its batches come back as canceled. */
 static void poll_stop(struct scheduler *sc) {
     bool idle = sc->work == 0;
     for (uint32_t i = 0; i < sc->config.shards; i++)
         idle = idle && shard_is_idle(sc->shards[i]);
     if (sc->stopping && idle)
         loop_stop(sc->loop);
+    else if (sc->stopping)
+        commit_stop_repair(sc->commit);
 }
 
 static void poll_drain(struct scheduler *sc) {
@@ -216,6 +221,7 @@ static void on_wake(void *arg) {
         apply_settings(sc);
     if (atomic_load(&sc->wants_drain) && !sc->draining) {
         sc->draining = true;
+        hub_stop_jobs(sc);
         sc->drain_deadline_ms = scheduler_now(sc) + sc->drain_timeout_ms;
     }
     if (atomic_load(&sc->wants_stop))
@@ -324,6 +330,22 @@ static void close_all(struct scheduler *sc) {
     free(sc);
 }
 
+/* Time never begins before what an earlier process has read of the due index: it is not read there again, so what is
+ * put off until then would never be found. */
+static int begin_time(struct scheduler *sc) {
+    for (uint32_t i = 0; i < sc->config.shards; i++) {
+        uint64_t watermark_ms = 0;
+        int err = queue_get_number(sc->store, i, QUEUE_DUE_WATERMARK, &watermark_ms);
+        if (err != ERR_OK && err != ERR_NOT_FOUND)
+            return err;
+        if (err == ERR_OK && watermark_ms > scheduler_now(sc)) {
+            LOG_WARN("clock_set_back", LOG_U64("ms", watermark_ms - sc->now_ms));
+            sc->now_ms = watermark_ms;
+        }
+    }
+    return ERR_OK;
+}
+
 static int open_shards(struct scheduler *sc) {
     struct shard_out out = {.arg = sc,
                             .commit = on_commit,
@@ -378,6 +400,7 @@ static struct scheduler *scheduler_new(const struct scheduler_config *c, struct 
     arena_init(&sc->scratch, 64 * 1024, 64 * 1024 * 1024);
     buf_init(&sc->pack, FRAME_META_MAX);
     buf_init(&sc->pack2, FRAME_META_MAX);
+    sc->mono_ms = clock_mono_ms();
     sc->started_ms = scheduler_now(sc);
     return sc;
 }
@@ -395,6 +418,8 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
     }
     if (err == ERR_OK)
         err = commit_new(&sc->commit, s, GATHER_BYTES, GATHER_COUNT);
+    if (err == ERR_OK)
+        err = begin_time(sc);
     if (err == ERR_OK)
         err = open_shards(sc);
     if (err == ERR_OK)

@@ -77,6 +77,7 @@ struct scheduler {
     struct arena scratch;   /* of one frame */
     struct buf pack, pack2; /* for packing frames and envelopes */
     uint64_t now_ms;        /* wall time of this turn, never going back */
+    uint64_t mono_ms;       /* monotonic time then */
     uint64_t started_ms;
     uint64_t tick_at_ms;
 };
@@ -92,6 +93,7 @@ int hub_open(struct scheduler *sc) MUST_CHECK;
 void hub_close(struct scheduler *sc);
 void hub_on_message(void *arg, struct span peer, const struct bus_message *m);
 void hub_answer(void *arg, const struct payload *l, uint32_t verdict, uint64_t id);
+void hub_stop_jobs(struct scheduler *sc);     /* draining: no delivery node is given anything more */
 void hub_close_to_mail(struct scheduler *sc); /* tells gateways that nothing is taken any more */
 void hub_credit(void *arg, struct hub_peer *peer, uint64_t bytes);
 void hub_ack(void *arg, uint32_t worker, uint64_t attempt);

@@ -1,0 +1,39 @@
+/* clock: time in the scheduler goes on, and never back, whatever is done to the wall clock. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "scheduler/shell.h"
+
+static void goes_on_while_the_wall_clock_is_behind(void **state) {
+    (void)state;
+    static struct scheduler sc; /* as it is when the wall clock has been set back by an hour */
+    uint64_t begun_ms = sc.now_ms = clock_wall_ms() + 3600000;
+    sc.mono_ms = clock_mono_ms();
+    assert_true(scheduler_now(&sc) >= begun_ms);
+    nanosleep(&(struct timespec){.tv_nsec = 30000000L}, NULL);
+    uint64_t after_ms = scheduler_now(&sc);
+    assert_true(after_ms >= begun_ms + 20 && after_ms < begun_ms + 60000);
+}
+
+static void follows_the_wall_clock(void **state) {
+    (void)state;
+    static struct scheduler sc;
+    uint64_t before_ms = clock_wall_ms();
+    sc.mono_ms = clock_mono_ms();
+    uint64_t now_ms = scheduler_now(&sc);
+    assert_true(now_ms >= before_ms && now_ms <= clock_wall_ms() + 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goes_on_while_the_wall_clock_is_behind),
+        cmocka_unit_test(follows_the_wall_clock),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
