@@ -60,12 +60,17 @@ struct question {
 
 /* -- replies -- */
 
+static void send_error(struct scheduler *sc, uint64_t correlation, int err, const char *text);
+
 static void send_reply(struct scheduler *sc, uint64_t correlation, Words__AdminReply *r, bool last) {
     r->has_last = true;
     r->last = last;
     int err = frame_send_peer(sc->admin, FRAME_ADMIN_REPLY, correlation, 0, &r->base, NULL, &sc->pack);
-    if (err != ERR_OK)
-        LOG_WARN("admin_reply_unsent", LOG_ERR("why", err));
+    if (err == ERR_OK)
+        return;
+    LOG_WARN("admin_reply_unsent", LOG_ERR("why", err));
+    if (!r->has_error) /* too long for one frame: a short answer gets through */
+        send_error(sc, correlation, err, "the answer is too long to be shown");
 }
 
 static void send_error(struct scheduler *sc, uint64_t correlation, int err, const char *text) {
