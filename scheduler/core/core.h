@@ -84,6 +84,7 @@ struct dest {
     struct map_node by_name;
     struct site *site;
     struct list_node of_site, idle;
+    struct list_node stock; /* site.stocked, while it has READY recipients */
     struct turn turn[CORE_CLASSES];
     uint64_t serial;
     uint64_t site_until_ms; /* the name of the site is fresh until then */
@@ -100,6 +101,7 @@ struct site {
     struct list_node all, spill;
     struct heap_node resume;
     struct list dests;
+    struct list stocked; /* those with READY recipients: a site may have very many without */
     struct line wait;
     struct worker *home;
     uint64_t serial;

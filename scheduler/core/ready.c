@@ -249,7 +249,8 @@ void core_ready_put(struct sched *s, struct message *m, struct recipient *r, boo
         list_push_back(&l->fifo, &r->queue);
     r->lane = l;
     r->due_ms = s->now;
-    d->ready++;
+    if (!d->ready++)
+        list_push_back(&d->site->stocked, &d->stock);
     d->site->ready++;
     t->ready++;
     m->fair->ready++;
@@ -267,7 +268,8 @@ void core_ready_take(struct sched *s, struct recipient *r) {
     list_remove(&l->fifo, &r->queue);
     r->lane = NULL;
     l->fair->ready--;
-    d->ready--;
+    if (!--d->ready)
+        list_remove(&d->site->stocked, &d->stock);
     d->site->ready--;
     t->ready--;
     if (list_is_empty(&l->fifo))

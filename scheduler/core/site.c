@@ -59,6 +59,7 @@ static struct site *site_new(struct sched *s, struct span name, bool own) {
         return NULL;
     }
     list_init(&site->dests);
+    list_init(&site->stocked);
     core_line_init(&site->wait);
     site->serial = ++s->last_serial;
     site->concurrency = start_concurrency(s);
@@ -114,16 +115,16 @@ void core_site_wake(struct sched *s, struct site *site) {
 
 /* Takes all turns of the site out of their lines, or puts them back. */
 static void lift(struct site *site) {
-    LIST_FOREACH(n, tmp, &site->dests) {
-        struct dest *d = LIST_ENTRY(n, struct dest, of_site);
+    LIST_FOREACH(n, tmp, &site->stocked) {
+        struct dest *d = LIST_ENTRY(n, struct dest, stock);
         for (int c = 0; c < CORE_CLASSES; c++)
             core_turn_unplace(&d->turn[c]);
     }
 }
 
 static void lay(struct sched *s, struct site *site) {
-    LIST_FOREACH(n, tmp, &site->dests) {
-        struct dest *d = LIST_ENTRY(n, struct dest, of_site);
+    LIST_FOREACH(n, tmp, &site->stocked) {
+        struct dest *d = LIST_ENTRY(n, struct dest, stock);
         for (int c = CORE_CLASSES - 1; c >= 0; c--)
             core_turn_place(s, &d->turn[c]);
     }
@@ -256,8 +257,8 @@ void core_site_spill(struct sched *s) {
     struct list_node *n;
     while ((n = list_first(&s->spills))) {
         struct site *site = LIST_ENTRY(n, struct site, spill);
-        LIST_FOREACH(d, tmp, &site->dests) {
-            if (!spill_dest(s, site, LIST_ENTRY(d, struct dest, of_site), &budget))
+        LIST_FOREACH(d, tmp, &site->stocked) {
+            if (!spill_dest(s, site, LIST_ENTRY(d, struct dest, stock), &budget))
                 return;
         }
         list_remove(&s->spills, &site->spill);
@@ -349,6 +350,10 @@ static void dest_move(struct sched *s, struct dest *d, struct site *to) {
     for (int c = 0; c < CORE_CLASSES; c++)
         core_turn_unplace(&d->turn[c]);
     list_remove(&from->dests, &d->of_site);
+    if (d->ready) {
+        list_remove(&from->stocked, &d->stock);
+        list_push_back(&to->stocked, &d->stock);
+    }
     from->ready -= d->ready;
     to->ready += d->ready;
     d->site = to;
