@@ -330,9 +330,7 @@ static void close_all(struct scheduler *sc) {
     free(sc);
 }
 
-/* Time never begins before what an earlier process has read of the due index: it is not read there again, so what is
- * put off until then would never be found. */
-static int begin_time(struct scheduler *sc) {
+int scheduler_begin_time(struct scheduler *sc) {
     for (uint32_t i = 0; i < sc->config.shards; i++) {
         uint64_t watermark_ms = 0;
         int err = queue_get_number(sc->store, i, QUEUE_DUE_WATERMARK, &watermark_ms);
@@ -419,7 +417,7 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
     if (err == ERR_OK)
         err = commit_new(&sc->commit, s, GATHER_BYTES, GATHER_COUNT);
     if (err == ERR_OK)
-        err = begin_time(sc);
+        err = scheduler_begin_time(sc);
     if (err == ERR_OK)
         err = open_shards(sc);
     if (err == ERR_OK)

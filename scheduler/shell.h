@@ -84,6 +84,9 @@ struct scheduler {
 
 /* -- scheduler.c -- */
 uint64_t scheduler_now(struct scheduler *sc);
+/* Time never begins before what an earlier process has read of the due index: it is not read there again, so what is
+ * put off until then would never be found. */
+int scheduler_begin_time(struct scheduler *sc) MUST_CHECK;
 struct shard *scheduler_shard_of(struct scheduler *sc, uint64_t message); /* NULL: no such shard here */
 /* Work on a helper thread that is counted, so that stop waits for it. False: no memory. */
 bool scheduler_work(struct scheduler *sc, void (*work)(void *arg), void (*done)(void *arg), void *arg);

@@ -4,6 +4,7 @@ Proves what a full disk and failing writes and syncs do: 452 or 451 and never a 
 that was refused is delivered later; service comes back without a restart when the trouble is over.
 """
 import os
+import signal
 import smtplib
 import subprocess
 import sys
@@ -172,7 +173,35 @@ def failing(rules, codes, kill):
     return test
 
 
-tests = [failing("sync EIO *", (451, 452), False), failing("sync EIO *", (451, 452), True),
+def stops_though_nothing_can_be_written(world):
+    """A stop does not wait for the disk, and what was acknowledged before is there afterwards."""
+    sink = world.sink({"mail": "451 4.3.0 later"})
+    data_dir = os.path.join(world.directory, "data")
+    faults = Faults(world.directory, data_dir)
+    post = world.posthouse(extra=ROUTES % sink.port, data_dir=data_dir, environment=faults.environment,
+                           delivery="retry: {first: 1h, max: 4h, give_up: 5d, delay_notice: 0}").start()
+    assert attempt(post, "before") == 250
+    faults.set("sync EIO *")
+
+    def under_way():
+        try:
+            attempt(post, "first")
+        except (OSError, smtplib.SMTPException):
+            pass  # the connection ends with the process
+    threading.Thread(target=under_way, daemon=True).start()
+    wait_until("a call fails", lambda: faults.count() > 0, 20)
+    post.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    post.process.send_signal(signal.SIGTERM)  # at once, please
+    post.process.wait(20)
+    post.log_file.close()
+    faults.clear()
+    post.start()
+    assert "before" in {r["recipient"].split("@")[0] for r in post.queue()}
+    assert post.stop() == 0
+
+
+tests = [stops_though_nothing_can_be_written, failing("sync EIO *", (451, 452), False), failing("sync EIO *", (451, 452), True),
          failing("output EIO *", (451, 452), False), failing("output ENOSPC *", (451, 452), True)]
 if os.geteuid() == 0:
     tests = [full_disk, no_room_at_all] + tests
