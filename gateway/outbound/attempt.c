@@ -338,7 +338,7 @@ void attempt_use_slot(struct attempt *a) {
 }
 
 void attempt_go_on(struct attempt *a) {
-    bool host = a->fresh;
+    bool host = !a->conn; /* it has ended: on to the next address */
     if (a->open == 0) {
         attempt_finish(a);
         return;

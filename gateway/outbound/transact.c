@@ -234,13 +234,13 @@ void attempt_on_ready(struct attempt *a, struct conn *c) {
 }
 
 /* The same again on a new connection: nothing was lost, nothing is held against the host. */
-static void start_again(struct attempt *a) {
+static void start_again(struct attempt *a, const struct tcp_addr *addr) {
     a->again++;
-    a->fresh = true;
     for (uint32_t i = 0; i < a->count; i++) {
         if (a->recipients[i].fate == FATE_SENT)
             a->recipients[i].fate = FATE_PENDING;
     }
+    walk_unmark(&a->walk, addr);
     walk_restart(&a->walk);
     attempt_go_on(a);
 }
@@ -254,7 +254,7 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     a->in_transaction = a->reused = false;
     a->slot = site_keep_slot(a->site); /* on to the next host before others begin with the first */
     if (v.next == OUTCOME_NEXT_AGAIN || (before && a->again < ATTEMPT_AGAIN_MAX)) {
-        start_again(a);
+        start_again(a, &c->addr);
         return;
     }
     struct attempt_result r = result_of(a, c, v, e, err);
@@ -263,6 +263,8 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     a->fatal += v.fatal_if_all;
     a->tried++;
     a->last = r;
+    if (v.outcome == OUTCOME_IN_DOUBT) /* those that were not in the transaction are not in doubt */
+        a->last.verdict.outcome = OUTCOME_DEFERRED;
     a->has_last = true;
     walk_mark(&a->walk, &c->addr);
     for (uint32_t i = 0; i < a->count; i++) {

@@ -44,6 +44,15 @@ void walk_mark(struct walk *w, const struct tcp_addr *a) {
         w->tried[w->tries++] = *a;
 }
 
+void walk_unmark(struct walk *w, const struct tcp_addr *a) {
+    for (uint32_t i = 0; i < w->tries; i++) {
+        if (same_place(&w->tried[i], a)) {
+            w->tried[i] = w->tried[--w->tries];
+            return;
+        }
+    }
+}
+
 void walk_restart(struct walk *w) {
     group_end(&w->group);
     w->at = w->next_group = 0;

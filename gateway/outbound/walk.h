@@ -44,6 +44,8 @@ void walk_deinit(struct walk *w);
 void walk_next(struct walk *w, walk_cb cb, void *arg);
 /* This address was tried by other means: it does not come again. */
 void walk_mark(struct walk *w, const struct tcp_addr *a);
+/* It may come again after all. */
+void walk_unmark(struct walk *w, const struct tcp_addr *a);
 /* From the first host again, without those that were tried; walk_forget: with them. */
 void walk_restart(struct walk *w);
 void walk_forget(struct walk *w);
