@@ -24,7 +24,7 @@ struct dsn_recipient {
     struct span original; /* address given in RCPT TO when we expanded it; used when orcpt is empty */
     bool relayed;         /* DSN_DELIVERED: handed to a host that sends no reports of its own */
     uint32_t code;        /* three digits of the remote reply; 0: none */
-    struct span enhanced; /* "5.1.1" */
+    struct span enhanced; /* "5.1.1"; our own where the server named none */
     struct span text;     /* remote text or our reason */
     struct span remote;   /* host that decided: name, then anything; empty: ourselves */
 };

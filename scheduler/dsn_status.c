@@ -121,11 +121,7 @@ static void add_diagnostic(struct buf *b, const struct dsn_recipient *r, bool gl
     struct buf v;
     buf_init(&v, 8192);
     if (r->code >= 100 && r->code <= 999) {
-        buf_printf(&v, "smtp; %u ", r->code);
-        if (is_status(r->enhanced) && !span_starts_nocase(r->text, r->enhanced)) {
-            buf_add(&v, r->enhanced);
-            buf_add_byte(&v, ' ');
-        }
+        buf_printf(&v, "smtp; %u ", r->code); /* the server's own words, its enhanced code among them */
     } else {
         buf_add_str(&v, "x-posthouse; ");
     }

@@ -101,10 +101,6 @@ static void add_words(struct buf *b, const struct dsn_recipient *r) {
     buf_add_str(&line, " said: ");
     if (r->code)
         buf_printf(&line, "%u ", r->code);
-    if (r->code && r->enhanced.len && !span_starts_nocase(r->text, r->enhanced)) { /* said once is enough */
-        dsn_add_clean(&line, r->enhanced, 16, false);
-        buf_add_byte(&line, ' ');
-    }
     dsn_add_clean(&line, r->text, WORDS_MAX, false);
     add_paragraph(b, "    ", buf_span(&line));
     if (line.err != ERR_OK && b->err == ERR_OK)

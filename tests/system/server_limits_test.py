@@ -12,7 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from posthouse_test import main, wait_until
+from posthouse_test import free_port, main, wait_until
 
 ROUTES = "routes:\n  - {domain: back.test, route: \"smtp:127.0.0.1:%d\"}\n  - {domain: \"*\", route: \"smtp:127.0.0.1:%d\"}\n"
 LATER = "retry: {first: 1h, max: 4h, give_up: 5d, delay_notice: 0}"
@@ -87,6 +87,17 @@ def connections_end_between_transactions(world):
             assert len([r for m in there.messages for r in m[1]]) == 18
             post.kill()
             os.rename(post.data_dir, post.data_dir + str(there.port))
+
+
+def many_transactions_at_the_second_host(world):
+    """The first host is down; the second one keeps the message for all of its transactions."""
+    port = free_port()
+    second = world.sink({"ehlo": offers("LIMITS RCPTMAX=2", "PIPELINING")}, address="127.0.0.3", port=port)
+    dns = world.nsd({"example.test": "@ MX 10 mx1\n@ MX 20 mx2\nmx1 A 127.0.0.2\nmx2 A 127.0.0.3\n"})
+    post = world.posthouse(delivery="dns: [\"127.0.0.1:%d\"]\nport: %d\n%s" % (dns.port, port, LATER)).start()
+    found = outcome(post, post.send("", ["r%d@example.test" % n for n in range(9)]), 9)
+    assert {kind for kind, _, _ in found} == {"delivered"}, found
+    assert second.connections == 1 and len(second.messages) == 5, (second.connections, len(second.messages))
 
 
 def in_doubt_is_what_was_sent(world):
@@ -236,5 +247,6 @@ def fewer_connections_than_we_want(world):
     assert post.figures()["deferrals"] == 0, "%d deferrals, %d refused" % (post.figures()["deferrals"], refused[0])
 
 
-main([sizes, limits, connections_end_between_transactions, in_doubt_is_what_was_sent, many_extensions, codes_that_contradict, a_server_that_does_not_read, after_the_last_word,
+main([sizes, limits, connections_end_between_transactions, many_transactions_at_the_second_host,
+      in_doubt_is_what_was_sent, many_extensions, codes_that_contradict, a_server_that_does_not_read, after_the_last_word,
       fewer_connections_than_we_want])

@@ -22,7 +22,7 @@ static const struct dsn_recipient bob = {
     .orcpt = {"rfc822;Bob+x@example.test", 25},
     .code = 550,
     .enhanced = {"5.1.1", 5},
-    .text = {"No such user here", 17},
+    .text = {"5.1.1 No such user here", 23},
     .remote = {"mx1.example.test [192.0.2.25]:25", 32},
 };
 
