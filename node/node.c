@@ -23,7 +23,6 @@
 #define DRAIN_GATEWAY_MS 30000u
 #define DRAIN_DELIVERY_MS 60000u
 #define READY_POLL_MS 5u
-#define VERSION "0.1.0"
 
 enum phase { PHASE_RUNNING, PHASE_DRAIN_GATEWAY, PHASE_DRAIN_DELIVERY, PHASE_STOPPED };
 
@@ -278,7 +277,8 @@ static void announce_ready(void *arg) {
         loop_timer_set(n->ready, READY_POLL_MS);
         return;
     }
-    LOG_INFO("ready", LOG_STR("name", n->settings->name), LOG_STR("version", VERSION), LOG_U64("pid", getpid()));
+    LOG_INFO("ready", LOG_STR("name", n->settings->name), LOG_STR("version", POSTHOUSE_VERSION),
+             LOG_U64("pid", getpid()));
     notify_state(NOTIFY_STATE_READY);
 }
 
@@ -298,8 +298,11 @@ static int open_loop(struct node *n) {
 }
 
 static int open_admin(struct node *n) {
-    struct admin_config c = {
-        .bus = n->bus, .loop = n->loop, .rpc = n->settings->admin_rpc, .name = n->settings->name, .version = VERSION};
+    struct admin_config c = {.bus = n->bus,
+                             .loop = n->loop,
+                             .rpc = n->settings->admin_rpc,
+                             .name = n->settings->name,
+                             .version = POSTHOUSE_VERSION};
     int err = admin_open(&n->admin, &c);
     if (err != ERR_OK)
         LOG_ERROR("admin_refused", LOG_STR("endpoint", n->settings->admin_rpc), LOG_ERR("why", err));

@@ -16,7 +16,6 @@
 #include "store/store.h"
 
 #define SERVER_DEFAULT "ipc:///run/posthouse/admin"
-#define VERSION "0.1.0"
 
 static const char usage[] =
     "usage: posthouse [--server ENDPOINT] [--json] VERB [ARGUMENT ...]\n"
@@ -217,7 +216,7 @@ static int run(struct tool *t, char **words, int count) {
     if (strcmp(verb, "store") == 0)
         return verb_store(t, rest, count - 1);
     if (strcmp(verb, "version") == 0) {
-        puts("posthouse " VERSION);
+        puts("posthouse " POSTHOUSE_VERSION);
         return EX_OK;
     }
     if (strcmp(verb, "help") == 0) {
@@ -262,7 +261,7 @@ int main(int argc, char **argv) {
             fputs(usage, stdout);
             return EX_OK;
         case 'v':
-            puts("posthouse " VERSION);
+            puts("posthouse " POSTHOUSE_VERSION);
             return EX_OK;
         default:
             return EX_USAGE;

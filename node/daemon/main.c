@@ -16,7 +16,6 @@
 #include "node/node.h"
 
 #define CONFIG_DEFAULT "/etc/posthouse/posthouse.yaml"
-#define VERSION "0.1.0"
 
 static const char usage[] = "usage: posthoused [--config FILE] [--check]\n"
                             "       posthoused --print-settings-reference | --version | --help\n"
@@ -96,7 +95,7 @@ int main(int argc, char **argv) {
         case 'r':
             return print_reference();
         case 'v':
-            puts("posthoused " VERSION);
+            puts("posthoused " POSTHOUSE_VERSION);
             return EX_OK;
         case 'h':
             fputs(usage, stdout);
