@@ -128,10 +128,6 @@ static const char *const later[] = {"gateway.tls", "gateway.auth",    "cluster",
                                     "admin.keys",  "gateway.milters", "delivery.tls", "delivery.retry.domains",
                                     NULL};
 
-const struct schema_key *schema_keys(void) {
-    return keys;
-}
-
 /* -- one value -- */
 
 static int find_word(const char *words, struct span text) {

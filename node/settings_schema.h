@@ -31,8 +31,6 @@ struct schema_key {
     const char *doc;
 };
 
-/* The table, ended by a NULL path. */
-const struct schema_key *schema_keys(void);
 /* Puts all defaults into r->s. */
 void schema_defaults(struct settings_reading *r);
 /* Checks the tree and puts its values into r->s; everything wrong is complained of. */

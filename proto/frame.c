@@ -90,24 +90,30 @@ int frame_pack(const ProtobufCMessage *m, struct buf *to) {
     return ERR_OK;
 }
 
+/* The meta part into scratch, and the header for it. */
+static int make_frame(uint8_t header[FRAME_HEADER_LEN], uint16_t kind, uint64_t correlation, uint64_t epoch,
+                      const ProtobufCMessage *m, struct buf *scratch) {
+    buf_clear(scratch);
+    int err = frame_pack(m, scratch);
+    if (err == ERR_OK)
+        frame_header(header, kind, correlation, epoch, buf_span(scratch));
+    return err;
+}
+
 int frame_send_hub(struct bus_hub *h, struct span peer, uint16_t kind, uint64_t correlation, uint64_t epoch,
                    const ProtobufCMessage *m, struct bus_bytes *body, struct buf *scratch) {
     uint8_t header[FRAME_HEADER_LEN];
-    buf_clear(scratch);
-    int err = frame_pack(m, scratch);
+    int err = make_frame(header, kind, correlation, epoch, m, scratch);
     if (err != ERR_OK)
         return err;
-    frame_header(header, kind, correlation, epoch, buf_span(scratch));
     return bus_hub_send(h, peer, span_make(header, sizeof header), buf_span(scratch), body);
 }
 
 int frame_send_peer(struct bus_peer *p, uint16_t kind, uint64_t correlation, uint64_t epoch, const ProtobufCMessage *m,
                     struct bus_bytes *body, struct buf *scratch) {
     uint8_t header[FRAME_HEADER_LEN];
-    buf_clear(scratch);
-    int err = frame_pack(m, scratch);
+    int err = make_frame(header, kind, correlation, epoch, m, scratch);
     if (err != ERR_OK)
         return err;
-    frame_header(header, kind, correlation, epoch, buf_span(scratch));
     return bus_peer_send(p, span_make(header, sizeof header), buf_span(scratch), body);
 }

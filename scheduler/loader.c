@@ -83,9 +83,7 @@ static void read_message(struct loader *l, uint64_t id) {
     struct loaded *to = &l->loaded[l->count++];
     uint32_t shard = shard_number(l->shard);
     *to = (struct loaded){.id = id};
-    to->err = queue_get_envelope(l->sc->store, shard, id, &l->mem, &to->envelope);
-    if (to->err == ERR_OK)
-        to->err = queue_get_states(l->sc->store, shard, id, (uint32_t)to->envelope->n_recipients, &l->mem, &to->states);
+    to->err = queue_get_message(l->sc->store, shard, id, &l->mem, &to->envelope, &to->states);
 }
 
 static void on_flight(void *arg, uint64_t attempt, const Words__Inflight *r) {
@@ -376,10 +374,7 @@ static void bring_work(void *arg) {
     struct bring *b = arg;
     uint32_t shard = shard_number(b->loader->shard);
     struct loaded *m = &b->loaded;
-    m->err = queue_get_envelope(b->loader->sc->store, shard, b->id, &b->mem, &m->envelope);
-    if (m->err == ERR_OK)
-        m->err = queue_get_states(b->loader->sc->store, shard, b->id, (uint32_t)m->envelope->n_recipients, &b->mem,
-                                  &m->states);
+    m->err = queue_get_message(b->loader->sc->store, shard, b->id, &b->mem, &m->envelope, &m->states);
 }
 
 static void bring_done(void *arg) {

@@ -52,6 +52,7 @@ struct question {
     uint64_t matched;
     struct map summary;
     struct list summary_rows;
+    struct store_stats stats;
     int err;
     /* retry, on the loop */
     size_t next_id;
@@ -217,9 +218,7 @@ static void note_id(struct question *q, uint64_t id) {
 static void judge_message(struct question *q, uint32_t shard, uint64_t id, struct arena *mem) {
     Words__Envelope *e;
     Words__RecipientState **states;
-    int err = queue_get_envelope(q->sc->store, shard, id, mem, &e);
-    if (err == ERR_OK)
-        err = queue_get_states(q->sc->store, shard, id, (uint32_t)e->n_recipients, mem, &states);
+    int err = queue_get_message(q->sc->store, shard, id, mem, &e, &states);
     if (err == ERR_NOT_FOUND)
         return; /* delivered meanwhile */
     if (err != ERR_OK) {
@@ -274,9 +273,7 @@ static void on_trace_record(void *arg, const Words__Trace *t) {
 static void read_one(struct question *q) {
     uint32_t shard = id_shard(q->message);
     struct store *s = q->sc->store;
-    int err = queue_get_envelope(s, shard, q->message, &q->mem, &q->envelope);
-    if (err == ERR_OK)
-        err = queue_get_states(s, shard, q->message, (uint32_t)q->envelope->n_recipients, &q->mem, &q->states);
+    int err = queue_get_message(s, shard, q->message, &q->mem, &q->envelope, &q->states);
     if (err != ERR_OK && err != ERR_NOT_FOUND) {
         q->err = err;
         return;
@@ -294,6 +291,9 @@ static void work(void *arg) {
     case WORDS__ADMIN_VERB__ADMIN_RETRY:
         for (uint32_t i = 0; i < q->sc->config.shards && q->err == ERR_OK; i++)
             walk_shard(q, i);
+        return;
+    case WORDS__ADMIN_VERB__ADMIN_STATUS:
+        store_stats(q->sc->store, &q->stats); /* reads a directory, and waits while the store is opened again */
         return;
     default:
         read_one(q);
@@ -405,32 +405,6 @@ static void retry_next(struct question *q) {
     question_free(q);
 }
 
-static void done(void *arg) {
-    struct question *q = arg;
-    if (q->err != ERR_OK) {
-        send_error(q->sc, q->correlation, q->err,
-                   q->err == ERR_FULL ? "more than the limit match; narrow the filter" : NULL);
-    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_RETRY) {
-        if (!q->dry_run) {
-            retry_next(q);
-            return;
-        }
-        Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
-        r.has_count = true;
-        r.count = q->id_count;
-        send_reply(q->sc, q->correlation, &r, true);
-    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_LIST) {
-        send_rows(q);
-    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY) {
-        send_summary(q);
-    } else {
-        send_message(q);
-    }
-    question_free(q);
-}
-
-/* -- status -- */
-
 static void add_figure(Words__AdminReply *r, Words__AdminFigure *figures, const char *name, double value) {
     Words__AdminFigure *f = &figures[r->n_figures];
     words__admin_figure__init(f);
@@ -439,12 +413,12 @@ static void add_figure(Words__AdminReply *r, Words__AdminFigure *figures, const 
     r->figures[r->n_figures++] = f;
 }
 
-static void send_status(struct scheduler *sc, uint64_t correlation) {
+static void send_status(const struct question *q) {
+    struct scheduler *sc = q->sc;
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
     Words__AdminFigure figures[32], *pointers[32];
     struct sched_counts sum = {0}, c;
     uint64_t messages = 0, scanned = 0;
-    struct store_stats stats;
     r.figures = pointers;
     for (uint32_t i = 0; i < sc->config.shards; i++) {
         sched_counts(shard_core(sc->shards[i]), &c);
@@ -464,7 +438,6 @@ static void send_status(struct scheduler *sc, uint64_t correlation) {
         sum.sites += c.sites;
         sum.workers = c.workers;
     }
-    store_stats(sc->store, &stats);
     add_figure(&r, figures, "queue_messages", (double)messages);
     add_figure(&r, figures, "queue_active_messages", (double)sum.messages);
     add_figure(&r, figures, "queue_ready", (double)sum.ready);
@@ -482,9 +455,35 @@ static void send_status(struct scheduler *sc, uint64_t correlation) {
     add_figure(&r, figures, "delivery_nodes", sum.workers);
     add_figure(&r, figures, "store_healthy", commit_is_healthy(sc->commit));
     add_figure(&r, figures, "store_damaged", store_is_damaged(sc->store));
-    add_figure(&r, figures, "store_disk_bytes", (double)stats.disk_bytes);
-    add_figure(&r, figures, "store_memory_bytes", (double)stats.memory_bytes);
-    send_reply(sc, correlation, &r, true);
+    add_figure(&r, figures, "store_disk_bytes", (double)q->stats.disk_bytes);
+    add_figure(&r, figures, "store_memory_bytes", (double)q->stats.memory_bytes);
+    send_reply(sc, q->correlation, &r, true);
+}
+
+static void done(void *arg) {
+    struct question *q = arg;
+    if (q->err != ERR_OK) {
+        send_error(q->sc, q->correlation, q->err,
+                   q->err == ERR_FULL ? "more than the limit match; narrow the filter" : NULL);
+    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_RETRY) {
+        if (!q->dry_run) {
+            retry_next(q);
+            return;
+        }
+        Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
+        r.has_count = true;
+        r.count = q->id_count;
+        send_reply(q->sc, q->correlation, &r, true);
+    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_LIST) {
+        send_rows(q);
+    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY) {
+        send_summary(q);
+    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_STATUS) {
+        send_status(q);
+    } else {
+        send_message(q);
+    }
+    question_free(q);
 }
 
 /* -- requests -- */
@@ -525,8 +524,6 @@ void question_on_message(void *arg, const struct bus_message *msg) {
     const Words__AdminRequest *m = frame_unpack(&words__admin_request__descriptor, f.meta, &mem);
     if (!m)
         send_error(sc, f.correlation, ERR_INVALID, NULL);
-    else if (m->verb == WORDS__ADMIN_VERB__ADMIN_STATUS)
-        send_status(sc, f.correlation);
     else if (m->verb == WORDS__ADMIN_VERB__ADMIN_ROUTE || m->verb == WORDS__ADMIN_VERB__ADMIN_VERIFY)
         send_error(sc, f.correlation, ERR_UNSUPPORTED, NULL);
     else

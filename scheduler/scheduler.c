@@ -279,10 +279,6 @@ static bool before_block(void *arg) {
     return false;
 }
 
-static void after_block(void *arg) {
-    (void)arg;
-}
-
 /* -- the thread -- */
 
 static void say_hello(struct scheduler *sc) {
@@ -377,7 +373,7 @@ static int open_loop(struct scheduler *sc) {
         return ERR_NOMEM;
     sc->wake = loop_wake_new(sc->loop, on_wake, sc);
     sc->tick = loop_timer_new(sc->loop, on_tick, sc);
-    sc->hook = loop_hook_new(sc->loop, before_block, after_block, sc);
+    sc->hook = loop_hook_new(sc->loop, before_block, NULL, sc);
     return sc->wake && sc->tick && sc->hook ? ERR_OK : ERR_NOMEM;
 }
 

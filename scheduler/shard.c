@@ -279,10 +279,6 @@ uint32_t shard_number(const struct shard *s) {
     return s->number;
 }
 
-struct store *shard_store(struct shard *s) {
-    return s->store;
-}
-
 struct shard_totals *shard_totals(struct shard *s) {
     return &s->totals;
 }

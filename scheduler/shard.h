@@ -128,7 +128,6 @@ struct store_batch *shard_keep(struct shard *s);
 struct sched *shard_core(struct shard *s);
 struct payloads *shard_payloads(struct shard *s);
 uint32_t shard_number(const struct shard *s);
-struct store *shard_store(struct shard *s);
 struct shard_totals *shard_totals(struct shard *s);
 /* Largest id when the shard was opened: older messages are found by the start-up scan. */
 uint64_t shard_first_scan_end(const struct shard *s);

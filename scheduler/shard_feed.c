@@ -24,6 +24,10 @@ static struct span fair_key(const Words__Envelope *e) {
     return e->has_client ? frame_span(e->client) : SPAN_EMPTY;
 }
 
+static uint32_t priority_of(const Words__Envelope *e) {
+    return e->has_priority && e->priority <= 2 ? e->priority : 1;
+}
+
 static int fill_submit(struct shard *s, struct sched_submit *to, const struct payload *l, const Words__Envelope *e) {
     struct sched_new_recipient *r = arena_calloc(&s->scratch, e->n_recipients, sizeof *r);
     if (!r)
@@ -37,7 +41,7 @@ static int fill_submit(struct shard *s, struct sched_submit *to, const struct pa
         .id = l->chunks ? l->id : 0,
         .sender = frame_span(e->sender),
         .fair = fair_key(e),
-        .priority = e->has_priority && e->priority <= 2 ? e->priority : 1,
+        .priority = priority_of(e),
         .size = e->size,
         .received_ms = e->received_ms,
         .report = e->has_report && e->report,
@@ -183,7 +187,7 @@ int shard_load(struct shard *s, const struct shard_reading *reading, uint64_t id
         .id = id,
         .sender = frame_span(e->sender),
         .fair = fair_key(e),
-        .priority = e->has_priority && e->priority <= 2 ? e->priority : 1,
+        .priority = priority_of(e),
         .size = e->size,
         .received_ms = e->received_ms,
         .report = e->has_report && e->report,

@@ -25,21 +25,17 @@ static struct store_batch *part_for(struct shard *s, uint64_t id) {
     return id == s->put_id ? s->current->request.refusable : s->current->request.keep;
 }
 
-static ProtobufCBinaryData bytes_of(struct span s) {
-    return frame_bytes(s);
-}
-
 static void fill_result(Words__Result *to, const struct sched_result *from) {
     words__result__init(to);
     to->outcome = from->outcome;
     to->has_code = from->code != 0;
     to->code = from->code;
     to->has_enhanced = from->enhanced.len > 0;
-    to->enhanced = bytes_of(from->enhanced);
+    to->enhanced = frame_bytes(from->enhanced);
     to->has_text = from->text.len > 0;
-    to->text = bytes_of(from->text);
+    to->text = frame_bytes(from->text);
     to->has_remote = from->remote.len > 0;
-    to->remote = bytes_of(from->remote);
+    to->remote = frame_bytes(from->remote);
     to->has_scope = from->scope != 0;
     to->scope = from->scope;
     to->has_hop = from->hop != 0;
@@ -163,7 +159,7 @@ static void on_trace(struct shard *s, const struct sched_action *a) {
     t.n_recipients = a->trace.count;
     t.recipients = (uint32_t *)(uintptr_t)a->trace.indexes;
     t.has_text = words.len > 0;
-    t.text = bytes_of(words);
+    t.text = frame_bytes(words);
     t.has_next_ms = a->trace.next_ms != 0;
     t.next_ms = a->trace.next_ms;
     t.has_attempt = a->trace.attempt != 0;

@@ -49,6 +49,9 @@ int queue_get_envelope(struct store *s, uint32_t shard, uint64_t id, struct aren
 /* States of all recipients that have a record: states[n] is NULL for the others. count is the envelope's. */
 int queue_get_states(struct store *s, uint32_t shard, uint64_t id, uint32_t count, struct arena *a,
                      Words__RecipientState ***states) MUST_CHECK;
+/* Both of the above. */
+int queue_get_message(struct store *s, uint32_t shard, uint64_t id, struct arena *a, Words__Envelope **e,
+                      Words__RecipientState ***states) MUST_CHECK;
 int queue_get_chunk(struct store *s, uint32_t shard, uint64_t id, uint32_t number, struct buf *to) MUST_CHECK;
 /* The id stored for a submission in the last two days, or ERR_NOT_FOUND. */
 int queue_get_submission(struct store *s, uint32_t shard, struct span submission, uint64_t now_ms,

@@ -75,6 +75,12 @@ int queue_get_states(struct store *s, uint32_t shard, uint64_t id, uint32_t coun
     return err;
 }
 
+int queue_get_message(struct store *s, uint32_t shard, uint64_t id, struct arena *a, Words__Envelope **e,
+                      Words__RecipientState ***states) {
+    int err = queue_get_envelope(s, shard, id, a, e);
+    return err == ERR_OK ? queue_get_states(s, shard, id, (uint32_t)(*e)->n_recipients, a, states) : err;
+}
+
 int queue_get_chunk(struct store *s, uint32_t shard, uint64_t id, uint32_t number, struct buf *to) {
     if (number > 0xffffu)
         return ERR_NOT_FOUND;

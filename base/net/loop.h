@@ -52,8 +52,8 @@ void loop_poll_set(struct loop_poll *p, int events); /* 0 stops */
 void loop_poll_close(struct loop_poll *p);           /* before the descriptor is closed */
 
 /* Does not keep the loop alive by itself. Runs in every turn: `before` just before the loop would block and returns
- * true when there is work pending (then it does not block), `after` just after it polled. For edge-triggered
- * descriptors such as ZMQ_FD, and for work gathered over a turn (one flush per turn). */
+ * true when there is work pending (then it does not block), `after` (may be NULL) just after it polled. For
+ * edge-triggered descriptors such as ZMQ_FD, and for work gathered over a turn (one flush per turn). */
 struct loop_hook;
 typedef bool (*loop_before_cb)(void *arg);
 typedef void (*loop_after_cb)(void *arg);
