@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "base/net/bus.h"
 #include "base/net/tcp.h"
-#include "gateway/inbound/recipients.h"
+#include "gateway/directory/recipients.h"
 
 enum inbound_bare_newline { INBOUND_BARE_REJECT, INBOUND_BARE_NORMALIZE };
 enum inbound_pregreet { INBOUND_PREGREET_OFF, INBOUND_PREGREET_LOG, INBOUND_PREGREET_REFUSE };

@@ -19,8 +19,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ROOMS = ["base", "base/net", "proto", "store", "scheduler", "scheduler/core", "gateway/smtp", "gateway/inbound",
-         "gateway/outbound", "admin", "admin/tool", "node", "node/daemon"]
+ROOMS = ["base", "base/net", "proto", "store", "scheduler", "scheduler/core", "gateway/smtp", "gateway/directory",
+         "gateway/auth", "gateway/filter", "gateway/guard", "gateway/inbound", "gateway/outbound", "admin", "admin/tool", "node", "node/daemon"]
 MAY = {  # room -> rooms that it may include, besides itself
     "base": [],
     "base/net": ["base"],
@@ -29,10 +29,16 @@ MAY = {  # room -> rooms that it may include, besides itself
     "scheduler": ["base", "base/net", "proto", "store", "scheduler/core"],
     "scheduler/core": ["base"],
     "gateway/smtp": ["base"],
-    "gateway/inbound": ["base", "base/net", "proto", "gateway/smtp"],
+    "gateway/directory": ["base", "base/net", "gateway/smtp"],
+    "gateway/auth": ["base", "base/net", "gateway/smtp"],
+    "gateway/filter": ["base", "base/net", "gateway/smtp"],
+    "gateway/guard": ["base", "base/net", "gateway/smtp", "gateway/filter"],
+    "gateway/inbound": ["base", "base/net", "proto", "gateway/smtp", "gateway/directory", "gateway/auth",
+                        "gateway/filter", "gateway/guard"],
     "gateway/outbound": ["base", "base/net", "proto", "gateway/smtp"],
     "admin": ["base", "base/net", "proto"],
-    "admin/tool": ["base", "base/net", "proto", "admin", "store"],  # store verify works on a directory, without a daemon
+    # store verify and table build work on files, without a daemon
+    "admin/tool": ["base", "base/net", "proto", "admin", "store", "gateway/directory"],
     "node": [r for r in ROOMS],
     "node/daemon": [r for r in ROOMS],
 }
@@ -44,7 +50,18 @@ DOORS = {  # header -> files that may include it
     r"rocksdb/c\.h": r"store/rocks\w*\.[ch]",
     r"protobuf-c/.*": r"proto/frame\.h",
     r"yaml\.h": r"node/yaml\.c",
-    r"jansson\.h": r"admin/tool/json\.c",
+    r"jansson\.h": r"(admin/tool/json|gateway/directory/http|gateway/auth/http)\.c",
+    r"openssl/.*": r"base/net/(tls\w*|secret)\.[ch]",
+    r"curl/.*": r"base/net/http\.c",
+    r"ldap\.h|lber\.h": r"base/net/ldap\.c",
+    r"libpq-fe\.h": r"base/net/pg\.c",
+    r"gsasl\.h": r"gateway/auth/\w+\.c",
+    r"crypt\.h|argon2\.h": r"gateway/auth/\w+\.c",
+    r"cdb\.h": r"gateway/directory/cdb\w*\.c",
+    r"opendkim/.*": r"gateway/filter/dkim\w*\.c",
+    r"spf2/.*": r"gateway/filter/spf\w*\.c",
+    r"opendmarc/.*": r"gateway/filter/dmarc\w*\.c",
+    r"resolv\.h|arpa/nameser\.h": r"base/net/resolver\.c",
     r"idn2\.h": r"gateway/smtp/address\w*\.c",
     r"systemd/.*": r"node/notify\.c",
 }

@@ -2,15 +2,15 @@
  * recipients_set: the inside of a set of own domains and tables, shared by recipients.c, which makes
  * sets, and recipients_judge.c, which reads them. Immutable once made.
  */
-#ifndef GATEWAY_INBOUND_RECIPIENTS_SET_H
-#define GATEWAY_INBOUND_RECIPIENTS_SET_H
+#ifndef GATEWAY_DIRECTORY_RECIPIENTS_SET_H
+#define GATEWAY_DIRECTORY_RECIPIENTS_SET_H
 
 #include <stdatomic.h>
 
 #include "base/map.h"
 
-#include "gateway/inbound/recipients.h"
-#include "gateway/inbound/table.h"
+#include "gateway/directory/recipients.h"
+#include "gateway/directory/table.h"
 
 struct recipients_domain {
     struct map_node node;

@@ -2,10 +2,10 @@
  * table_line: one line of a recipients table, cut into its parts. Inner to table.c: the same
  * cutting serves the loading, which then checks every part, and the look-up, which trusts that.
  */
-#ifndef GATEWAY_INBOUND_TABLE_LINE_H
-#define GATEWAY_INBOUND_TABLE_LINE_H
+#ifndef GATEWAY_DIRECTORY_TABLE_LINE_H
+#define GATEWAY_DIRECTORY_TABLE_LINE_H
 
-#include "gateway/inbound/table.h"
+#include "gateway/directory/table.h"
 
 struct table_line {
     bool empty;         /* nothing, or only a comment */

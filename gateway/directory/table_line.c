@@ -5,7 +5,7 @@
  * '#' is a letter of local parts too, so it begins a comment only at the start of a line or
  * behind a blank, and never inside quotes.
  */
-#include "gateway/inbound/table_line.h"
+#include "gateway/directory/table_line.h"
 
 /* 1: may stand in an ASCII dot-string; 2: the same, but smells of relaying; 3: an octet of UTF-8. */
 static const unsigned char class_of[256] = {

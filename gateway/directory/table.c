@@ -22,7 +22,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 
-#include "gateway/inbound/table_line.h"
+#include "gateway/directory/table_line.h"
 #include "gateway/smtp/address.h"
 
 enum { SLOTS_MIN = 8, SCRATCH_MAX = 64 * 1024 };

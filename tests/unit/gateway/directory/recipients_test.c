@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "gateway/inbound/recipients.h"
+#include "gateway/directory/recipients.h"
 
 static char dir[64], paths[3][100];
 static struct buf problems, steps;

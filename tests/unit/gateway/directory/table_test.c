@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 
-#include "gateway/inbound/table.h"
+#include "gateway/directory/table.h"
 
 static char dir[64], path[128];
 static struct buf problems;

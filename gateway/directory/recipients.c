@@ -11,7 +11,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 
-#include "gateway/inbound/recipients_set.h"
+#include "gateway/directory/recipients_set.h"
 
 static bool match_name(const struct map_node *n, const void *key) {
     const struct recipients_domain *d = (const struct recipients_domain *)n; /* node is the first member */

@@ -20,7 +20,7 @@
 #include "base/hash.h"
 #include "base/net/tcp.h"
 
-#include "gateway/inbound/recipients_set.h"
+#include "gateway/directory/recipients_set.h"
 
 enum { VISITS_MAX = 10 * RECIPIENTS_EXPANSION_MAX, SCRATCH_BLOCK = 4096, SCRATCH_MAX = 16 * 1024 * 1024 };
 

@@ -1,0 +1,47 @@
+/*
+ * http: the door to libcurl: HTTP and HTTPS questions on a loop, without blocking. HTTP/1.1 with kept connections;
+ * redirects are not followed; only http and https URLs; environment proxies are ignored.
+ */
+#ifndef BASE_NET_HTTP_H
+#define BASE_NET_HTTP_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/net/loop.h"
+#include "base/span.h"
+
+struct http;
+struct http_config {
+    const char *ca_file;           /* NULL: the system's */
+    const char *certificate, *key; /* of ours, or NULL */
+    uint32_t connections_max;      /* to one host, default 16 */
+};
+/* One for each loop. */
+int http_new(struct http **h, struct loop *l, const struct http_config *c) MUST_CHECK;
+void http_free(struct http *h); /* pending questions are dropped without a callback */
+
+struct http_question {
+    const char *method; /* "GET", "POST" */
+    const char *url;
+    const char *const *headers;  /* "Name: value", NULL at the end; or NULL */
+    struct span body;            /* copied */
+    uint64_t timeout_ms;         /* whole exchange */
+    size_t answer_max;           /* octets of the answer's body; more: ERR_FULL */
+    const char *user, *password; /* basic authentication, or NULL */
+    const char *server_name;     /* connect to `connect_to` instead ("127.0.0.1:8443"), while the name stays; or NULL */
+    const char *connect_to;
+};
+struct http_answer {
+    int err; /* ERR_OK: status and body count; ERR_TIMEOUT, ERR_UNREACHABLE, ERR_DENIED (TLS), ERR_FULL, ERR_IO */
+    const char *why;  /* one clean line for an err, else "" */
+    uint32_t status;  /* 200, 404, ... */
+    struct span body; /* valid in the callback */
+    struct span content_type;
+};
+typedef void (*http_cb)(void *arg, const struct http_answer *a);
+struct http_request;
+/* cb exactly once, never inside this call, unless canceled. NULL: no memory, or a malformed URL. */
+struct http_request *http_ask(struct http *h, const struct http_question *q, http_cb cb, void *arg) MUST_CHECK;
+void http_cancel(struct http_request *r);
+
+#endif

@@ -1,0 +1,98 @@
+/*
+ * guard: holds off hostile and careless clients before they cost much: names and DNS lists at connect, rates,
+ * greylisting, slow answers, and slots kept free for known-good clients. Every rule can log only.
+ */
+#ifndef GATEWAY_GUARD_GUARD_H
+#define GATEWAY_GUARD_GUARD_H
+
+#include "base/net/dns.h"
+#include "gateway/filter/check.h"
+
+enum guard_mode { GUARD_OFF, GUARD_LOG, GUARD_ENFORCE };
+
+/* -- dnslist.c: DNSBL and DNSWL with scores (RFC 5782) -- */
+struct guard_dnslist {
+    const char *zone; /* "zen.example" */
+    const char
+        *answer;   /* "127.0.0.2", "127.0.0.0/24", or NULL: any in 127/8 but 127.255.255.0/24 (errors of the list) */
+    int32_t score; /* positive: bad; negative: good */
+};
+#define GUARD_DNSLISTS_MAX 32
+
+/* -- rates.c -- */
+struct guard_rate { /* 0: no limit */
+    uint64_t connections, messages, recipients, octets;
+    uint64_t window_ms; /* default 1 h; a sliding window of two halves */
+};
+
+struct guard_config {
+    /* dnslists */
+    enum guard_mode dnslist_mode;
+    const struct guard_dnslist *dnslists;
+    size_t dnslist_count;
+    int32_t refuse_score; /* at least: 554 at the greeting (5.7.1) */
+    int32_t slow_score;   /* at least: slow answers */
+    int32_t good_score;   /* at most (negative): known good, skips greylisting, may use kept slots */
+    uint64_t dns_ms;      /* waited for lists and names at most, default 5 s; then no verdict, the client is let in */
+    bool names;           /* look up the client's name (Received, milters, policy) */
+    /* rates */
+    enum guard_mode rate_mode;
+    struct guard_rate per_client;  /* by client network */
+    struct guard_rate per_account; /* by authenticated name */
+    uint8_t v4_bits, v6_bits;      /* of a client network, default 32 and 64 */
+    uint32_t rate_entries;         /* most networks and accounts remembered, default 1,000,000 */
+    /* greylisting */
+    enum guard_mode greylist_mode;
+    uint64_t grey_delay_ms; /* default 5 min */
+    uint64_t grey_retry_ms; /* a retry must come within, default 24 h */
+    uint64_t grey_keep_ms;  /* a triplet that passed is remembered for, default 35 days */
+    uint32_t grey_entries;  /* default 1,000,000 */
+    const char *grey_file;  /* kept across restarts in this file (written every few minutes and at the end), or NULL */
+    /* slow answers */
+    enum guard_mode slow_mode;
+    uint64_t slow_ms;           /* before each reply to a slowed client, default 2 s */
+    uint32_t slow_after_errors; /* refused commands or recipients, default 5 */
+    /* slots */
+    uint32_t reserved_percent; /* of connections kept for trusted and known-good clients, default 10 */
+    uint32_t good_entries;     /* networks remembered as good (their mail was accepted), default 100,000 */
+};
+
+/* One for the process, shared by all loops, thread-safe; outlives reloads (its memory stays), guard_reconfigure. */
+struct guard;
+int guard_new(struct guard **g, const struct guard_config *c) MUST_CHECK;
+int guard_reconfigure(struct guard *g, const struct guard_config *c) MUST_CHECK;
+void guard_free(struct guard *g); /* writes grey_file */
+void guard_tick(
+    struct guard *g); /* about once a second from one thread; file work goes to a helper thread of its own */
+
+/* What guard knows of a session; zeroed at first; lives in the session. */
+struct guard_client {
+    char name[256], reverse[256]; /* of the client; name is confirmed */
+    int32_t score;
+    bool good, slow;
+};
+/* At connect, before the greeting: names and lists. Fills gc. Verdict PASS, or REFUSE 554 5.7.1 with the list's zone
+ * (and its TXT when there is one). dns belongs to the loop. Trusted clients are only named. */
+int guard_connect(struct guard *g, struct dns *dns, struct loop *l, const struct check_facts *f,
+                  struct guard_client *gc, struct check_verdict *v, struct check_wait **wait, check_cb cb,
+                  void *arg) MUST_CHECK;
+/* At connect: counts; PASS or REFUSE 421 4.7.0. */
+void guard_count_connection(struct guard *g, const struct check_facts *f, uint64_t now_ms, struct check_verdict *v);
+/* At MAIL, RCPT and the end of data: counts one message, recipient, or f->size octets for the network and the account;
+ * over the limit REFUSE 450 4.7.1 (network) or 450 4.7.1 (account), logged once a window. */
+void guard_count_mail(struct guard *g, const struct check_facts *f, uint64_t now_ms, struct check_verdict *v);
+void guard_count_recipient(struct guard *g, const struct check_facts *f, uint64_t now_ms, struct check_verdict *v);
+void guard_count_octets(struct guard *g, const struct check_facts *f, uint64_t now_ms, struct check_verdict *v);
+/* At RCPT after the directory said yes: REFUSE 451 4.7.1 for an unknown (network, sender, recipient). Not for trusted,
+ * authenticated or good clients. */
+void guard_greylist(struct guard *g, const struct check_facts *f, const struct guard_client *gc, uint64_t wall_ms,
+                    struct check_verdict *v);
+/* Milliseconds to wait before the next reply; 0: at once. errors: refused commands and recipients so far. */
+uint64_t guard_slow_ms(const struct guard *g, const struct guard_client *gc, uint32_t errors);
+/* A message of this client was accepted. */
+void guard_praise(struct guard *g, const struct check_facts *f, uint64_t now_ms);
+/* When only kept slots are left (used of max connections): may this client have one? */
+bool guard_may_enter(struct guard *g, const struct tcp_addr *client, bool trusted, uint32_t used, uint32_t max,
+                     uint64_t now_ms);
+
+#endif
