@@ -47,8 +47,8 @@ struct auth_config {
     uint64_t failure_window_ms; /* 15 min */
     uint32_t entries;           /* networks and accounts remembered, 100,000 */
     uint64_t cache_ms;          /* a good password is remembered (as a keyed digest) for, default 60 s; 0: not */
-    const char *sender_login;   /* file of "account: address, @domain, ..." lines, or NULL: accounts may use their own
-                                 * name   as the address when it is one, and nothing else, where sender_login is enforced */
+    const char *sender_login;   /* file of "account: address, @domain, ..." lines, or NULL: where sender_login is
+                                 * enforced, an account may then use its own name as the address, nothing else */
 };
 /* One for the process, shared, thread-safe, counted. Guesses counted survive a reload: auth_inherit. */
 struct auth;
