@@ -30,6 +30,7 @@ struct directory_config {
     uint32_t waiting;                  /* questions waiting at most, 10,000; more are TEMPFAIL at once */
     uint32_t breaker_failures;         /* failures in a row after which the backend rests, 5 */
     uint64_t breaker_ms;               /* for so long, then one question tries it, 5 s */
+    bool catch_all;                    /* it knows catch-alls: an unknown address is asked again with an empty key */
     /* where and what */
     const char *uri; /* ldap://HOST:PORT, ldaps://, ldapi://; postgres: a libpq connection string; http: the URL;
                       * callout: smtp:HOST:PORT or lmtp:HOST:PORT or lmtp:unix:/path */

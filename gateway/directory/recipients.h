@@ -5,47 +5,72 @@
  * could have refused (no backscatter). Aliases and forwards are expanded here, at RCPT TO; an
  * expansion that cannot be routed refuses the recipient.
  *
- * The directory of a domain may be slow (ldap, http, ...; later), so the answer comes through a
- * callback; the table and `any` directories answer at once. The set of domains and tables is immutable
- * and reference-counted: a reload makes a new one, sessions keep the one that they hold.
+ * A domain asks its sources in order: tables and CDB files answer in the call, directories (ldap, postgres, http,
+ * callout) later, through a callback. The set of domains, tables and directories is immutable and reference-counted: a
+ * reload makes a new one, sessions keep the one that they hold; living directories move to the new set with their
+ * caches.
  */
-#ifndef GATEWAY_INBOUND_RECIPIENTS_H
-#define GATEWAY_INBOUND_RECIPIENTS_H
+#ifndef GATEWAY_DIRECTORY_RECIPIENTS_H
+#define GATEWAY_DIRECTORY_RECIPIENTS_H
 
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/net/loop.h"
+#include "base/net/post.h"
 #include "base/span.h"
+#include "gateway/directory/directory.h"
+#include "gateway/directory/srs.h"
 #include "gateway/smtp/address.h"
 
 #define RECIPIENTS_EXPANSION_MAX 1000 /* final addresses of one RCPT TO */
 #define RECIPIENTS_DEPTH_MAX 20       /* aliases of aliases */
+#define RECIPIENTS_QUESTIONS_MAX 200  /* to slow directories, for one RCPT TO */
+#define RECIPIENTS_SOURCES_MAX 16     /* of one domain */
 
-enum recipients_directory { RECIPIENTS_TABLE, RECIPIENTS_ANY };
+enum recipients_directory { RECIPIENTS_TABLE, RECIPIENTS_ANY, RECIPIENTS_CDB, RECIPIENTS_DIRECTORY };
+struct recipients_source {
+    enum recipients_directory kind;
+    const char *table;                        /* path of the file, for RECIPIENTS_TABLE and RECIPIENTS_CDB */
+    const struct directory_config *directory; /* for RECIPIENTS_DIRECTORY; one name is one directory, shared */
+};
 struct recipients_domain_config {
-    const char *name; /* any case, U-labels allowed */
-    enum recipients_directory directory;
-    const char *table; /* path of the file, for RECIPIENTS_TABLE */
+    const char *name;                    /* any case, U-labels allowed */
+    enum recipients_directory directory; /* with table: the one source, where sources is NULL */
+    const char *table;
+    const struct recipients_source *sources; /* asked in this order: the first that knows the address decides; one
+                                              * that cannot tell is 451, unless an earlier one knew */
+    size_t source_count;
+    const char *tag;     /* every octet of it separates "user" from its tag; NULL: "+"; "": no tags */
+    bool case_sensitive; /* directories get local parts as given, not in lower case; tables never mind the case */
 };
 struct recipients_config {
     const struct recipients_domain_config *domains;
     size_t count;
     const char *postmaster; /* address for <Postmaster> */
     const char *hostname;
+    const struct srs_config *srs; /* NULL: no SRS; its domain must be one of domains */
 };
 
 /* The set: shared by all gateway loops, thread-safe for reading. problems: lines "file:line: what" appended
  * when the set cannot be made (ERR_INVALID). */
 struct recipients;
 int recipients_new(struct recipients **r, const struct recipients_config *c, struct buf *problems) MUST_CHECK;
+/* The same; directories that did not change are taken over from old (may be NULL) with all that they know. */
+int recipients_renew(struct recipients **r, const struct recipients_config *c, struct recipients *old,
+                     struct buf *problems) MUST_CHECK;
 struct recipients *recipients_ref(struct recipients *r);
 void recipients_unref(struct recipients *r);
 /* Reads the table files that changed since; *fresh is a new set (or NULL when nothing changed). Blocking: on a helper
  * thread. A broken file keeps the old table of that domain and is reported in problems; other domains are renewed. */
 int recipients_reload(struct recipients *r, struct recipients **fresh, struct buf *problems) MUST_CHECK;
-/* Paths of all table files, for watching; NULL after the last. */
+/* Paths of all table and CDB files, for watching; NULL after the last. */
 const char *recipients_file(const struct recipients *r, size_t n);
+/* What works and is yet unwise, one line each, such as "domains: a.example: any recipient is accepted: ..."; returns
+ * the number of lines. For `posthoused --check`. */
+size_t recipients_warnings(const struct recipients *r, struct buf *lines);
+/* The directories of the set in turn, for the status; NULL after the last. */
+const struct directory *recipients_directory_at(const struct recipients *r, size_t n);
 
 enum recipients_verdict {
     RECIPIENTS_LOCAL,      /* ours and known: 250; targets are what it became */
@@ -60,6 +85,7 @@ struct recipients_target {
     struct span address;     /* local@domain */
     struct span destination; /* routing domain */
     bool local;              /* in an own domain */
+    struct span return_path; /* SRS: the sender for this target; empty: the sender as it is */
 };
 struct recipients_answer {
     enum recipients_verdict verdict;
@@ -68,8 +94,28 @@ struct recipients_answer {
     const struct recipients_target *targets;
     size_t count;
 };
-/* Judges one address. may_relay: the client is in trusted_networks or authenticated. Memory of the answer from mem.
- * steps (may be NULL) gets one line for each step of the reasoning (for `posthouse verify`). */
+/* Who asks. */
+struct recipients_caller {
+    bool may_relay;               /* the client is in trusted_networks or authenticated */
+    uint64_t wall_ms;             /* now, for SRS */
+    const struct address *sender; /* of the transaction; NULL or empty: the null path */
+};
+
+/* Judges one address. ERR_OK: *out is the answer. ERR_AGAIN: a slow directory is asked; cb comes on home's loop, once,
+ * never inside this call, unless recipients_cancel(*wait) comes before. To be called on home's thread. ERR_NOMEM: out
+ * says TEMPFAIL.
+ *
+ * The memory of the answer is from mem. mem and steps must live until cb or cancel; *a and *who need not (the texts are
+ * copied), and the wait holds the set. steps (may be NULL) gets one line for each step of the reasoning, with what the
+ * directories were asked and said (for `posthouse verify`). */
+typedef void (*recipients_cb)(void *arg, const struct recipients_answer *answer);
+struct recipients_wait;
+int recipients_ask(struct recipients *r, struct post *home, const struct address *a,
+                   const struct recipients_caller *who, struct arena *mem, struct recipients_answer *out,
+                   struct recipients_wait **wait, recipients_cb cb, void *arg, struct buf *steps) MUST_CHECK;
+void recipients_cancel(struct recipients_wait *w);
+
+/* Judges without asking slow directories: where one is needed the verdict is TEMPFAIL. */
 int recipients_judge(struct recipients *r, const struct address *a, bool may_relay, struct arena *mem,
                      struct recipients_answer *out, struct buf *steps) MUST_CHECK;
 

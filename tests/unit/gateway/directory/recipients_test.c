@@ -27,11 +27,13 @@ static void write_file(int n, const char *text) {
 
 static int make(const char *postmaster) {
     struct recipients_domain_config domains[] = {
-        {"Example.NET", RECIPIENTS_TABLE, paths[0]},      {"example.org", RECIPIENTS_TABLE, paths[0]},
-        {"other.example", RECIPIENTS_TABLE, paths[1]},    {"any.example", RECIPIENTS_ANY, NULL},
-        {"m\xc3\xbcnchen.example", RECIPIENTS_ANY, NULL},
+        {.name = "Example.NET", .table = paths[0]},
+        {.name = "example.org", .table = paths[0]},
+        {.name = "other.example", .table = paths[1]},
+        {.name = "any.example", .directory = RECIPIENTS_ANY},
+        {.name = "m\xc3\xbcnchen.example", .directory = RECIPIENTS_ANY},
     };
-    struct recipients_config c = {domains, 5, postmaster, "mx.example.net"};
+    struct recipients_config c = {.domains = domains, .count = 5, .postmaster = postmaster};
     recipients_unref(r);
     r = NULL;
     buf_clear(&problems);
@@ -288,16 +290,16 @@ static void bad_sets(void **state) {
     unlink(paths[1]);
     assert_int_equal(make("a@b"), ERR_INVALID);
     assert_non_null(strstr(buf_cstr(&problems), "/t1: No such file or directory\n"));
-    struct recipients_domain_config domains[] = {{"a.example", RECIPIENTS_ANY, NULL},
-                                                 {"A.Example", RECIPIENTS_ANY, NULL},
-                                                 {"bad_name", RECIPIENTS_ANY, NULL},
-                                                 {"b.example", RECIPIENTS_TABLE, NULL}};
-    struct recipients_config c = {domains, 4, "x@y", "h"};
+    struct recipients_domain_config domains[] = {{.name = "a.example", .directory = RECIPIENTS_ANY},
+                                                 {.name = "A.Example", .directory = RECIPIENTS_ANY},
+                                                 {.name = "bad_name", .directory = RECIPIENTS_ANY},
+                                                 {.name = "b.example"}};
+    struct recipients_config c = {.domains = domains, .count = 4, .postmaster = "x@y"};
     buf_clear(&problems);
     assert_int_equal(recipients_new(&r, &c, &problems), ERR_INVALID);
     assert_string_equal(buf_cstr(&problems), "domains: A.Example: listed twice\ndomains: bad_name: not a domain name\n"
                                              "domains: b.example: no table file\n");
-    c = (struct recipients_config){NULL, 0, "x@y", "h"};
+    c = (struct recipients_config){.postmaster = "x@y"};
     assert_int_equal(recipients_new(&r, &c, &problems), ERR_OK);
     assert_string_equal(judged("a@b.example", false), "no_relay 5.7.1");
 }
