@@ -4,6 +4,7 @@
  * in the C library, and every accepted mail needs a date for its Received line.
  */
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/check.h"
@@ -77,4 +78,65 @@ size_t clock_rfc3339(uint64_t wall_ms, char *to, size_t size) {
     int len = snprintf(to, size, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", d.year, d.month, d.day, d.hour, d.minute,
                        d.second, d.ms);
     return (size_t)len;
+}
+
+/* Takes `len` digits off the front, then one of `ends` (NULL: nothing). */
+static bool take_digits(struct span *text, size_t len, const char *ends, unsigned *to) {
+    uint64_t n;
+    if (text->len < len + (ends != NULL) || !span_u64(span_first(*text, len), &n))
+        return false;
+    if (ends && !strchr(ends, text->at[len]))
+        return false;
+    *to = (unsigned)n;
+    *text = span_from(*text, len + (ends != NULL));
+    return true;
+}
+
+static uint64_t days_before(const struct date *d) {
+    unsigned month = d->month > 2 ? d->month - 3 : d->month + 9; /* 0 is March */
+    uint64_t year = d->year - (d->month <= 2);
+    return year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + d->day - 1 - 719468;
+}
+
+/* "Z", or "+02:00": minutes to subtract. */
+static bool take_zone(struct span text, int *minutes) {
+    unsigned hour, minute;
+    *minutes = 0;
+    if (span_eq_nocase(text, SPAN("Z")))
+        return true;
+    if (text.len != 6 || (text.at[0] != '+' && text.at[0] != '-'))
+        return false;
+    bool east = text.at[0] == '+';
+    text = span_from(text, 1);
+    if (!take_digits(&text, 2, ":", &hour) || !take_digits(&text, 2, NULL, &minute) || hour > 23 || minute > 59)
+        return false;
+    *minutes = (int)(hour * 60 + minute) * (east ? 1 : -1);
+    return true;
+}
+
+int clock_parse_rfc3339(struct span text, uint64_t *wall_ms) {
+    static const unsigned lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    struct date d = {0};
+    int zone;
+    bool fine = take_digits(&text, 4, "-", &d.year) && take_digits(&text, 2, "-", &d.month) &&
+                take_digits(&text, 2, "Tt", &d.day) && take_digits(&text, 2, ":", &d.hour) &&
+                take_digits(&text, 2, ":", &d.minute) && take_digits(&text, 2, NULL, &d.second);
+    if (!fine || d.year < 1970 || d.month < 1 || d.month > 12 || d.hour > 23 || d.minute > 59 || d.second > 60)
+        return ERR_INVALID;
+    bool leap = d.month == 2 && d.year % 4 == 0 && (d.year % 100 || d.year % 400 == 0);
+    if (d.day < 1 || d.day > lengths[d.month - 1] + leap)
+        return ERR_INVALID;
+    if (text.len && text.at[0] == '.') {
+        size_t digits = 1;
+        while (digits < text.len && text.at[digits] >= '0' && text.at[digits] <= '9')
+            digits++;
+        if (digits == 1)
+            return ERR_INVALID;
+        text = span_from(text, digits);
+    }
+    if (!take_zone(text, &zone))
+        return ERR_INVALID;
+    int64_t seconds = (int64_t)(days_before(&d) * 86400 + d.hour * 3600 + d.minute * 60 + d.second) - zone * 60;
+    *wall_ms = (uint64_t)seconds * 1000;
+    return ERR_OK;
 }

@@ -21,7 +21,8 @@ static int copy(struct front *f, const struct inbound_settings *s) {
                               .received_headers = s->limits.received_headers,
                               .commands_bad = s->limits.commands_bad,
                               .normalize = s->bare_newline == INBOUND_BARE_NORMALIZE,
-                              .vrfy = s->vrfy};
+                              .vrfy = s->vrfy,
+                              .extensions = SERVER_EXT_BASIC};
     return server_settings_init(&f->server, &c);
 }
 

@@ -325,6 +325,7 @@ static bool take_step(struct session *s, const struct server_step *step, struct 
         return false;
     case SERVER_STEP_INPUT:
     case SERVER_STEP_ANSWER:
+    default:
         break;
     }
     return false;

@@ -2,10 +2,12 @@
  * command: the commands of SMTP in one table, and the short ones of them.
  *
  * A command line is checked against its row first (known, length, state, arguments) and run only when
- * that holds; so a command out of order changes nothing. STARTTLS and AUTH have rows, so that they are
- * known but not implemented: they are not offered by EHLO and answered 502.
+ * that holds; so a command out of order changes nothing. A command whose extension this listener does not
+ * offer is known but not implemented: 502.
  */
 #include <stdlib.h>
+
+#include "base/clock.h"
 
 #include "gateway/smtp/server_inner.h"
 
@@ -13,7 +15,8 @@ typedef void (*run_cb)(struct server *s, struct span args, struct buf *out, stru
 enum args { ARGS_NONE, ARGS_ANY, ARGS_NEEDED };
 struct command {
     const char *name;
-    run_cb run; /* NULL: not implemented */
+    run_cb run;         /* NULL: not implemented */
+    uint32_t extension; /* that must be on; 0: none */
     enum args args;
     uint16_t states;   /* where it is allowed */
     uint16_t line_max; /* octets with CRLF: 512 and what extensions add */
@@ -63,28 +66,88 @@ static bool take_helo(struct server *s, struct span name, struct buf *out) {
     return true;
 }
 
-static void run_ehlo(struct server *s, struct span args, struct buf *out, struct server_step *step) {
-    (void)step;
-    if (!take_helo(s, args, out))
+void command_forget(struct server *s) {
+    server_abort(s);
+    free((char *)s->helo.at);
+    s->helo = SPAN_EMPTY;
+    s->esmtp = false;
+    server_set_state(s, SERVER_HELLO);
+}
+
+/* What may be offered depends on TLS and on who has authenticated already. */
+static void add_ehlo_state(const struct server *s, struct buf *out) {
+    const struct server_config *c = &s->settings->config;
+    if ((c->extensions & SERVER_EXT_STARTTLS) && !s->tls)
+        buf_add_str(out, "250-STARTTLS\r\n");
+    if ((c->extensions & SERVER_EXT_AUTH) && s->mechanisms.len && !s->authenticated) {
+        buf_add_str(out, "250-AUTH ");
+        buf_add(out, s->mechanisms);
+        buf_append(out, "\r\n", 2);
+    }
+    if ((c->extensions & SERVER_EXT_REQUIRETLS) && s->tls)
+        buf_add_str(out, "250-REQUIRETLS\r\n");
+    if (c->extensions & SERVER_EXT_FUTURERELEASE) {
+        char until[32];
+        size_t len = clock_rfc3339(s->wall_ms + c->release_max_ms, until, sizeof until);
+        buf_printf(out, "250-FUTURERELEASE %llu ", (unsigned long long)c->release_max_ms / 1000);
+        buf_append(out, until, len > 5 ? len - 5 : len); /* without milliseconds */
+        buf_add_str(out, "Z\r\n");
+    }
+    if (s->xclient)
+        buf_add_str(out, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT REVERSE_NAME\r\n");
+}
+
+void command_hello(struct server *s, struct buf *out) {
+    if (!s->esmtp) {
+        server_say_reply(out, &(struct server_reply){250, SPAN_EMPTY, s->settings->hostname});
         return;
-    s->esmtp = true;
+    }
     buf_add(out, s->settings->ehlo);
+    add_ehlo_state(s, out);
+    buf_add_str(out, "250 HELP\r\n");
+}
+
+static void greet_back(struct server *s, struct span name, bool esmtp, struct buf *out, struct server_step *step) {
+    if (!take_helo(s, name, out))
+        return;
+    s->esmtp = esmtp;
+    if (!s->settings->config.ask_helo) {
+        command_hello(s, out);
+        return;
+    }
+    s->wait = SERVER_WAIT_HELO;
+    step->kind = SERVER_STEP_HELO;
+    step->span = s->helo;
+}
+
+static void run_ehlo(struct server *s, struct span args, struct buf *out, struct server_step *step) {
+    greet_back(s, args, true, out, step);
 }
 
 static void run_helo(struct server *s, struct span args, struct buf *out, struct server_step *step) {
-    (void)step;
-    if (!take_helo(s, args, out))
-        return;
-    s->esmtp = false;
-    server_say_reply(out, &(struct server_reply){250, SPAN_EMPTY, s->settings->hostname});
+    greet_back(s, args, false, out, step);
 }
 
-static void run_data(struct server *s, struct span args, struct buf *out, struct server_step *step) {
-    (void)args;
+static void begin_data(struct server *s, struct buf *out) {
     server_set_state(s, SERVER_DATA);
     data_init(&s->data, DATA_DOTS, s->settings->config.normalize);
     s->fault = SERVER_FAULT_NONE;
     server_say(out, 354, "", "end with CRLF.CRLF");
+}
+
+static void ask_data(struct server *s, bool bdat, struct server_step *step) {
+    s->bdat_due = bdat;
+    s->wait = SERVER_WAIT_DATA;
+    step->kind = SERVER_STEP_DATA;
+}
+
+static void run_data(struct server *s, struct span args, struct buf *out, struct server_step *step) {
+    (void)args;
+    if (s->settings->config.ask_data) {
+        ask_data(s, false, step);
+        return;
+    }
+    begin_data(s, out);
     step->kind = SERVER_STEP_BEGIN;
 }
 
@@ -133,6 +196,25 @@ static void run_bdat(struct server *s, struct span args, struct buf *out, struct
         s->fault = SERVER_FAULT_SIZE;
         server_abort(s);
         step->kind = SERVER_STEP_INPUT;
+    } else if (before == SERVER_RCPT && s->settings->config.ask_data) {
+        ask_data(s, true, step);
+    }
+}
+
+void command_begin(struct server *s, struct server_reply answer, struct buf *out) {
+    if (answer.code < 400) {
+        if (!s->bdat_due)
+            begin_data(s, out);
+        s->begin_due = true;
+    } else if (s->bdat_due) { /* the chunk is read to its end, and refused there */
+        s->fault = SERVER_FAULT_OWNER;
+        s->owner_fault = answer;
+        server_abort(s);
+    } else {
+        server_say_reply(out, &answer);
+        s->tally.refused++;
+        server_abort(s);
+        server_set_state(s, SERVER_READY);
     }
 }
 
@@ -174,25 +256,26 @@ static void run_quit(struct server *s, struct span args, struct buf *out, struct
 }
 
 static const struct command commands[] = {
-    {"MAIL", command_mail, ARGS_NEEDED, IN(SERVER_READY), COMMAND_LINE_MAX},
-    {"RCPT", command_rcpt, ARGS_NEEDED, IN(SERVER_MAIL) | IN(SERVER_RCPT), COMMAND_LINE_MAX},
-    {"DATA", run_data, ARGS_NONE, IN(SERVER_RCPT), 512},
-    {"BDAT", run_bdat, ARGS_ANY, GREETED, 512},
-    {"EHLO", run_ehlo, ARGS_NEEDED, GREETED, 512},
-    {"HELO", run_helo, ARGS_NEEDED, GREETED, 512},
-    {"RSET", run_rset, ARGS_NONE, GREETED, 512},
-    {"NOOP", run_noop, ARGS_ANY, GREETED, 512},
-    {"QUIT", run_quit, ARGS_NONE, GREETED | IN(SERVER_REFUSED), 512},
-    {"VRFY", run_vrfy, ARGS_NEEDED, GREETED, COMMAND_LINE_MAX},
-    {"HELP", run_help, ARGS_ANY, GREETED, 512},
-    {"STARTTLS", NULL, ARGS_ANY, GREETED, 512},
-    {"AUTH", NULL, ARGS_ANY, GREETED, COMMAND_LINE_MAX},
-    {"EXPN", NULL, ARGS_ANY, GREETED, 512},
-    {"TURN", NULL, ARGS_ANY, GREETED, 512},
-    {"ETRN", NULL, ARGS_ANY, GREETED, 512},
-    {"SEND", NULL, ARGS_ANY, GREETED, 512},
-    {"SOML", NULL, ARGS_ANY, GREETED, 512},
-    {"SAML", NULL, ARGS_ANY, GREETED, 512},
+    {"MAIL", command_mail, 0, ARGS_NEEDED, IN(SERVER_READY), COMMAND_PATH_MAX},
+    {"RCPT", command_rcpt, 0, ARGS_NEEDED, IN(SERVER_MAIL) | IN(SERVER_RCPT), COMMAND_PATH_MAX},
+    {"DATA", run_data, 0, ARGS_NONE, IN(SERVER_RCPT), 512},
+    {"BDAT", run_bdat, SERVER_EXT_CHUNKING, ARGS_ANY, GREETED, 512},
+    {"EHLO", run_ehlo, 0, ARGS_NEEDED, GREETED, 512},
+    {"HELO", run_helo, 0, ARGS_NEEDED, GREETED, 512},
+    {"RSET", run_rset, 0, ARGS_NONE, GREETED, 512},
+    {"NOOP", run_noop, 0, ARGS_ANY, GREETED, 512},
+    {"QUIT", run_quit, 0, ARGS_NONE, GREETED | IN(SERVER_REFUSED), 512},
+    {"VRFY", run_vrfy, 0, ARGS_NEEDED, GREETED, COMMAND_PATH_MAX},
+    {"HELP", run_help, 0, ARGS_ANY, GREETED, 512},
+    {"STARTTLS", command_starttls, SERVER_EXT_STARTTLS, ARGS_NONE, GREETED, 512},
+    {"AUTH", command_auth, SERVER_EXT_AUTH, ARGS_NEEDED, IN(SERVER_READY), COMMAND_LINE_MAX},
+    {"XCLIENT", command_xclient, 0, ARGS_NEEDED, IN(SERVER_HELLO) | IN(SERVER_READY), COMMAND_PATH_MAX},
+    {"EXPN", NULL, 0, ARGS_ANY, GREETED, 512},
+    {"TURN", NULL, 0, ARGS_ANY, GREETED, 512},
+    {"ETRN", NULL, 0, ARGS_ANY, GREETED, 512},
+    {"SEND", NULL, 0, ARGS_ANY, GREETED, 512},
+    {"SOML", NULL, 0, ARGS_ANY, GREETED, 512},
+    {"SAML", NULL, 0, ARGS_ANY, GREETED, 512},
 };
 
 static const struct command *find(struct span verb) {
@@ -209,13 +292,17 @@ static uint32_t *check(struct server *s, const struct command *c, size_t line_le
         server_say(out, 500, "5.5.2", "line too long");
         return &s->tally.syntax;
     }
-    if (!(c->states & IN(s->state))) {
+    if (s->state == SERVER_REFUSED && !(c->states & IN(s->state))) {
         server_say(out, 503, "5.5.1", "command out of order");
         return &s->tally.order;
     }
-    if (!c->run) {
+    if (!c->run || (c->extension & ~s->settings->config.extensions)) {
         server_say(out, 502, "5.5.1", "command not implemented");
         return &s->tally.unknown;
+    }
+    if (!(c->states & IN(s->state))) {
+        server_say(out, 503, "5.5.1", "command out of order");
+        return &s->tally.order;
     }
     if ((c->args == ARGS_NONE && args.len) || (c->args == ARGS_NEEDED && !args.len)) {
         server_say(out, 501, "5.5.4", args.len ? "no argument allowed" : "argument missing");

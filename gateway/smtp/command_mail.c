@@ -1,10 +1,12 @@
 /*
- * command_mail: MAIL and RCPT: the path and the parameters of the extensions (SIZE, BODY, SMTPUTF8, DSN).
+ * command_mail: MAIL and RCPT: the path and the parameters of the extensions (SIZE, BODY, SMTPUTF8, DSN, AUTH,
+ * REQUIRETLS, MT-PRIORITY, DELIVERBY, FUTURERELEASE).
  *
  * Each parameter is a row of a table. One that has no row, or whose extension was not offered because the
  * client said HELO, is 555; a known one with a bad value, or given twice, is 501. Everything kept
  * lives in the arena of the transaction.
  */
+#include "base/clock.h"
 #include "base/utf8.h"
 
 #include "gateway/smtp/server_inner.h"
@@ -16,6 +18,7 @@ enum { NEVER = 1, SUCCESS = 2, FAILURE = 4, DELAY = 8 };
 struct param {
     const char *name;
     bool (*take)(struct server *s, struct span value, struct server_reply *why);
+    uint32_t extension; /* that must be on */
     bool needs_value, may_have_value;
 };
 
@@ -39,8 +42,9 @@ static bool take_size(struct server *s, struct span value, struct server_reply *
 }
 
 static bool take_body(struct server *s, struct span value, struct server_reply *why) {
-    (void)s; /* what the body really holds is found out when it comes */
-    if (span_eq_nocase(value, SPAN("7BIT")) || span_eq_nocase(value, SPAN("8BITMIME")))
+    /* Only for filters to know: what the body really holds is found out when it comes. */
+    s->mail.eight_bit = span_eq_nocase(value, SPAN("8BITMIME"));
+    if (s->mail.eight_bit || span_eq_nocase(value, SPAN("7BIT")))
         return true;
     return refuse(why, 501, "5.5.4", "bad BODY");
 }
@@ -126,20 +130,104 @@ static bool take_orcpt(struct server *s, struct span value, struct server_reply 
     return true;
 }
 
+/* RFC 4954 section 5: who vouches for the message; checked, and not passed on, as we trust nobody with it. */
+static bool take_auth(struct server *s, struct span value, struct server_reply *why) {
+    struct span who;
+    int err = xtext_decode(value, false, &s->mem, &who);
+    if (err == ERR_NOMEM)
+        return refuse(why, 452, "4.3.1", "out of memory");
+    return err ? refuse(why, 501, "5.5.4", "bad AUTH") : true;
+}
+
+static bool take_requiretls(struct server *s, struct span value, struct server_reply *why) {
+    (void)value;
+    s->mail.requiretls = s->tls;
+    return s->tls ? true : refuse(why, 555, "5.5.4", "REQUIRETLS is offered inside TLS only");
+}
+
+/* An optional sign and at most `most` digits. */
+static bool take_number(struct span text, size_t most, int64_t *to) {
+    uint64_t n;
+    bool minus = text.len && text.at[0] == '-';
+    if (text.len && (minus || text.at[0] == '+'))
+        text = span_from(text, 1);
+    if (text.len > most || !span_u64(text, &n))
+        return false;
+    *to = minus ? -(int64_t)n : (int64_t)n;
+    return true;
+}
+
+static bool take_priority(struct server *s, struct span value, struct server_reply *why) {
+    int64_t n;
+    if (value.len == 0 || value.at[0] == '+' || !take_number(value, 1, &n))
+        return refuse(why, 501, "5.5.4", "bad MT-PRIORITY");
+    s->mail.has_priority = true;
+    s->mail.priority = (int8_t)n;
+    return true;
+}
+
+static bool take_by(struct server *s, struct span value, struct server_reply *why) {
+    struct span modes;
+    struct span time = span_cut(value, ';', &modes);
+    int64_t seconds;
+    bool trace = modes.len == 2 && (modes.at[1] == 'T' || modes.at[1] == 't');
+    bool notify = modes.len && (modes.at[0] == 'N' || modes.at[0] == 'n');
+    bool back = modes.len && (modes.at[0] == 'R' || modes.at[0] == 'r');
+    if (!take_number(time, 9, &seconds) || !(notify || back) || (modes.len != 1 && !trace) || (back && seconds <= 0))
+        return refuse(why, 501, "5.5.4", "bad BY");
+    if (back && seconds < (int64_t)s->settings->config.deliverby_min_s)
+        return refuse(why, 501, "5.5.4", "BY is too short");
+    s->mail.has_by = true;
+    s->mail.by_notify = notify;
+    s->mail.by_trace = trace;
+    s->mail.by_s = (int32_t)seconds;
+    return true;
+}
+
+static bool take_hold_for(struct server *s, struct span value, struct server_reply *why) {
+    uint64_t seconds;
+    if (value.len > 9 || !span_u64(value, &seconds) || seconds == 0 || s->mail.hold_until_ms)
+        return refuse(why, 501, "5.5.4", "bad HOLDFOR");
+    if (seconds * 1000 > s->settings->config.release_max_ms)
+        return refuse(why, 501, "5.5.4", "HOLDFOR is too long");
+    s->mail.hold_for_ms = seconds * 1000;
+    return true;
+}
+
+static bool take_hold_until(struct server *s, struct span value, struct server_reply *why) {
+    uint64_t ms;
+    if (s->mail.hold_for_ms || clock_parse_rfc3339(value, &ms) != ERR_OK || ms == 0)
+        return refuse(why, 501, "5.5.4", "bad HOLDUNTIL");
+    if (ms < s->wall_ms || ms - s->wall_ms > s->settings->config.release_max_ms)
+        return refuse(why, 501, "5.5.4", "HOLDUNTIL is in the past, or too far away");
+    s->mail.hold_until_ms = ms;
+    return true;
+}
+
 static const struct param mail_params[] = {
-    {"SIZE", take_size, true, true}, {"BODY", take_body, true, true},   {"SMTPUTF8", take_smtputf8, false, false},
-    {"RET", take_ret, true, true},   {"ENVID", take_envid, true, true}, {NULL, NULL, false, false},
+    {"SIZE", take_size, SERVER_EXT_SIZE, true, true},
+    {"BODY", take_body, SERVER_EXT_8BITMIME, true, true},
+    {"SMTPUTF8", take_smtputf8, SERVER_EXT_SMTPUTF8, false, false},
+    {"RET", take_ret, SERVER_EXT_DSN, true, true},
+    {"ENVID", take_envid, SERVER_EXT_DSN, true, true},
+    {"AUTH", take_auth, SERVER_EXT_AUTH, true, true},
+    {"REQUIRETLS", take_requiretls, SERVER_EXT_REQUIRETLS, false, false},
+    {"MT-PRIORITY", take_priority, SERVER_EXT_MT_PRIORITY, true, true},
+    {"BY", take_by, SERVER_EXT_DELIVERBY, true, true},
+    {"HOLDFOR", take_hold_for, SERVER_EXT_FUTURERELEASE, true, true},
+    {"HOLDUNTIL", take_hold_until, SERVER_EXT_FUTURERELEASE, true, true},
+    {NULL, NULL, 0, false, false},
 };
 static const struct param rcpt_params[] = {
-    {"NOTIFY", take_notify, true, true},
-    {"ORCPT", take_orcpt, true, true},
-    {NULL, NULL, false, false},
+    {"NOTIFY", take_notify, SERVER_EXT_DSN, true, true},
+    {"ORCPT", take_orcpt, SERVER_EXT_DSN, true, true},
+    {NULL, NULL, 0, false, false},
 };
 
-static int find_param(const struct param *table, struct span name) {
+static int find_param(const struct server *s, const struct param *table, struct span name) {
     for (int i = 0; table[i].name; i++) {
         if (span_eq_nocase(name, span_of(table[i].name)))
-            return i;
+            return (table[i].extension & ~s->settings->config.extensions) ? -1 : i;
     }
     return -1;
 }
@@ -149,7 +237,7 @@ static bool take_param(struct server *s, const struct param *table, struct span 
     struct span value;
     bool has_value = span_find(word, '=') >= 0;
     struct span name = span_cut(word, '=', &value);
-    int at = s->esmtp ? find_param(table, name) : -1;
+    int at = s->esmtp ? find_param(s, table, name) : -1;
     if (at < 0)
         return refuse(why, 555, "5.5.4", "parameter not known");
     bool fits = has_value ? table[at].may_have_value && value.len : !table[at].needs_value;
@@ -207,6 +295,12 @@ static void say_refusal(struct server *s, const struct server_reply *why, struct
 void command_mail(struct server *s, struct span args, struct buf *out, struct server_step *step) {
     struct server_reply why;
     struct span params;
+    if (command_must_wait(s, &why)) {
+        server_say_reply(out, &why);
+        s->errors++;
+        s->tally.order++;
+        return;
+    }
     s->mail = (struct server_mail){0};
     bool fine =
         take_path(s, args, SPAN("FROM:"), &s->mail.sender, &params, &why) && take_params(s, mail_params, params, &why);

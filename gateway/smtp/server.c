@@ -92,7 +92,7 @@ static void skip(struct server *s, size_t len, struct buf *out) {
 }
 
 static void end_skip(struct server *s, struct buf *out) {
-    s->skipping = false;
+    s->skipping = s->in_auth = false;
     s->skipped = 0;
     s->errors++;
     s->tally.syntax++;
@@ -117,6 +117,8 @@ static bool next_command(struct server *s, struct span in, struct buf *out, stru
     }
     if (s->skipping)
         end_skip(s, out);
+    else if (s->in_auth)
+        command_response(s, line, out, step);
     else
         command_run(s, line, out, step);
     return true;
@@ -235,10 +237,14 @@ static bool next_due(struct server *s, struct buf *out, struct server_step *step
         step->kind = SERVER_STEP_CLOSE;
         return true;
     }
-    if (s->wait != SERVER_WAIT_NONE)
+    if (s->wait != SERVER_WAIT_NONE) {
         step->kind = SERVER_STEP_ANSWER;
-    else if (buf_len(out) >= FLUSH_AT)
+    } else if (s->begin_due) {
+        s->begin_due = false;
+        step->kind = SERVER_STEP_BEGIN;
+    } else if (buf_len(out) >= FLUSH_AT) {
         step->kind = SERVER_STEP_FLUSH;
+    }
     return step->kind != SERVER_STEP_INPUT;
 }
 
@@ -289,18 +295,57 @@ static void answer_end(struct server *s, bool accepted) {
     server_set_state(s, SERVER_READY);
 }
 
+static void answer_helo(struct server *s, const struct server_reply *reply, struct buf *out) {
+    if (reply->code < 300) {
+        command_hello(s, out);
+        return;
+    }
+    server_say_reply(out, reply);
+    s->tally.refused++;
+    s->errors += reply->code >= 500;
+    command_forget(s);
+}
+
+static void answer_auth(struct server *s, unsigned code, struct buf *out) {
+    command_auth_end(s, code);
+    if (s->auth_failures >= SERVER_AUTH_TRIES)
+        server_farewell(s, server_reply_make(421, "4.7.0", "too many failed logins"), out);
+}
+
+static void answer_xclient(struct server *s, const struct server_reply *reply, struct buf *out) {
+    if (reply->code < 300) {
+        command_forget(s);
+        buf_add(out, s->settings->greeting);
+        return;
+    }
+    server_say_reply(out, reply);
+    s->errors++;
+    s->tally.syntax++;
+}
+
 void server_answer(struct server *s, struct server_reply reply, struct buf *out) {
     bool accepted = reply.code < 300;
     enum server_wait wait = s->wait;
-    CHECK(wait != SERVER_WAIT_NONE);
-    server_say_reply(out, &reply);
+    CHECK(wait != SERVER_WAIT_NONE && wait != SERVER_WAIT_TLS);
     s->wait = SERVER_WAIT_NONE;
+    if (wait == SERVER_WAIT_HELO || wait == SERVER_WAIT_DATA || wait == SERVER_WAIT_XCLIENT) {
+        if (wait == SERVER_WAIT_HELO)
+            answer_helo(s, &reply, out);
+        else if (wait == SERVER_WAIT_DATA)
+            command_begin(s, reply, out);
+        else
+            answer_xclient(s, &reply, out);
+        return;
+    }
+    server_say_reply(out, &reply);
     if (wait == SERVER_WAIT_MAIL)
         answer_mail(s, accepted);
     else if (wait == SERVER_WAIT_RCPT)
         answer_rcpt(s, accepted, reply.code);
     else if (wait == SERVER_WAIT_END)
         answer_end(s, accepted);
+    else if (wait == SERVER_WAIT_AUTH)
+        answer_auth(s, reply.code, out);
 }
 
 void server_fail_body(struct server *s, struct server_reply reply) {

@@ -24,6 +24,25 @@
 
 #define SERVER_OUT_MAX 65536u       /* what `out` must be able to hold */
 #define SERVER_ARENA_MAX (4u << 20) /* most memory of one transaction, without the body */
+#define SERVER_AUTH_TRIES 3         /* failed AUTH commands after which a session ends with 421 */
+
+/* Extensions that a listener may leave out (or must ask for). */
+enum server_extension {
+    SERVER_EXT_PIPELINING = 1 << 0,
+    SERVER_EXT_SIZE = 1 << 1,
+    SERVER_EXT_8BITMIME = 1 << 2,
+    SERVER_EXT_SMTPUTF8 = 1 << 3,
+    SERVER_EXT_DSN = 1 << 4,
+    SERVER_EXT_CHUNKING = 1 << 5,
+    SERVER_EXT_LIMITS = 1 << 6,
+    SERVER_EXT_STARTTLS = 1 << 7,
+    SERVER_EXT_AUTH = 1 << 8,
+    SERVER_EXT_REQUIRETLS = 1 << 9,
+    SERVER_EXT_MT_PRIORITY = 1 << 10,
+    SERVER_EXT_DELIVERBY = 1 << 11,
+    SERVER_EXT_FUTURERELEASE = 1 << 12,
+};
+#define SERVER_EXT_BASIC 0x7fu /* PIPELINING to LIMITS */
 
 struct server_config {
     const char *hostname;
@@ -33,11 +52,18 @@ struct server_config {
     uint32_t commands_bad;     /* errors before 421; five times as many refused recipients */
     bool normalize;            /* bare newlines become CRLF instead of being refused */
     bool vrfy;                 /* ask the owner at VRFY */
+    uint32_t extensions;       /* enum server_extension bits that this listener offers */
+    bool tls_required;         /* MAIL and AUTH outside TLS: 530 5.7.0 */
+    bool auth_required;        /* MAIL without AUTH: 530 5.7.0 */
+    bool ask_helo, ask_data;   /* the owner is asked at EHLO and HELO, and before 354 */
+    uint64_t release_max_ms;   /* FUTURERELEASE: longest wait */
+    uint32_t deliverby_min_s;  /* DELIVERBY: shortest time that can be kept; 0: not said */
 };
 /* What all sessions between two reloads share: the configuration and the composed texts. */
 struct server_settings {
     struct server_config config;
-    struct span hostname, greeting, ehlo;
+    struct span hostname, greeting;
+    struct span ehlo; /* the lines that are the same in every state, each as "250-..." */
     struct arena mem;
 };
 int server_settings_init(struct server_settings *s, const struct server_config *c) MUST_CHECK; /* ERR_NOMEM */
@@ -56,6 +82,7 @@ void server_settings_deinit(struct server_settings *s);
  *            HELLO             a chunk out of order is over
  *   MAIL, RCPT, BDAT -> DEAD   malformed BDAT
  *   MAIL, RCPT, BDAT, DEAD -> READY   RSET, EHLO, HELO
+ *   READY, MAIL, RCPT, BDAT, DEAD -> HELLO   STARTTLS, XCLIENT, HELO refused by the owner
  *   any   -> CLOSED            QUIT, 421, a bare newline
  */
 enum server_state {
@@ -71,7 +98,18 @@ enum server_state {
     SERVER_DEAD,
     SERVER_CLOSED,
 };
-enum server_wait { SERVER_WAIT_NONE, SERVER_WAIT_MAIL, SERVER_WAIT_RCPT, SERVER_WAIT_VRFY, SERVER_WAIT_END };
+enum server_wait {
+    SERVER_WAIT_NONE,
+    SERVER_WAIT_HELO,
+    SERVER_WAIT_MAIL,
+    SERVER_WAIT_RCPT,
+    SERVER_WAIT_VRFY,
+    SERVER_WAIT_DATA,
+    SERVER_WAIT_END,
+    SERVER_WAIT_AUTH,
+    SERVER_WAIT_XCLIENT,
+    SERVER_WAIT_TLS, /* the handshake: server_secured */
+};
 enum server_fault {
     SERVER_FAULT_NONE,
     SERVER_FAULT_BARE,
@@ -93,7 +131,16 @@ struct server_mail {
     struct span envid; /* decoded; .at NULL: not given */
     uint64_t size;     /* declared; 0: not */
     uint8_t ret;       /* 0 not given, 1 FULL, 2 HDRS */
-    bool smtputf8;
+    bool smtputf8, eight_bit;
+    bool requiretls;
+    bool has_priority;
+    int8_t priority; /* MT-PRIORITY (RFC 6710), -9 to 9 */
+    bool has_by;     /* DELIVERBY (RFC 2852) */
+    bool by_notify;  /* mode N; else R */
+    bool by_trace;
+    int32_t by_s;           /* seconds from now; may be 0 or negative in mode N */
+    uint64_t hold_for_ms;   /* FUTURERELEASE (RFC 4865): from now; 0: not given */
+    uint64_t hold_until_ms; /* the same as wall clock; 0: not given */
 };
 struct server_rcpt {
     struct address address;
@@ -102,17 +149,24 @@ struct server_rcpt {
 };
 
 enum server_step_kind {
-    SERVER_STEP_INPUT,  /* all that can be used was used: write `out`, come again with more */
-    SERVER_STEP_FLUSH,  /* `out` is well filled: write it, come again */
-    SERVER_STEP_ANSWER, /* an answer is owed: nothing was consumed */
-    SERVER_STEP_MAIL,   /* judge server->mail; answer 250 or a refusal */
-    SERVER_STEP_RCPT,   /* judge server->rcpt; answer 250 or a refusal */
-    SERVER_STEP_VRFY,   /* judge step->span (the argument); answer anything */
-    SERVER_STEP_BEGIN,  /* the body begins: BODY steps, then END or ABORT */
-    SERVER_STEP_BODY,   /* step->span: octets of the message, in the input or constant; may be empty */
-    SERVER_STEP_END,    /* the message is complete; answer with its fate */
-    SERVER_STEP_ABORT,  /* forget the transaction: body, recipients, sender */
-    SERVER_STEP_CLOSE,  /* write `out`, then close; forget the transaction */
+    SERVER_STEP_INPUT,    /* all that can be used was used: write `out`, come again with more */
+    SERVER_STEP_FLUSH,    /* `out` is well filled: write it, come again */
+    SERVER_STEP_ANSWER,   /* an answer is owed: nothing was consumed */
+    SERVER_STEP_HELO,     /* step->span: the name. Answer below 300 lets it pass, with our own words; else a refusal */
+    SERVER_STEP_MAIL,     /* judge server->mail; answer 250 or a refusal */
+    SERVER_STEP_RCPT,     /* judge server->rcpt; answer 250 or a refusal */
+    SERVER_STEP_VRFY,     /* judge step->span (the argument); answer anything */
+    SERVER_STEP_DATA,     /* a body is about to begin: answer below 400 lets it, with our own words; else a refusal */
+    SERVER_STEP_BEGIN,    /* the body begins: BODY steps, then END or ABORT */
+    SERVER_STEP_BODY,     /* step->span: octets of the message, in the input or constant; may be empty */
+    SERVER_STEP_END,      /* the message is complete; answer with its fate */
+    SERVER_STEP_ABORT,    /* forget the transaction: body, recipients, sender */
+    SERVER_STEP_CLOSE,    /* write `out`, then close; forget the transaction */
+    SERVER_STEP_STARTTLS, /* write `out`, then begin TLS; input behind this step is an attack. Then server_secured */
+    SERVER_STEP_AUTH,     /* server->auth: a mechanism; challenge or answer 235, 535, 454, 501, 504 */
+    SERVER_STEP_RESPONSE, /* step->span: the decoded response to a challenge; the same answers */
+    SERVER_STEP_CANCEL,   /* the exchange was given up; nothing is to be answered */
+    SERVER_STEP_XCLIENT,  /* step->span: the attributes; answer below 300 greets anew */
 };
 struct server_step {
     enum server_step_kind kind;
@@ -123,6 +177,12 @@ struct server_step {
 /* Counts for the owner's log and metrics. */
 struct server_tally {
     uint32_t commands, syntax, order, unknown, refused;
+};
+
+/* What AUTH asked for; lives until the answer. */
+struct server_auth {
+    struct span mechanism; /* as given */
+    struct span initial;   /* decoded; .at NULL: none */
 };
 
 struct server {
@@ -140,7 +200,16 @@ struct server {
     bool chunk_last;
     enum server_state chunk_back; /* state after a refused chunk */
     struct span helo;             /* heap; as given */
-    struct arena mem;             /* of the transaction */
+    bool tls, authenticated;
+    bool xclient;   /* the owner allows XCLIENT to this client */
+    bool in_auth;   /* the next line is a response */
+    bool begin_due; /* BEGIN is the next step */
+    bool bdat_due;  /* what waits at WAIT_DATA is a chunk */
+    uint8_t auth_failures;
+    struct span mechanisms; /* behind "250-AUTH "; the owner's memory; empty: AUTH is not offered now */
+    struct server_auth auth;
+    uint64_t wall_ms; /* set by the owner now and then, for FUTURERELEASE */
+    struct arena mem; /* of the transaction */
     struct server_mail mail;
     struct server_rcpt rcpt;
     uint32_t rcpt_count; /* accepted */
@@ -166,7 +235,11 @@ void server_drain(struct server *s);
 
 /* Consumes and acts until a step concerns the owner. `in` is all input not yet consumed. */
 void server_next(struct server *s, struct span in, struct buf *out, struct server_step *step);
-/* The answer to MAIL, RCPT, VRFY or END. */
+/* The handshake is done: all is forgotten but that TLS is on (RFC 3207 section 4.2). mechanisms as in struct server. */
+void server_secured(struct server *s, struct span mechanisms);
+/* At a STEP_AUTH or STEP_RESPONSE: 334 and this text, encoded. */
+void server_challenge(struct server *s, struct span text, struct buf *out);
+/* The answer to what is waited for. */
 void server_answer(struct server *s, struct server_reply reply, struct buf *out);
 /* Between BEGIN and END: the owner cannot take this body. The rest is read and dropped, and this is the reply at its
  * end (the texts must outlive that). No ABORT follows. */

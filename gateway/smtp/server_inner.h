@@ -29,11 +29,29 @@ struct server_reply server_fault_reply(const struct server *s);
 /* -- command.c -- */
 /* One command line without its CRLF. */
 void command_run(struct server *s, struct span line, struct buf *out, struct server_step *step);
-/* Most octets of any command line with its CRLF. */
-#define COMMAND_LINE_MAX 2048u
+/* Most octets of any command line with its CRLF: AUTH with an initial response (RFC 4954 section 4). */
+#define COMMAND_LINE_MAX 12288u
+/* Most octets of MAIL and RCPT with what their parameters add. */
+#define COMMAND_PATH_MAX 2048u
+/* The session begins anew: no name, no transaction. */
+void command_forget(struct server *s);
+/* The reply to EHLO or HELO. */
+void command_hello(struct server *s, struct buf *out);
+/* The body may begin, or not (answer.code >= 400). */
+void command_begin(struct server *s, struct server_reply answer, struct buf *out);
+
+/* -- command_auth.c -- */
+void command_auth(struct server *s, struct span args, struct buf *out, struct server_step *step);
+/* A line while a response is due. */
+void command_response(struct server *s, struct span line, struct buf *out, struct server_step *step);
+void command_auth_end(struct server *s, unsigned code);
+void command_starttls(struct server *s, struct span args, struct buf *out, struct server_step *step);
+void command_xclient(struct server *s, struct span args, struct buf *out, struct server_step *step);
 
 /* -- command_mail.c -- */
 void command_mail(struct server *s, struct span args, struct buf *out, struct server_step *step);
+/* Why MAIL may not come yet: true, and *why. */
+bool command_must_wait(const struct server *s, struct server_reply *why);
 void command_rcpt(struct server *s, struct span args, struct buf *out, struct server_step *step);
 
 #endif

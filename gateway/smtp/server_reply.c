@@ -4,6 +4,8 @@
  * Every reply but the greeting, 354 and the answers to HELO and EHLO carries an enhanced code (RFC 2034).
  * Texts may hold what came from a stranger or from another room, so only printable ASCII leaves.
  */
+#include <stdio.h>
+
 #include "gateway/smtp/server_inner.h"
 
 enum { TEXT_MAX = 400 };
@@ -61,18 +63,34 @@ struct server_reply server_fault_reply(const struct server *s) {
     return server_reply_make(451, "4.3.0", "local error");
 }
 
+/* The EHLO lines that do not depend on the state of a session. */
+static char *make_ehlo(struct arena *mem, const struct server_config *c, const char *host) {
+    uint32_t on = c->extensions;
+    unsigned long long size = c->message_size;
+    char limits[48] = "", by[48] = "";
+    if (on & SERVER_EXT_LIMITS)
+        snprintf(limits, sizeof limits, "250-LIMITS RCPTMAX=%u\r\n", (unsigned)c->recipients);
+    if ((on & SERVER_EXT_DELIVERBY) && c->deliverby_min_s)
+        snprintf(by, sizeof by, "250-DELIVERBY %u\r\n", (unsigned)c->deliverby_min_s);
+    else if (on & SERVER_EXT_DELIVERBY)
+        snprintf(by, sizeof by, "250-DELIVERBY\r\n");
+    const char *sizes = on & SERVER_EXT_SIZE ? arena_printf(mem, "250-SIZE %llu\r\n", size) : "";
+    if (!sizes)
+        return NULL;
+    return arena_printf(mem, "250-%s\r\n%s%s%s250-ENHANCEDSTATUSCODES\r\n%s%s%s250-VRFY\r\n%s%s%s", host,
+                        on & SERVER_EXT_PIPELINING ? "250-PIPELINING\r\n" : "", sizes,
+                        on & SERVER_EXT_8BITMIME ? "250-8BITMIME\r\n" : "",
+                        on & SERVER_EXT_SMTPUTF8 ? "250-SMTPUTF8\r\n" : "", on & SERVER_EXT_DSN ? "250-DSN\r\n" : "",
+                        on & SERVER_EXT_CHUNKING ? "250-CHUNKING\r\n" : "", limits,
+                        on & SERVER_EXT_MT_PRIORITY ? "250-MT-PRIORITY MIXER\r\n" : "", by);
+}
+
 int server_settings_init(struct server_settings *s, const struct server_config *c) {
     *s = (struct server_settings){.config = *c};
     arena_init(&s->mem, 1024, 0);
-    unsigned long long size = c->message_size;
     const char *host = arena_strdup(&s->mem, c->hostname);
     const char *greeting = host ? arena_printf(&s->mem, "220 %s ESMTP Posthouse\r\n", host) : NULL;
-    const char *ehlo = host ? arena_printf(&s->mem,
-                                           "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n"
-                                           "250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n"
-                                           "250-VRFY\r\n250-LIMITS RCPTMAX=%u\r\n250 HELP\r\n",
-                                           host, size, (unsigned)c->recipients)
-                            : NULL;
+    const char *ehlo = host ? make_ehlo(&s->mem, c, host) : NULL;
     if (!greeting || !ehlo) {
         arena_deinit(&s->mem);
         return ERR_NOMEM;

@@ -22,6 +22,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     transcript_config(&c);
     c.normalize = bytes[0] & 1;
     c.vrfy = bytes[0] & 2;
+    c.extensions |= bytes[0] & 8 ? ~0u : 0;
+    c.ask_helo = c.ask_data = bytes[0] & 16;
+    c.tls_required = bytes[0] & 32;
+    c.auth_required = bytes[0] & 64;
     c.message_size = 500;
     CHECK(server_settings_init(&settings, &c) == ERR_OK);
     struct span input = span_make(bytes + 2, len - 2);

@@ -28,7 +28,9 @@ static inline void transcript_config(struct server_config *c) {
                                 .message_size = 100000,
                                 .recipients = 100,
                                 .received_headers = 50,
-                                .commands_bad = 20};
+                                .commands_bad = 20,
+                                .extensions = SERVER_EXT_BASIC,
+                                .release_max_ms = 86400000};
 }
 
 static inline void transcript_open(struct transcript *t, const struct server_settings *settings, bool refuse) {
@@ -74,6 +76,16 @@ static inline struct server_reply transcript_judge(const struct address *a) {
     if (span_eq(a->key, SPAN("later")))
         return transcript_reply(451, "4.3.0", "later");
     return transcript_reply(250, "2.1.5", "ok");
+}
+
+static inline struct server_reply transcript_judge_name(struct span name) {
+    return span_eq(name, SPAN("refused.example")) ? transcript_reply(550, "5.7.1", "not you")
+                                                  : transcript_reply(250, "", "");
+}
+
+static inline struct server_reply transcript_judge_login(struct span response) {
+    return span_ends_nocase(response, SPAN("good")) ? transcript_reply(235, "2.7.0", "welcome")
+                                                    : transcript_reply(535, "5.7.8", "no");
 }
 
 static inline void transcript_end(struct transcript *t) {
@@ -124,6 +136,43 @@ static inline bool transcript_step(struct transcript *t) {
     case SERVER_STEP_VRFY:
         buf_printf(&t->text, "[VRFY %.*s]\n", SPAN_FMT(step.span));
         server_answer(s, transcript_reply(250, "2.1.5", "known"), &t->out);
+        break;
+    case SERVER_STEP_HELO:
+        buf_printf(&t->text, "[HELO %.*s]\n", SPAN_FMT(step.span));
+        server_answer(s, transcript_judge_name(step.span), &t->out);
+        break;
+    case SERVER_STEP_DATA:
+        buf_add_str(&t->text, "[DATA]\n");
+        server_answer(s,
+                      span_eq(s->mail.sender.key, SPAN("nodata")) ? transcript_reply(451, "4.7.1", "not now")
+                                                                  : transcript_reply(354, "", ""),
+                      &t->out);
+        break;
+    case SERVER_STEP_STARTTLS:
+        buf_printf(&t->text, "[TLS]\n");
+        server_secured(s, SPAN("PLAIN LOGIN"));
+        break;
+    case SERVER_STEP_AUTH:
+        buf_printf(&t->text, "[AUTH %.*s%s%.*s]\n", SPAN_FMT(s->auth.mechanism), s->auth.initial.at ? " " : "",
+                   SPAN_FMT(s->auth.initial));
+        if (s->auth.initial.at)
+            server_answer(s, transcript_judge_login(s->auth.initial), &t->out);
+        else
+            server_challenge(s, SPAN("who?"), &t->out);
+        break;
+    case SERVER_STEP_RESPONSE:
+        buf_printf(&t->text, "[RESPONSE %.*s]\n", SPAN_FMT(step.span));
+        server_answer(s, transcript_judge_login(step.span), &t->out);
+        break;
+    case SERVER_STEP_CANCEL:
+        buf_add_str(&t->text, "[CANCEL]\n");
+        break;
+    case SERVER_STEP_XCLIENT:
+        buf_printf(&t->text, "[XCLIENT %.*s]\n", SPAN_FMT(step.span));
+        server_answer(s,
+                      span_find(step.span, '=') > 0 ? transcript_reply(220, "", "")
+                                                    : transcript_reply(501, "5.5.4", "bad attributes"),
+                      &t->out);
         break;
     case SERVER_STEP_BEGIN:
         CHECK(!t->in_body && s->rcpt_count > 0);

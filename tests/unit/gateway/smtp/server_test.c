@@ -10,7 +10,7 @@
 
 #include "tests/support/smtp_transcript.h"
 
-static struct server_settings settings, normal;
+static struct server_settings settings, normal, full, strict;
 
 static int setup(void **state) {
     struct server_config c;
@@ -20,6 +20,12 @@ static int setup(void **state) {
     c.normalize = true;
     c.vrfy = true;
     assert_int_equal(server_settings_init(&normal, &c), ERR_OK);
+    transcript_config(&c);
+    c.extensions = ~0u;
+    c.deliverby_min_s = 60;
+    assert_int_equal(server_settings_init(&full, &c), ERR_OK);
+    c.tls_required = c.auth_required = c.ask_helo = c.ask_data = true;
+    assert_int_equal(server_settings_init(&strict, &c), ERR_OK);
     return 0;
 }
 
@@ -27,6 +33,8 @@ static int teardown(void **state) {
     (void)state;
     server_settings_deinit(&settings);
     server_settings_deinit(&normal);
+    server_settings_deinit(&full);
+    server_settings_deinit(&strict);
     return 0;
 }
 
@@ -66,8 +74,9 @@ static char *run_all(const struct server_settings *with, struct span input) {
 #define HELLO "EHLO client.example\r\n"
 #define BEGIN HELLO "MAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\n"
 
-static void expect(const char *name, struct span input, const char *wanted, const char *unwanted, bool normalized) {
-    char *text = run_all(normalized ? &normal : &settings, input);
+static void expect(const char *name, struct span input, const char *wanted, const char *unwanted,
+                   const struct server_settings *with) {
+    char *text = run_all(with, input);
     if ((wanted && !strstr(text, wanted)) || (unwanted && strstr(text, unwanted)))
         print_message("%s:\n%s\n", name, text);
     if (wanted)
@@ -76,8 +85,116 @@ static void expect(const char *name, struct span input, const char *wanted, cons
         assert_null(strstr(text, unwanted));
     free(text);
 }
-#define EXPECT(input, wanted, unwanted) expect(#input, SPAN(input), wanted, unwanted, false)
-#define EXPECT_NORMAL(input, wanted, unwanted) expect(#input, SPAN(input), wanted, unwanted, true)
+#define EXPECT(input, wanted, unwanted) expect(#input, SPAN(input), wanted, unwanted, &settings)
+#define EXPECT_NORMAL(input, wanted, unwanted) expect(#input, SPAN(input), wanted, unwanted, &normal)
+#define EXPECT_FULL(input, wanted, unwanted) expect(#input, SPAN(input), wanted, unwanted, &full)
+#define EXPECT_STRICT(input, wanted, unwanted) expect(#input, SPAN(input), wanted, unwanted, &strict)
+
+#define SECURE HELLO "STARTTLS\r\n" HELLO
+#define GOOD "AGdvb2Q=" /* NUL good */
+
+/* RFC 3207: everything is forgotten behind the handshake. */
+static void test_starttls(void **state) {
+    (void)state;
+    EXPECT_FULL(HELLO, "250-STARTTLS\n", "250-AUTH");
+    EXPECT_FULL(SECURE, "S: 220 2.0.0 ready for TLS\n[TLS]\nS: 250-mx.example\n", NULL);
+    EXPECT_FULL(SECURE, "S: 250-AUTH PLAIN LOGIN\nS: 250-REQUIRETLS\n", NULL);
+    EXPECT_FULL(SECURE "STARTTLS\r\n", "S: 503 5.5.1 TLS is on already", NULL);
+    EXPECT_FULL(HELLO "STARTTLS now\r\n", "S: 501 5.5.4", "[TLS]");
+    EXPECT_FULL(HELLO "STARTTLS\r\nMAIL FROM:<a@b.example>\r\n", "[TLS]\nS: 503 5.5.1", "[MAIL");
+    EXPECT_FULL(BEGIN "STARTTLS\r\nRCPT TO:<x@y.example>\r\nDATA\r\n", "[TLS]\n[ABORT]\nS: 503 5.5.1 command out of",
+                "354");
+    EXPECT_FULL(SECURE "AUTH PLAIN " GOOD "\r\nSTARTTLS\r\nEHLO x\r\n", "S: 235", "S: 235 2.7.0 welcome\n[TLS]");
+}
+
+static void test_auth(void **state) {
+    (void)state;
+    EXPECT_FULL(HELLO "AUTH PLAIN " GOOD "\r\n", "S: 538 5.7.11", "[AUTH");
+    EXPECT_FULL(SECURE "AUTH PLAIN " GOOD "\r\n", "[AUTH PLAIN ", NULL);
+    EXPECT_FULL(SECURE "AUTH plain " GOOD "\r\nAUTH PLAIN " GOOD "\r\n",
+                "S: 235 2.7.0 welcome\nS: 503 5.5.1 you are authenticated already\n", NULL);
+    EXPECT_FULL(SECURE "AUTH PLAIN " GOOD "\r\nEHLO again\r\n", "S: 235", "again\n250-AUTH");
+    EXPECT_FULL(SECURE "AUTH LOGIN\r\n" GOOD "\r\n", "[AUTH LOGIN]\nS: 334 d2hvPw==\n[RESPONSE ", NULL);
+    EXPECT_FULL(SECURE "AUTH LOGIN\r\n*\r\nNOOP\r\n", "S: 501 5.0.0 authentication canceled\n[CANCEL]\nS: 250", "[RESPONSE");
+    EXPECT_FULL(SECURE "AUTH LOGIN\r\n!!!!\r\nNOOP\r\n", "S: 501 5.5.2 that is not base64\n[CANCEL]\nS: 250", "[RESPONSE");
+    EXPECT_FULL(SECURE "AUTH LOGIN\r\nQUIT\r\nNOOP\r\n", "[RESPONSE ", "221"); /* four base64 digits, no command */
+    EXPECT_FULL(SECURE "AUTH LOGIN\r\nRSET x\r\nNOOP\r\n", "S: 501 5.5.2", "[RESPONSE");
+    EXPECT_FULL(SECURE "AUTH PLAIN =\r\n", "[AUTH PLAIN ]\nS: 535", NULL);
+    EXPECT_FULL(SECURE "AUTH PLAIN a=b=\r\n", "S: 501 5.5.2", "[AUTH");
+    EXPECT_FULL(SECURE "AUTH CRAM-MD5\r\n", "S: 504 5.5.4", "[AUTH");
+    EXPECT_FULL(SECURE "AUTH\r\n", "S: 501 5.5.4", "[AUTH");
+    EXPECT_FULL("AUTH PLAIN\r\n", "S: 503 5.5.1", "[AUTH");
+    EXPECT_FULL(SECURE "MAIL FROM:<a@b.example>\r\nAUTH PLAIN " GOOD "\r\n", "S: 503 5.5.1 command out of order",
+                "[AUTH");
+    EXPECT_FULL(SECURE "AUTH PLAIN YQ==\r\nAUTH PLAIN YQ==\r\nAUTH PLAIN YQ==\r\nNOOP\r\n",
+                "S: 535 5.7.8 no\nS: 421 4.7.0 too many failed logins\n[CLOSE]\n", "S: 250 2.0.0");
+    EXPECT_FULL(SECURE "MAIL FROM:<a@b.example> AUTH=<>\r\n", "[MAIL a@b.example", "555");
+    EXPECT_FULL(SECURE "MAIL FROM:<a@b.example> AUTH=a+3\r\n", "S: 501 5.5.4 bad AUTH", "[MAIL");
+}
+
+static void test_required(void **state) {
+    (void)state;
+    EXPECT_STRICT(HELLO "MAIL FROM:<a@b.example>\r\n", "S: 530 5.7.0 say STARTTLS first", "[MAIL");
+    EXPECT_STRICT(HELLO "AUTH LOGIN\r\n", "S: 530 5.7.0 say STARTTLS first", "[AUTH");
+    EXPECT_STRICT(SECURE "MAIL FROM:<a@b.example>\r\n", "S: 530 5.7.0 authentication is required", "[MAIL");
+    EXPECT_STRICT(SECURE "AUTH PLAIN " GOOD "\r\nMAIL FROM:<a@b.example>\r\n", "[MAIL a@b.example", NULL);
+}
+
+/* The owner is asked where it wants to be, and its no leaves a clean state. */
+static void test_asked(void **state) {
+    (void)state;
+    EXPECT_STRICT("EHLO refused.example\r\nMAIL FROM:<a@b.example>\r\n",
+                  "[HELO refused.example]\nS: 550 5.7.1 not you\nS: 503", "250-");
+    EXPECT_STRICT("HELO client.example\r\n", "[HELO client.example]\nS: 250 mx.example\n", NULL);
+#define LOGGED_IN SECURE "AUTH PLAIN " GOOD "\r\n"
+    EXPECT_STRICT(LOGGED_IN "MAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\nhi\r\n.\r\n",
+                  "[DATA]\nS: 354 end with CRLF.CRLF\n[END 4 hops=0]\nhi\\x0d\\x0a\nS: 250", NULL);
+    EXPECT_STRICT(LOGGED_IN "MAIL FROM:<nodata@b.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\nNOOP\r\n",
+                  "[DATA]\nS: 451 4.7.1 not now\n[ABORT]\nS: 250 2.0.0 ok\n", "354");
+    EXPECT_STRICT(LOGGED_IN "MAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nBDAT 4 LAST\r\nhi\r\n",
+                  "[DATA]\n[END 4 hops=0]\nhi", NULL);
+    EXPECT_STRICT(LOGGED_IN "MAIL FROM:<nodata@b.example>\r\nRCPT TO:<x@y.example>\r\nBDAT 4\r\nhi\r\nBDAT 0 LAST\r\n",
+                  "[DATA]\n[ABORT]\nS: 451 4.7.1 not now\nS: 503", "[END");
+}
+
+static void test_newer_extensions(void **state) {
+    (void)state;
+    EXPECT_FULL(HELLO, "S: 250-MT-PRIORITY MIXER\nS: 250-DELIVERBY 60\n", "REQUIRETLS");
+    EXPECT_FULL(HELLO, "S: 250-FUTURERELEASE 86400 1970-01-02T00:00:00Z\n", NULL);
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> REQUIRETLS\r\n", "S: 555 5.5.4", "[MAIL");
+    EXPECT_FULL(SECURE "MAIL FROM:<a@b.example> REQUIRETLS\r\n", "[MAIL a@b.example", NULL);
+    EXPECT_FULL(SECURE "MAIL FROM:<a@b.example> REQUIRETLS=1\r\n", "S: 501 5.5.4", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> MT-PRIORITY=-9\r\n", "[MAIL", NULL);
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> MT-PRIORITY=10\r\n", "S: 501", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> MT-PRIORITY=+1\r\n", "S: 501", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> BY=120;R\r\n", "[MAIL", NULL);
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> BY=-5;NT\r\n", "[MAIL", NULL);
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> BY=59;R\r\n", "S: 501 5.5.4 BY is too short", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> BY=-5;R\r\n", "S: 501 5.5.4 bad BY", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> BY=5\r\n", "S: 501 5.5.4 bad BY", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> BY=1234567890;R\r\n", "S: 501 5.5.4 bad BY", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> HOLDFOR=3600\r\n", "[MAIL", NULL);
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> HOLDFOR=90000\r\n", "S: 501 5.5.4 HOLDFOR is too long", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> HOLDUNTIL=1970-01-01T12:00:00Z\r\n", "[MAIL", NULL);
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> HOLDUNTIL=2070-01-01T12:00:00Z\r\n", "S: 501", "[MAIL");
+    EXPECT_FULL(HELLO "MAIL FROM:<a@b.example> HOLDFOR=9 HOLDUNTIL=1970-01-01T12:00:00Z\r\n", "S: 501", "[MAIL");
+    EXPECT(HELLO "MAIL FROM:<a@b.example> HOLDFOR=3600\r\n", "S: 555", "[MAIL");
+    EXPECT(HELLO "MAIL FROM:<a@b.example> BY=120;R\r\n", "S: 555", "[MAIL");
+}
+
+static void test_xclient(void **state) {
+    struct transcript t;
+    (void)state;
+    EXPECT_FULL(HELLO "XCLIENT ADDR=192.0.2.1\r\n", "S: 550 5.7.0", "[XCLIENT");
+    transcript_open(&t, &full, false);
+    t.server.xclient = true;
+    transcript_flush(&t);
+    transcript_feed(&t, SPAN(HELLO "XCLIENT ADDR=192.0.2.1\r\nMAIL FROM:<a@b.example>\r\n" HELLO "XCLIENT x\r\n"));
+    assert_non_null(strstr(buf_cstr(&t.text), "250-XCLIENT NAME ADDR"));
+    assert_non_null(strstr(buf_cstr(&t.text), "[XCLIENT ADDR=192.0.2.1]\nS: 220 mx.example ESMTP Posthouse\nS: 503"));
+    assert_non_null(strstr(buf_cstr(&t.text), "S: 501 5.5.4 bad attributes"));
+    transcript_close(&t);
+}
 
 static void test_simple_message(void **state) {
     (void)state;
@@ -406,6 +523,12 @@ static void test_hostile_local_parts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_starttls),
+        cmocka_unit_test(test_auth),
+        cmocka_unit_test(test_required),
+        cmocka_unit_test(test_asked),
+        cmocka_unit_test(test_newer_extensions),
+        cmocka_unit_test(test_xclient),
         cmocka_unit_test(test_simple_message),
         cmocka_unit_test(test_two_messages_pipelined),
         cmocka_unit_test(test_ehlo_and_helo),
