@@ -10,6 +10,8 @@
 #include "base/net/loop.h"
 #include "base/span.h"
 
+#define HTTP_PENDING_MAX 10000
+
 struct http;
 struct http_config {
     const char *ca_file;           /* NULL: the system's */
@@ -18,7 +20,7 @@ struct http_config {
 };
 /* One for each loop. */
 int http_new(struct http **h, struct loop *l, const struct http_config *c) MUST_CHECK;
-void http_free(struct http *h); /* pending questions are dropped without a callback */
+void http_free(struct http *h); /* pending questions are dropped without a callback; also from inside a callback */
 
 struct http_question {
     const char *method; /* "GET", "POST" */
@@ -28,8 +30,7 @@ struct http_question {
     uint64_t timeout_ms;         /* whole exchange */
     size_t answer_max;           /* octets of the answer's body; more: ERR_FULL */
     const char *user, *password; /* basic authentication, or NULL */
-    const char *server_name;     /* connect to `connect_to` instead ("127.0.0.1:8443"), while the name stays; or NULL */
-    const char *connect_to;
+    const char *connect_to;      /* "127.0.0.1:8443" instead of the URL's host and port, whose name stays; or NULL */
 };
 struct http_answer {
     int err; /* ERR_OK: status and body count; ERR_TIMEOUT, ERR_UNREACHABLE, ERR_DENIED (TLS), ERR_FULL, ERR_IO */
@@ -40,8 +41,10 @@ struct http_answer {
 };
 typedef void (*http_cb)(void *arg, const struct http_answer *a);
 struct http_request;
-/* cb exactly once, never inside this call, unless canceled. NULL: no memory, or a malformed URL. */
+/* cb exactly once, never inside this call, unless canceled. NULL: no memory, a malformed URL, or HTTP_PENDING_MAX are
+ * pending. */
 struct http_request *http_ask(struct http *h, const struct http_question *q, http_cb cb, void *arg) MUST_CHECK;
+/* Not after its callback has begun. */
 void http_cancel(struct http_request *r);
 
 #endif
