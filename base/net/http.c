@@ -303,7 +303,9 @@ static bool add_line(struct curl_slist **list, const char *line) {
     return longer;
 }
 
-static bool is_good_url(const char *text) {
+bool http_is_url(const char *text) {
+    if (!text)
+        return false;
     CURLU *u = curl_url();
     bool good = u && curl_url_set(u, CURLUPART_URL, text, 0) == CURLUE_OK;
     curl_url_cleanup(u);
@@ -374,7 +376,7 @@ static bool set_question(struct http_request *r, const struct http_question *q) 
 
 struct http_request *http_ask(struct http *h, const struct http_question *q, http_cb cb, void *arg) {
     CHECK(!h->closing);
-    bool may = h->requests.count < HTTP_PENDING_MAX && is_good_url(q->url);
+    bool may = h->requests.count < HTTP_PENDING_MAX && http_is_url(q->url);
     struct http_request *r = may ? calloc(1, sizeof *r) : NULL;
     if (!r)
         return NULL;

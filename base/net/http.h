@@ -39,6 +39,8 @@ struct http_answer {
     struct span body; /* valid in the callback */
     struct span content_type;
 };
+/* Whether http_ask takes it: well-formed, of http or https. NULL is none. */
+bool http_is_url(const char *text);
 typedef void (*http_cb)(void *arg, const struct http_answer *a);
 struct http_request;
 /* cb exactly once, never inside this call, unless canceled. NULL: no memory, a malformed URL, or HTTP_PENDING_MAX are
