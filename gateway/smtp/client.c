@@ -154,7 +154,7 @@ static int put_envelope(struct client *c, const struct client_mail *m) {
                 buf_truncate(&c->out, len);
         }
     }
-    if (err == ERR_OK && c->ext.pipelining)
+    if (err == ERR_OK && c->ext.pipelining && !m->probe)
         err = buf_add(&c->out, SPAN("DATA\r\n"));
     return err;
 }
@@ -197,9 +197,9 @@ static enum client_event_kind on_mail(struct client *c, struct client_event *e) 
     return CLIENT_EV_ALL;
 }
 
-/* After the last recipient's reply, without pipelining. */
+/* After the last recipient's reply, where DATA has not been sent with them. */
 static void after_recipients(struct client *c) {
-    if (c->accepted > 0) {
+    if (c->accepted > 0 && !c->mail->probe) {
         buf_add(&c->out, SPAN("DATA\r\n"));
         c->state = CLIENT_DATA;
     } else {
@@ -224,10 +224,12 @@ static enum client_event_kind on_rcpt(struct client *c, struct client_event *e) 
         set_accepted(c, e->index);
     else if (!c->failed)
         kind = is_too_many(c, e->reply) ? CLIENT_EV_LATER : CLIENT_EV_RECIPIENT;
+    if (c->mail->probe && !c->failed && kind == CLIENT_EV_MORE)
+        kind = CLIENT_EV_RECIPIENT;
     if (c->next_rcpt < c->mail->count) {
         if (!c->ext.pipelining)
             put_next_rcpt(c);
-    } else if (c->ext.pipelining) {
+    } else if (c->ext.pipelining && !c->mail->probe) {
         c->state = CLIENT_DATA;
     } else {
         after_recipients(c);

@@ -8,7 +8,8 @@
  *     GREETING -> EHLO [-> HELO] -> READY
  *     READY -> MAIL -> RCPT -> DATA -> BODY -> DOT -> READY       client_begin .. verdicts
  *     RCPT, DATA -> DRAIN -> RSET -> READY                         nobody was accepted, but 354 came
- *     MAIL, RCPT, DATA -> RSET -> READY                            the transaction failed and is still open there
+ *     MAIL, RCPT, DATA -> RSET -> READY                            the transaction failed and is still open there,
+ *                                                                  or was only asking
  *     any -> QUIT -> END, any -> END
  *
  * With PIPELINING, MAIL, all RCPTs and DATA are sent at once, and the state is that of the oldest
@@ -83,12 +84,14 @@ struct client_mail {
     struct span envid;
     const struct client_recipient *recipients;
     uint32_t count; /* 1..CLIENT_RCPT_MAX */
+    bool probe;     /* only asks: after the last RCPT comes RSET, and accepted recipients are told too */
 };
 
 enum client_event_kind {
     CLIENT_EV_MORE,      /* nothing more to tell from these octets */
     CLIENT_EV_READY,     /* a transaction may begin, and the last one is over */
-    CLIENT_EV_RECIPIENT, /* .answer for one recipient: refused at RCPT, or (LMTP) any answer after the dot */
+    CLIENT_EV_RECIPIENT, /* .answer for one recipient: refused at RCPT (a probe: any answer), or (LMTP) any after the
+                            dot */
     CLIENT_EV_LATER,     /* the server takes no more recipients in this transaction: this one goes into the next */
     CLIENT_EV_ALL,       /* .answer at .stage for all recipients that have no verdict yet */
     CLIENT_EV_BODY,      /* send the body and the final dot, then call client_body_sent */

@@ -452,6 +452,36 @@ static void test_many_recipients(void **state) {
     client_deinit(&t.c);
 }
 
+/* -- asking only -- */
+
+static void test_probe(void **state) {
+    (void)state;
+    struct talk t;
+    struct client_mail m = mail_of(3);
+    m.sender = SPAN_EMPTY;
+    m.probe = true;
+    begin(&t, CLIENT_SMTP);
+    RUN(&t, GREET, "S:250 PIPELINING", READY);
+    start(&t, &m);
+    RUN(&t, "C:MAIL FROM:<>\r\nRCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>", "S:250 ok",
+        "S:250 ok", "E:recipient 0 RCPT TO 2 250", "S:550 no", "E:recipient 1 RCPT TO 5 550", "S:450 later",
+        "E:recipient 2 RCPT TO 4 450", "C:RSET", "S:250 ok", READY);
+    start(&t, &m);
+    RUN(&t, "C:MAIL FROM:<>\r\nRCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>",
+        "S:550 no null", "E:all MAIL FROM 5 550", "S:503 what", "S:503 what", "S:503 what", "C:RSET", "S:250 ok",
+        READY);
+    client_deinit(&t.c);
+    m.count = 2;
+    begin(&t, CLIENT_LMTP);
+    RUN(&t, "S:220 mx", "C:LHLO me.example", "S:250 mx", READY);
+    start(&t, &m);
+    RUN(&t, "C:MAIL FROM:<>", "S:250 ok", "C:RCPT TO:<a@x.example>", "S:250 ok", "E:recipient 0 RCPT TO 2 250",
+        "C:RCPT TO:<b@x.example>", "S:250 ok", "E:recipient 1 RCPT TO 2 250", "C:RSET", "S:250 ok", READY);
+    start(&t, &m);
+    RUN(&t, "C:MAIL FROM:<>", "S:451 no", "E:all MAIL FROM 4 451", READY, "C:");
+    client_deinit(&t.c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_extensions),
@@ -468,6 +498,7 @@ int main(void) {
         cmocka_unit_test(test_parameters),
         cmocka_unit_test(test_bad_addresses),
         cmocka_unit_test(test_many_recipients),
+        cmocka_unit_test(test_probe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
