@@ -35,6 +35,7 @@ enum outcome_hop {
     HOP_PLAIN = 0,   /* a server without DSN: we report "relayed" */
     HOP_REPORTS = 1, /* a server with DSN: it reports, we do not */
     HOP_FINAL = 2,   /* a mailbox (LMTP): we report "delivered" */
+    HOP_RELAYED = 3, /* DELIVERBY wants a report that it was relayed, unless NOTIFY=NEVER (RFC 2852 section 4.1) */
 };
 
 /* DSN NOTIFY bits (RFC 3461 section 4.1), as in Recipient.notify. */

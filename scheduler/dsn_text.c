@@ -40,6 +40,8 @@ static const struct advice advices[] = {
     {"6.7", "The receiving mail system cannot handle addresses in other than Latin letters.",
      "Please use an address in plain ASCII, if there is one."},
     {"6.", "The receiving mail system cannot handle this kind of content.", "Please send it in another form."},
+    {"7.10", "The sender asked that this message travel only over encrypted, verified connections.",
+     "There is none to the recipient's mail system. Send it without that request if you accept it."},
     {"7.", "The receiving mail system refuses the message by its rules.",
      "The words below may say why; the recipient or their administrator can change it."},
     {"", "The receiving mail system did not accept the message.", "The words below may say why."},

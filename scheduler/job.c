@@ -68,6 +68,16 @@ static bool fill_job(struct arena *mem, Words__Job *j, const struct shard_assign
     j->attempts = a->attempts;
     j->has_report = e->has_report;
     j->report = e->report;
+    j->has_requiretls = e->has_requiretls;
+    j->requiretls = e->requiretls;
+    j->has_mt_priority = e->has_mt_priority;
+    j->mt_priority = e->mt_priority;
+    j->has_deliver_by_ms = e->has_deliver_by_ms;
+    j->deliver_by_ms = e->deliver_by_ms;
+    j->has_deliver_by_notify = e->has_deliver_by_notify;
+    j->deliver_by_notify = e->deliver_by_notify;
+    j->has_deliver_by_trace = e->has_deliver_by_trace;
+    j->deliver_by_trace = e->deliver_by_trace;
     j->has_chunked = is_chunked(e);
     j->chunked = is_chunked(e);
     return true;

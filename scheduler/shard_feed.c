@@ -28,6 +28,14 @@ static uint32_t priority_of(const Words__Envelope *e) {
     return e->has_priority && e->priority <= 2 ? e->priority : 1;
 }
 
+static struct sched_wish wish_of(const Words__Envelope *e) {
+    return (struct sched_wish){
+        .release_ms = e->has_release_ms ? e->release_ms : 0,
+        .by_ms = e->has_deliver_by_ms ? e->deliver_by_ms : 0,
+        .by_notify = e->has_deliver_by_notify && e->deliver_by_notify,
+    };
+}
+
 static int fill_submit(struct shard *s, struct sched_submit *to, const struct payload *l, const Words__Envelope *e) {
     struct sched_new_recipient *r = arena_calloc(&s->scratch, e->n_recipients, sizeof *r);
     if (!r)
@@ -44,6 +52,7 @@ static int fill_submit(struct shard *s, struct sched_submit *to, const struct pa
         .priority = priority_of(e),
         .size = e->size,
         .received_ms = e->received_ms,
+        .wish = wish_of(e),
         .report = e->has_report && e->report,
         .recipients = r,
         .count = (uint32_t)e->n_recipients,
@@ -190,6 +199,7 @@ int shard_load(struct shard *s, const struct shard_reading *reading, uint64_t id
         .priority = priority_of(e),
         .size = e->size,
         .received_ms = e->received_ms,
+        .wish = wish_of(e),
         .report = e->has_report && e->report,
         .inflight = inflight,
         .inflight_recipients = inflight_recipients,

@@ -3,6 +3,7 @@
  */
 #include "scheduler/why.h"
 
+#include "base/clock.h"
 #include "base/units.h"
 
 #define SENTENCES_MAX 20u
@@ -99,8 +100,29 @@ static void add_ready(struct buf *to, struct scheduler *sc, uint64_t message, co
     }
 }
 
+static void add_deferred(struct buf *to, const Words__AdminRow *r, const Words__Envelope *e, uint64_t give_up_ms,
+                         uint64_t now_ms) {
+    uint64_t from_ms = e->has_release_ms && e->release_ms > r->received_ms ? e->release_ms : r->received_ms;
+    uint64_t end_ms = from_ms + give_up_ms;
+    bool by = e->has_deliver_by_ms && !(e->has_deliver_by_notify && e->deliver_by_notify) && e->deliver_by_ms < end_ms;
+    if (!r->attempts && e->has_release_ms && e->release_ms > now_ms) {
+        char date[32];
+        clock_rfc5322(e->release_ms, date, sizeof date);
+        buf_printf(to, "is held until %s (", date);
+        add_when(to, r->due_ms, now_ms);
+        buf_add_str(to, ") at the sender's request");
+    } else {
+        buf_printf(to, "was deferred after %u attempt%s; the next one is due ", r->attempts,
+                   r->attempts == 1 ? "" : "s");
+        add_when(to, r->due_ms, now_ms);
+    }
+    buf_add_str(to, ", and it is given up ");
+    add_when(to, by ? e->deliver_by_ms : end_ms, now_ms);
+    buf_add_str(to, by ? ", the sender's DELIVERBY time." : ".");
+}
+
 static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r,
-                          uint64_t now_ms) {
+                          const Words__Envelope *e, uint64_t now_ms) {
     buf_add_str(to, "<");
     buf_add_escaped(to, frame_span(r->recipient));
     buf_add_str(to, "> ");
@@ -117,12 +139,7 @@ static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message
         buf_add_str(to, ".");
         break;
     case SCHED_DEFERRED:
-        buf_printf(to, "was deferred after %u attempt%s; the next one is due ", r->attempts,
-                   r->attempts == 1 ? "" : "s");
-        add_when(to, r->due_ms, now_ms);
-        buf_printf(to, ", and it is given up ");
-        add_when(to, r->received_ms + sc->settings.retry.give_up_ms, now_ms);
-        buf_add_str(to, ".");
+        add_deferred(to, r, e, sc->settings.retry.give_up_ms, now_ms);
         break;
     case SCHED_DELIVERED:
         buf_add_str(to, "was delivered; the report that the sender asked for is being written.");
@@ -189,7 +206,7 @@ void why_write(struct buf *to, struct scheduler *sc, uint64_t message, const Wor
         if (r->rows[i]->state == SCHED_SETTLED)
             continue;
         if (told < SENTENCES_MAX) {
-            add_recipient(to, sc, message, r->rows[i], now_ms);
+            add_recipient(to, sc, message, r->rows[i], r->envelope, now_ms);
             told++;
         } else {
             left++;

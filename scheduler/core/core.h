@@ -22,13 +22,14 @@
 #include "scheduler/core/sched.h"
 
 #define CORE_CLASSES 3
-#define CORE_QUANTUM 10       /* recipients that a turn or a lane may send before the next one */
-#define CORE_COST_MAX 110     /* most that one job is charged with */
-#define CORE_SMALL_SENDER 50u /* READY recipients up to which a sender counts as small */
-#define CORE_KEEP_DEST 100u   /* READY recipients kept per destination of a suspended site, */
-#define CORE_KEEP_SITE 1000u  /* and in all of it; */
-#define CORE_KEEP_PRESSED 2u  /* for both when the hot set is more than half full */
-#define CORE_SPILL_STEP 512u  /* recipients put to disk for suspended sites in one step */
+#define CORE_QUANTUM 10          /* recipients that a turn or a lane may send before the next one */
+#define CORE_COST_MAX 110        /* most that one job is charged with */
+#define CORE_SMALL_SENDER 50u    /* READY recipients up to which a sender counts as small */
+#define CORE_KEEP_DEST 100u      /* READY recipients kept per destination of a suspended site, */
+#define CORE_KEEP_SITE 1000u     /* and in all of it; */
+#define CORE_KEEP_PRESSED 2u     /* for both when the hot set is more than half full */
+#define CORE_SPILL_STEP 512u     /* recipients put to disk for suspended sites in one step */
+#define CORE_DEADLINES_STEP 512u /* messages whose DELIVERBY time is acted on in one step */
 #define CORE_WORKERS_MAX 64u
 #define CORE_RECIPIENTS_MAX 100000u
 #define CORE_NAME_MAX 320u /* of a destination */
@@ -163,15 +164,20 @@ struct message {
     struct list_node pin; /* linked until the batch of its submission has ended */
     struct fair *fair;
     struct news *news;
-    uint64_t id, size, received_ms, batch;
+    struct heap_node deadline; /* while by_ms has not come */
+    uint64_t id, size, batch;
+    uint64_t from_ms; /* the retry settings count from then: received, or released */
+    uint64_t by_ms;   /* DELIVERBY; 0: none */
     uint32_t count;
     uint32_t work;    /* READY, ASSIGNED */
     uint32_t waiting; /* FAILED, DELIVERED */
     uint32_t settled;
     uint8_t priority;
     bool report, null_sender;
-    bool states; /* state records may be in the store */
-    bool late;   /* some were written after the submission's own step, while it was pinned */
+    bool held;      /* until from_ms, as the sender asked */
+    bool by_notify; /* at by_ms the sender is told, and delivery goes on */
+    bool states;    /* state records may be in the store */
+    bool late;      /* some were written after the submission's own step, while it was pinned */
     struct recipient at[];
 };
 
@@ -184,6 +190,7 @@ struct sched {
     struct map messages, attempts, dests, sites, fairs, lanes;
     struct list workers, all_sites, idle, pins, timers, spills;
     struct heap resumes;
+    struct heap deadlines;   /* messages by by_ms */
     struct worker nobody;    /* home of sites when there is no delivery node */
     struct message *visitor; /* loaded last: stays for one step, for the operator */
     uint32_t active;         /* recipients in memory */
@@ -231,7 +238,14 @@ void core_mark_dirty(struct sched *s, struct recipient *r);
 /* After changes to m: writes dirty records or drops the message, asks for reports, lets it leave memory.
  * m may be gone afterwards. */
 void core_message_check(struct sched *s, struct message *m);
-/* READY, or DEFERRED when it must wait on disk (full: the hot set takes no more; forced: whatever comes). */
+/* Takes over when it came and what the sender wishes. False: no memory. */
+bool core_message_set_times(struct sched *s, struct message *m, uint64_t received_ms, const struct sched_wish *wish);
+/* Its DELIVERBY time has come, and what is not delivered fails. */
+static inline bool core_message_is_overdue(const struct sched *s, const struct message *m) {
+    return m->by_ms && !m->by_notify && m->by_ms <= s->now;
+}
+/* READY, or FAILED when it is overdue, or DEFERRED when it is held, or must wait on disk (full: the hot set takes no
+ * more; forced: whatever comes). */
 enum core_admission { CORE_ADMIT, CORE_ADMIT_FULL, CORE_ADMIT_FORCED };
 void core_admit(struct sched *s, struct message *m, struct recipient *r, enum core_admission how);
 /* Events (message.c, loaded.c). */
@@ -301,8 +315,11 @@ int core_on_reported(struct sched *s, const struct sched_report *e);
 void core_in_doubt(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt, uint64_t draw);
 /* Puts off without an attempt counted: for want of room, or for its site, which is suspended (then it is
  * given up when due_ms is too late). */
-enum core_want { CORE_WANT_ROOM, CORE_WANT_SITE };
+enum core_want { CORE_WANT_ROOM, CORE_WANT_SITE, CORE_WANT_RELEASE };
 void core_put_off(struct sched *s, struct message *m, struct recipient *r, uint64_t due_ms, enum core_want want);
+/* r, in no lane and no attempt, fails since its DELIVERBY time has come. */
+void core_overdue(struct sched *s, struct message *m, struct recipient *r);
+void core_deadlines(struct sched *s); /* what messages wish whose DELIVERBY time has come */
 
 /* -- reports.c -- */
 /* r has FAILED for good (the result is kept in it): to be reported, or settled with the reason for none. */

@@ -23,11 +23,12 @@ static bool is_valid_load(const struct sched_load *e) {
 
 static bool fill_loaded(struct sched *s, struct message *m, const struct sched_load *e) {
     m->size = e->size;
-    m->received_ms = e->received_ms;
     m->priority = (uint8_t)e->priority;
     m->report = e->report;
     m->null_sender = e->sender.len == 0;
     m->states = true;
+    if (!core_message_set_times(s, m, e->received_ms, &e->wish))
+        return false;
     for (uint32_t i = 0; i < e->count; i++) {
         const struct sched_stored_recipient *from = &e->recipients[i];
         struct recipient *r = &m->at[i];
@@ -80,7 +81,7 @@ static void admit_loaded(struct sched *s, struct message *m, const struct sched_
             continue;
         if (state == SCHED_FAILED || state == SCHED_DELIVERED || state == SCHED_SETTLED) {
             core_set_state(s, m, r, state);
-        } else if (state == SCHED_DEFERRED && r->due_ms > s->now) {
+        } else if (state == SCHED_DEFERRED && r->due_ms > s->now && !core_message_is_overdue(s, m)) {
             core_set_state(s, m, r, SCHED_DEFERRED);
         } else {
             core_admit(s, m, r, full ? CORE_ADMIT_FULL : CORE_ADMIT);

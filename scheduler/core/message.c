@@ -91,6 +91,14 @@ struct message *core_message_new(struct sched *s, uint64_t id, struct span fair,
     return m;
 }
 
+bool core_message_set_times(struct sched *s, struct message *m, uint64_t received_ms, const struct sched_wish *wish) {
+    m->held = wish->release_ms > received_ms;
+    m->from_ms = m->held ? wish->release_ms : received_ms;
+    m->by_ms = wish->by_ms;
+    m->by_notify = wish->by_notify;
+    return m->by_ms <= s->now || heap_push(&s->deadlines, &m->deadline) == ERR_OK;
+}
+
 /* What a recipient in this state adds to the books of the core. */
 static void count(struct sched *s, enum sched_state state, int by) {
     if (state == SCHED_READY)
@@ -119,6 +127,8 @@ void core_message_free(struct sched *s, struct message *m) {
         list_remove(&s->pins, &m->pin);
     if (s->visitor == m)
         s->visitor = NULL;
+    if (heap_is_linked(&m->deadline))
+        heap_remove(&s->deadlines, &m->deadline);
     map_remove(&s->messages, &m->by_id);
     core_fair_drop(s, m->fair);
     s->active -= m->count;
@@ -242,6 +252,16 @@ void core_admit(struct sched *s, struct message *m, struct recipient *r, enum co
     core_site_refresh(s, d);
     if (d->ready < share / 2)
         d->spilled = 0;
+    if (core_message_is_overdue(s, m)) {
+        core_overdue(s, m, r);
+        return;
+    }
+    if (m->by_ms && m->by_ms <= s->now)
+        core_report_delay(s, m, r);
+    if (m->held && m->from_ms > s->now && how != CORE_ADMIT_FORCED) {
+        core_put_off(s, m, r, m->from_ms, CORE_WANT_RELEASE);
+        return;
+    }
     if (how == CORE_ADMIT_FULL) {
         /* What was read although there was no room comes back a little later, else it would turn in a circle. */
         uint64_t later = loaded ? 5000 + rand_below(&s->rand, 5000) : 0;
@@ -272,11 +292,12 @@ static bool is_valid_submit(const struct sched_submit *e) {
 
 static bool fill_submitted(struct sched *s, struct message *m, const struct sched_submit *e, bool report) {
     m->size = e->size;
-    m->received_ms = e->received_ms;
     m->priority = (uint8_t)e->priority;
     m->report = report;
     m->null_sender = e->sender.len == 0;
     m->batch = s->batch;
+    if (!core_message_set_times(s, m, e->received_ms, &e->wish))
+        return false;
     for (uint32_t i = 0; i < e->count; i++) {
         m->at[i].notify = e->recipients[i].notify & 15u;
         m->at[i].dest = core_dest_take(s, e->recipients[i].destination);
@@ -308,7 +329,7 @@ int core_enqueue_message(struct sched *s, const struct sched_submit *e, bool com
     a->answer.token = e->token;
     a->answer.id = *id;
     write_dirty(s, m, false);
-    if (!composed && (m->work || m->waiting || m->settled))
+    if (!composed && (m->work || m->waiting || m->settled || m->news))
         list_push_back(&s->pins, &m->pin);
     core_message_check(s, m);
     return ERR_OK;

@@ -6,6 +6,8 @@
  * recipients of one message to one destination stay together. What a report tells of the site
  * is taken after its recipients: the site learns once per job.
  */
+#include <stdio.h>
+
 #include "base/buf.h"
 #include "base/units.h"
 #include "scheduler/core/core.h"
@@ -19,14 +21,14 @@ struct judge { /* of one attempt */
 };
 
 /* Gives up: the sender gets the last thing that was heard. */
-static void expire(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt) {
+static void expire_as(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt, struct span enhanced,
+                      const char *why) {
     struct sched_result last = {0};
     bool known = core_view_result(r, &last);
-    char period[32], text[1024];
-    units_format_duration(s->config.retry.give_up_ms, period, sizeof period);
+    char text[1024];
     struct buf b;
     buf_init(&b, 2048);
-    buf_printf(&b, "not delivered within %s", period);
+    buf_add_str(&b, why);
     if (known && last.text.len) {
         buf_add_str(&b, ": ");
         buf_add(&b, last.text);
@@ -36,7 +38,7 @@ static void expire(struct sched *s, struct message *m, struct recipient *r, uint
     struct sched_result result = {
         .outcome = SCHED_OUT_FAILED,
         .scope = known ? last.scope : (uint32_t)SCHED_SCOPE_DESTINATION,
-        .enhanced = SPAN("4.4.7"),
+        .enhanced = enhanced,
         .text = {text, len},
         .remote = known ? last.remote : SPAN_EMPTY,
     };
@@ -49,9 +51,27 @@ static void expire(struct sched *s, struct message *m, struct recipient *r, uint
     core_report_failure(s, m, r);
 }
 
+/* Its time is over: that of the settings, or that of the sender's wish. */
+static void expire(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt) {
+    char period[32], why[64];
+    if (core_message_is_overdue(s, m)) {
+        expire_as(s, m, r, attempt, SPAN("5.4.7"), "delivery time expired");
+        return;
+    }
+    units_format_duration(s->config.retry.give_up_ms, period, sizeof period);
+    snprintf(why, sizeof why, "not delivered within %s", period);
+    expire_as(s, m, r, attempt, SPAN("4.4.7"), why);
+}
+
+static bool is_over(const struct sched *s, const struct message *m, uint64_t due_ms) {
+    return core_message_is_overdue(s, m) || retry_is_over(&s->config.retry, m->from_ms, due_ms);
+}
+
 void core_put_off(struct sched *s, struct message *m, struct recipient *r, uint64_t due_ms, enum core_want want) {
+    if (m->by_ms > s->now && due_ms > m->by_ms)
+        due_ms = m->by_ms;
     core_set_state(s, m, r, SCHED_DEFERRED);
-    if (want == CORE_WANT_SITE && retry_is_over(&s->config.retry, m->received_ms, due_ms)) {
+    if (want == CORE_WANT_SITE && is_over(s, m, due_ms)) {
         expire(s, m, r, 0);
         return;
     }
@@ -69,7 +89,7 @@ static void retry_at(struct sched *s, struct message *m, struct recipient *r, ui
     struct sched_result result;
     bool known = core_view_result(r, &result);
     core_set_state(s, m, r, SCHED_DEFERRED);
-    bool over = retry_is_over(&s->config.retry, m->received_ms, due_ms);
+    bool over = is_over(s, m, due_ms);
     core_trace(s, m, kind, r->index, attempt, over ? 0 : due_ms, SPAN_EMPTY, known ? &result : NULL);
     if (over) {
         expire(s, m, r, attempt);
@@ -80,9 +100,53 @@ static void retry_at(struct sched *s, struct message *m, struct recipient *r, ui
     core_report_delay(s, m, r);
 }
 
+/* -- DELIVERBY -- */
+
+void core_overdue(struct sched *s, struct message *m, struct recipient *r) {
+    CHECK(core_message_is_overdue(s, m));
+    if (r->state == SCHED_READY)
+        core_set_state(s, m, r, SCHED_DEFERRED);
+    expire(s, m, r, 0);
+}
+
+static void pass_deadline(struct sched *s, struct message *m) {
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct recipient *r = &m->at[i];
+        if (r->state != SCHED_READY && r->state != SCHED_ASSIGNED && r->state != SCHED_DEFERRED)
+            continue;
+        if (m->by_notify) {
+            core_report_delay(s, m, r);
+        } else if (r->state != SCHED_ASSIGNED) { /* that one has its last try */
+            if (r->state == SCHED_READY)
+                core_ready_take(s, r);
+            core_overdue(s, m, r);
+        }
+    }
+    core_message_check(s, m);
+}
+
+void core_deadlines(struct sched *s) {
+    struct heap_node *n;
+    for (uint32_t left = CORE_DEADLINES_STEP; left-- > 0 && (n = heap_first(&s->deadlines));) {
+        struct message *m = LIST_ENTRY(n, struct message, deadline);
+        if (m->by_ms > s->now)
+            return;
+        heap_remove(&s->deadlines, n);
+        pass_deadline(s, m);
+    }
+}
+
 static void add_attempt(struct recipient *r) {
     if (r->attempts < UINT16_MAX)
         r->attempts++;
+}
+
+/* Never sooner than a whole interval, but for giving it up. */
+static void doubt_until(struct sched *s, struct message *m, struct recipient *r, uint64_t draw, uint64_t attempt) {
+    uint64_t due_ms = retry_doubt_due_ms(&s->config.retry, r->attempts, s->now, draw);
+    if (m->by_ms && !m->by_notify && due_ms > m->by_ms)
+        due_ms = m->by_ms > s->now ? m->by_ms : s->now;
+    retry_at(s, m, r, due_ms, SCHED_TRACE_IN_DOUBT, attempt);
 }
 
 void core_in_doubt(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt, uint64_t draw) {
@@ -95,7 +159,7 @@ void core_in_doubt(struct sched *s, struct message *m, struct recipient *r, uint
     add_attempt(r);
     s->counts.in_doubt++;
     core_set_result(r, &lost);
-    retry_at(s, m, r, retry_doubt_due_ms(&s->config.retry, r->attempts, s->now, draw), SCHED_TRACE_IN_DOUBT, attempt);
+    doubt_until(s, m, r, draw, attempt);
 }
 
 static void on_delivered(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
@@ -103,7 +167,7 @@ static void on_delivered(struct sched *s, struct message *m, struct recipient *r
     add_attempt(r);
     s->counts.delivered++;
     core_trace(s, m, SCHED_TRACE_DELIVERED, r->index, j->attempt, 0, SPAN_EMPTY, result);
-    if (r->notify & SCHED_NOTIFY_SUCCESS)
+    if ((r->notify & SCHED_NOTIFY_SUCCESS) || result->hop == SCHED_HOP_RELAYED)
         core_set_result(r, result);
     core_set_state(s, m, r, SCHED_DELIVERED);
     core_report_success(s, m, r, result->hop);
@@ -124,7 +188,9 @@ static void on_deferred(struct sched *s, struct message *m, struct recipient *r,
     add_attempt(r);
     s->counts.deferrals++;
     core_set_result(r, result);
-    retry_at(s, m, r, retry_due_ms(&s->config.retry, r->attempts, s->now, j->draw), SCHED_TRACE_DEFERRED, j->attempt);
+    uint64_t due_ms = retry_due_ms(&s->config.retry, r->attempts, s->now, j->draw);
+    due_ms = retry_by_ms(due_ms, s->now, m->by_ms, m->by_notify);
+    retry_at(s, m, r, due_ms, SCHED_TRACE_DEFERRED, j->attempt);
 }
 
 static void on_doubt(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
@@ -132,8 +198,7 @@ static void on_doubt(struct sched *s, struct message *m, struct recipient *r, co
     add_attempt(r);
     s->counts.in_doubt++;
     core_set_result(r, result);
-    retry_at(s, m, r, retry_doubt_due_ms(&s->config.retry, r->attempts, s->now, j->draw), SCHED_TRACE_IN_DOUBT,
-             j->attempt);
+    doubt_until(s, m, r, j->draw, j->attempt);
 }
 
 static void judge_one(struct sched *s, struct message *m, struct recipient *r, const struct sched_result *result,
@@ -185,6 +250,11 @@ static uint32_t settle_rest(struct sched *s, struct attempt *a, struct judge *j)
         if (r->state != SCHED_ASSIGNED || r->attempt != a)
             continue;
         r->returned = 0;
+        if (core_message_is_overdue(s, m)) {
+            core_set_state(s, m, r, SCHED_DEFERRED);
+            core_overdue(s, m, r);
+            continue;
+        }
         core_set_state(s, m, r, SCHED_READY);
         core_ready_put(s, m, r, true);
         returned++;

@@ -73,7 +73,9 @@ void core_report_failure(struct sched *s, struct message *m, struct recipient *r
 
 void core_report_success(struct sched *s, struct message *m, struct recipient *r, uint32_t hop) {
     /* A next hop with DSN was handed the NOTIFY and reports itself (RFC 3461 section 5.2.2). */
-    if (hop == SCHED_HOP_REPORTS || refusal(m, r, SCHED_REPORT_DELIVERED).len) {
+    bool wanted = hop == SCHED_HOP_RELAYED ? !m->report && !m->null_sender && !(r->notify & SCHED_NOTIFY_NEVER)
+                                           : hop != SCHED_HOP_REPORTS && !refusal(m, r, SCHED_REPORT_DELIVERED).len;
+    if (!wanted) {
         settle(s, m, r);
         return;
     }
@@ -82,8 +84,8 @@ void core_report_success(struct sched *s, struct message *m, struct recipient *r
 }
 
 void core_report_delay(struct sched *s, struct message *m, struct recipient *r) {
-    if (r->delay_notified || r->delay_wanted || !retry_is_late(&s->config.retry, m->received_ms, s->now) ||
-        refusal(m, r, SCHED_REPORT_DELAYED).len)
+    bool late = retry_is_late(&s->config.retry, m->from_ms, s->now) || (m->by_ms && m->by_ms <= s->now);
+    if (!late || r->delay_notified || r->delay_wanted || refusal(m, r, SCHED_REPORT_DELAYED).len)
         return;
     r->delay_wanted = 1;
     open_news(s, m);
@@ -135,8 +137,10 @@ static bool compose(struct sched *s, struct message *m, enum sched_report_kind k
     a->compose.indexes = indexes;
     a->compose.results = results;
     a->compose.count = count;
-    if (kind == SCHED_REPORT_DELAYED)
-        a->compose.will_retry_until_ms = m->received_ms + s->config.retry.give_up_ms;
+    if (kind == SCHED_REPORT_DELAYED) {
+        uint64_t until_ms = m->from_ms + s->config.retry.give_up_ms;
+        a->compose.will_retry_until_ms = m->by_ms && !m->by_notify && m->by_ms < until_ms ? m->by_ms : until_ms;
+    }
     return true;
 }
 

@@ -26,6 +26,14 @@ uint64_t retry_doubt_due_ms(const struct sched_retry *r, uint32_t attempts, uint
     return now_ms + ms + draw % (ms / 10 + 1);
 }
 
+uint64_t retry_by_ms(uint64_t due_ms, uint64_t now_ms, uint64_t by_ms, bool by_notify) {
+    if (by_ms <= now_ms)
+        return due_ms;
+    uint64_t half = (by_ms - now_ms) / 2;
+    uint64_t most = by_notify || half < RETRY_BY_LEAST_MS ? by_ms : now_ms + half;
+    return due_ms < most ? due_ms : most;
+}
+
 bool retry_is_over(const struct sched_retry *r, uint64_t received_ms, uint64_t due_ms) {
     return due_ms > received_ms && due_ms - received_ms > r->give_up_ms;
 }

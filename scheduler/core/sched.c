@@ -138,6 +138,12 @@ static bool resumes_before(const struct heap_node *a, const struct heap_node *b)
     return x->resume_ms != y->resume_ms ? x->resume_ms < y->resume_ms : x->serial < y->serial;
 }
 
+static bool is_due_before(const struct heap_node *a, const struct heap_node *b) {
+    const struct message *x = LIST_ENTRY(a, const struct message, deadline);
+    const struct message *y = LIST_ENTRY(b, const struct message, deadline);
+    return x->by_ms != y->by_ms ? x->by_ms < y->by_ms : x->id < y->id;
+}
+
 struct sched *sched_new(const struct sched_config *c, uint64_t last_id, uint64_t last_attempt) {
     CHECK(is_sound(c));
     struct sched *s = calloc(1, sizeof *s);
@@ -159,6 +165,7 @@ struct sched *sched_new(const struct sched_config *c, uint64_t last_id, uint64_t
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     heap_init(&s->resumes, resumes_before);
+    heap_init(&s->deadlines, is_due_before);
     core_line_init(&s->nobody.line);
     list_init(&s->nobody.attempts);
     arena_init(&s->arena, ARENA_BLOCK, 0);
@@ -177,6 +184,7 @@ void sched_free(struct sched *s) {
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
         map_deinit(maps[i]);
     heap_deinit(&s->resumes);
+    heap_deinit(&s->deadlines);
     arena_deinit(&s->arena);
     free(s->actions);
     free(s->dirty);
@@ -272,6 +280,7 @@ int sched_step(struct sched *s, const struct sched_event *e, uint64_t now_ms, st
     core_dest_evict(s);
     core_site_resume_due(s);
     core_report_timers(s);
+    core_deadlines(s);
     struct message *visitor = s->visitor;
     if (visitor && e->kind == SCHED_LOADED && e->load.id != visitor->id) {
         let_go(s, visitor);
@@ -304,6 +313,9 @@ uint64_t sched_next_ms(const struct sched *s) {
     struct heap_node *n = heap_first(&s->resumes);
     if (n)
         next = LIST_ENTRY(n, struct site, resume)->resume_ms;
+    n = heap_first(&s->deadlines);
+    if (n && LIST_ENTRY(n, struct message, deadline)->by_ms < next)
+        next = LIST_ENTRY(n, struct message, deadline)->by_ms;
     struct list_node *t = list_first(&s->timers);
     if (t) {
         uint64_t due = LIST_ENTRY(t, struct news, timer)->since_ms + s->config.report_delay_ms;

@@ -15,12 +15,13 @@
  *
  * States of a recipient, and the only transitions (docs/state-table.md):
  *
- *     (none)   -> READY | DEFERRED          submitted (DEFERRED, due now: hot set is full)
+ *     (none)   -> READY | DEFERRED          submitted (DEFERRED, due now: hot set is full; due later: held)
+ *     (none)   -> FAILED                    submitted, or loaded, after its DELIVERBY time
  *     READY    -> ASSIGNED                  assigned to a node
- *     READY    -> DEFERRED                  site suspended, hot set full, or operator
+ *     READY    -> DEFERRED                  site suspended, hot set full, operator; or on its way to FAILED
  *     ASSIGNED -> DELIVERED | DEFERRED | FAILED | READY     report, or the node went away
  *     DEFERRED -> READY                     due, or operator's retry
- *     DEFERRED -> FAILED                    given up
+ *     DEFERRED -> FAILED                    given up, or its DELIVERBY time has come
  *     DELIVERED -> SETTLED                  at once, or when a success report is enqueued
  *     FAILED   -> SETTLED                   in the batch that enqueues its report (or with the reason for none)
  *
@@ -67,7 +68,12 @@ enum sched_notify {
     SCHED_NOTIFY_DELAY = 8
 };
 
-enum sched_hop { SCHED_HOP_PLAIN = 0, SCHED_HOP_REPORTS = 1, SCHED_HOP_FINAL = 2 }; /* proto/outcome.h */
+enum sched_hop { /* proto/outcome.h */
+                 SCHED_HOP_PLAIN = 0,
+                 SCHED_HOP_REPORTS = 1,
+                 SCHED_HOP_FINAL = 2,
+                 SCHED_HOP_RELAYED = 3
+};
 struct sched_result {
     uint32_t outcome;                   /* enum sched_outcome */
     uint32_t scope;                     /* enum sched_scope */
@@ -111,6 +117,11 @@ enum sched_event_kind {
     SCHED_TICK,         /* time passed; at least one a second */
 };
 
+struct sched_wish {      /* of the sender, as to time; wall time, 0: none */
+    uint64_t release_ms; /* FUTURERELEASE: not tried before; the retry settings count from then */
+    uint64_t by_ms;      /* DELIVERBY: what is not delivered then has failed (mode R), */
+    bool by_notify;      /* or is reported as delayed and goes on (mode N) */
+};
 struct sched_new_recipient {
     struct span destination; /* lower case */
     uint32_t notify;         /* enum sched_notify bits; 0: not given */
@@ -123,6 +134,7 @@ struct sched_submit {
     uint32_t priority;  /* 0..2 */
     uint64_t size;
     uint64_t received_ms;
+    struct sched_wish wish;
     bool report; /* a report of ours */
     const struct sched_new_recipient *recipients;
     uint32_t count;
@@ -142,6 +154,7 @@ struct sched_load {
     struct span sender, fair;
     uint32_t priority;
     uint64_t size, received_ms;
+    struct sched_wish wish;
     bool report;
     uint64_t inflight;                   /* attempt recorded as under way when the old process died, or 0 */
     const uint32_t *inflight_recipients; /* of all such attempts; they are in doubt: counted, and put off by a full

@@ -6,6 +6,7 @@
  * store; then the chaos ends and everything must drain. The oracle holds:
  *  - every accepted recipient ends once, durably, and a failed one was reported or has a reason for none;
  *  - copies that arrived are at most one more than the times it was in doubt;
+ *  - nothing is tried before its release, nor after its DELIVERBY time when it is to fail then;
  *  - no recipient is in two attempts, no node and no site is given more than it takes;
  *  - the store, replayed write by write, equals what the core shows.
  * A second test runs the same seed twice with another layout of the heap and compares every action.
@@ -31,6 +32,7 @@ struct model {
     uint32_t attempt_count;
     uint64_t hash;
     uint32_t crashes, rejections;
+    bool forced; /* the operator has retried something: a held message may go early */
 };
 
 static uint64_t below(struct world *w, uint64_t n) {
@@ -47,6 +49,9 @@ static void on_assign(struct world *w, const struct sched_action *a) {
     struct model *md = w->model;
     struct wmsg *m = world_by_id(w, a->attempt.id);
     assert_non_null(m);
+    const struct sched_wish *wish = &m->submit.wish;
+    assert_true(md->forced || wish->release_ms <= w->now);
+    assert_true(!wish->by_ms || wish->by_notify || wish->by_ms > w->now);
     assert_true(a->attempt.count >= 1 && a->attempt.count <= 100);
     for (uint32_t i = 0; i < a->attempt.count; i++) {
         assert_true(a->attempt.indexes[i] < m->submit.count);
@@ -291,6 +296,12 @@ static void do_submit(struct world *w) {
     snprintf(fair, sizeof fair, "sender%u", (unsigned)below(w, 4));
     struct sched_event e = {.kind = SCHED_SUBMITTED};
     e.submit = world_payload(w, below(w, 6) ? "a@sender.test" : "", fair, d, count);
+    if (below(w, 4) == 0)
+        e.submit.wish.by_ms = w->now - MINUTE_MS + below(w, 30 * MINUTE_MS);
+    if (below(w, 6) == 0)
+        e.submit.wish.release_ms = w->now - MINUTE_MS + below(w, 20 * MINUTE_MS);
+    e.submit.wish.by_notify = below(w, 2);
+    w->msgs[w->msg_count - 1].submit.wish = e.submit.wish;
     e.submit.priority = w->msgs[w->msg_count - 1].submit.priority = (uint32_t)below(w, 3);
     assert_int_equal(world_step(w, &e), ERR_OK);
 }
@@ -434,6 +445,7 @@ static void do_crash(struct world *w) {
 }
 
 static void do_operator(struct world *w) {
+    ((struct model *)w->model)->forced = true;
     if (!w->msg_count)
         return;
     struct wmsg *m = &w->msgs[below(w, w->msg_count)];

@@ -521,6 +521,7 @@ static inline int world_load(struct world *w, uint64_t id) {
                                  .priority = m->submit.priority,
                                  .size = m->submit.size,
                                  .received_ms = m->submit.received_ms,
+                                 .wish = m->submit.wish,
                                  .report = m->composed,
                                  .recipients = r,
                                  .count = m->submit.count};
@@ -569,6 +570,7 @@ static inline void world_crash(struct world *w, bool load_all) {
                                      .priority = m->submit.priority,
                                      .size = m->submit.size,
                                      .received_ms = m->submit.received_ms,
+                                     .wish = m->submit.wish,
                                      .report = m->composed,
                                      .recipients = r,
                                      .count = m->submit.count,
