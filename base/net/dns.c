@@ -289,7 +289,7 @@ void dns_query(struct dns *d, const char *name, enum dns_type type, dns_cb cb, v
         answer_at_once(cb, arg, DNS_TEMPFAIL, "canceled");
         return;
     }
-    if (type != DNS_A && type != DNS_AAAA && type != DNS_MX) {
+    if (!dns_type_is_known(type)) {
         answer_at_once(cb, arg, DNS_TEMPFAIL, "type is not supported");
         return;
     }

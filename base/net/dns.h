@@ -1,5 +1,5 @@
 /*
- * dns: the door to c-ares: asks for MX, A, AAAA (and later TLSA, TXT) without blocking.
+ * dns: the door to c-ares: asks for MX, A, AAAA, PTR, TXT and TLSA without blocking.
  *
  * It asks and parses; caching and meaning belong to the callers (gateway/outbound/mxcache).
  * Answers are parsed by our own bounded parser (dns_parse.h, no c-ares in it), since
@@ -13,9 +13,19 @@
 #include <sys/socket.h>
 
 #include "base/net/loop.h"
+#include "base/net/tcp.h"
 #include "base/span.h"
 
-enum dns_type { DNS_A = 1, DNS_CNAME = 5, DNS_SOA = 6, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28, DNS_TLSA = 52 };
+enum dns_type {
+    DNS_A = 1,
+    DNS_CNAME = 5,
+    DNS_SOA = 6,
+    DNS_PTR = 12,
+    DNS_MX = 15,
+    DNS_TXT = 16,
+    DNS_AAAA = 28,
+    DNS_TLSA = 52
+};
 enum dns_status {
     DNS_OK,       /* records of the asked type follow (count >= 1) */
     DNS_NODATA,   /* the name exists, no such record; ttl_s is the negative TTL */
@@ -30,9 +40,26 @@ enum dns_status {
 
 struct dns_record {
     uint16_t preference;         /* MX */
-    char name[DNS_NAME_MAX + 1]; /* MX target, lower case, no final dot; "" is the root (null MX) */
+    char name[DNS_NAME_MAX + 1]; /* MX or PTR target, lower case, no final dot; "" is the root (null MX) */
     uint8_t addr[16];            /* A (4 bytes) or AAAA (16 bytes) */
+    struct span data;            /* TXT, TLSA: as it stands in the packet; valid in the callback only */
 };
+/* Of a TXT record: its strings joined, as octets of strangers (any octet may be there), with a NUL behind them. Returns
+ * the whole length; what is over size - 1 was cut. size > 0. */
+size_t dns_record_text(const struct dns_record *r, char *to, size_t size);
+/* Of a TLSA record. association lies in the packet and is never empty. */
+struct dns_tlsa {
+    uint8_t usage, selector, matching;
+    struct span association;
+};
+struct dns_tlsa dns_record_tlsa(const struct dns_record *r);
+
+/* The longest zone that has room for every address before it. */
+#define DNS_REVERSE_ZONE_MAX 189
+/* The name under which an address stands in a zone: "4.3.2.1.zone", or 32 nibbles for IPv6 (IPv4-mapped counts as
+ * IPv4). zone NULL: in-addr.arpa or ip6.arpa. ERR_INVALID: no IP address; ERR_RANGE: the name would be too long. */
+int dns_reverse_name(const struct tcp_addr *a, const char *zone, char to[DNS_NAME_MAX + 1]) MUST_CHECK;
+
 struct dns_answer {
     enum dns_status status;
     const char *why; /* static text for TEMPFAIL, LOOP and a bad name, else "" */
@@ -49,7 +76,7 @@ int dns_new(struct dns **d, struct loop *l, const char *servers, uint32_t timeou
 /* Pending queries end with DNS_TEMPFAIL "canceled". Not from inside a dns_cb. */
 void dns_free(struct dns *d);
 typedef void (*dns_cb)(void *arg, const struct dns_answer *a);
-/* For A, AAAA and MX (others end with DNS_TEMPFAIL). At most DNS_PENDING_MAX queries wait at a time;
+/* For A, AAAA, MX, PTR, TXT and TLSA (others end with DNS_TEMPFAIL). At most DNS_PENDING_MAX queries wait at a time;
  * more end with DNS_TEMPFAIL. Always answers through cb, possibly before it returns. name without trailing dot; labels
  * with bytes other than letters, digits, '-', '_' are refused as DNS_NXDOMAIN "bad name". */
 void dns_query(struct dns *d, const char *name, enum dns_type type, dns_cb cb, void *arg);

@@ -5,7 +5,8 @@
  * that is broken anywhere. Then the CNAME chain is followed from the name asked for, and the
  * records of its last name are collected. Names are compared and kept in lower-case text; one
  * with bytes that no host name has (a dot inside a label, CR, NUL ...) is "odd" and equals
- * nothing: it cannot become a target.
+ * nothing: it cannot become a target. Only the chain of a PTR question may pass through names
+ * with a slash, since reverse zones smaller than an octet are delegated so (RFC 2317).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ struct name {
     char text[DNS_NAME_MAX + 1];
     size_t len;
     bool odd;
+    bool slash;
 };
 
 struct record {
@@ -70,7 +72,8 @@ static void add_label(struct name *n, const unsigned char *label, size_t len) {
         n->text[n->len++] = '.';
     for (size_t i = 0; i < len; i++) {
         unsigned char b = label[i];
-        n->odd |= !is_host_byte(b);
+        n->odd |= !is_host_byte(b) && b != '/';
+        n->slash |= b == '/';
         n->text[n->len++] = (char)(b >= 'A' && b <= 'Z' ? b | 0x20 : b);
     }
     n->text[n->len] = '\0';
@@ -147,6 +150,17 @@ static bool is_within(const struct name *n, const struct name *zone) {
            (zone->len == 0 || from == 0 || n->text[from - 1] == '.');
 }
 
+/* One or more strings with their lengths, up to the end. */
+static bool strings_are_good(struct cursor c) {
+    do {
+        size_t len = read_number(&c, 1);
+        if (c.bad || len > c.len - c.at)
+            return false;
+        c.at += len;
+    } while (c.at < c.len);
+    return true;
+}
+
 /* Whether the data of the known types is well-formed to its last byte. */
 static bool data_is_good(const struct packet *p, const struct record *r) {
     struct cursor c = data_of(p, r);
@@ -161,8 +175,13 @@ static bool data_is_good(const struct packet *p, const struct record *r) {
         read_name(&c, &ignored);
         break;
     case DNS_CNAME:
+    case DNS_PTR:
         read_name(&c, &ignored);
         break;
+    case DNS_TXT:
+        return strings_are_good(c);
+    case DNS_TLSA:
+        return r->data_len > 3;
     case DNS_SOA:
         read_name(&c, &ignored);
         read_name(&c, &ignored);
@@ -264,6 +283,30 @@ static void keep(struct dns_answer *a, const struct dns_record *fresh) {
         *worst = *fresh;
 }
 
+/* Reads what the type holds; false: its target is no host name. */
+static bool fill(struct dns_record *to, const struct packet *p, const struct record *r) {
+    struct cursor data = data_of(p, r);
+    struct name target;
+    switch (r->type) {
+    case DNS_MX:
+        to->preference = (uint16_t)read_number(&data, 2);
+        /* fall through */
+    case DNS_PTR:
+        read_name(&data, &target);
+        if (target.odd || target.slash)
+            return false;
+        memcpy(to->name, target.text, target.len);
+        return true;
+    case DNS_TXT:
+    case DNS_TLSA:
+        to->data = span_make(p->start.bytes + r->data, r->data_len);
+        return true;
+    default: /* data_is_good has seen the length */
+        memcpy(to->addr, p->start.bytes + r->data, r->data_len);
+        return true;
+    }
+}
+
 /* Collects the records of the name; returns how many had a target that is no host name. */
 static unsigned collect(struct dns_answer *a, const struct packet *p, const struct name *name, enum dns_type type) {
     struct cursor c = p->start;
@@ -274,18 +317,9 @@ static unsigned collect(struct dns_answer *a, const struct packet *p, const stru
         if (r.type != (unsigned)type || r.class != CLASS_IN || !same_name(&r.owner, name))
             continue;
         struct dns_record fresh = {.preference = 0};
-        if (type == DNS_MX) {
-            struct cursor data = data_of(p, &r);
-            struct name target;
-            fresh.preference = (uint16_t)read_number(&data, 2);
-            read_name(&data, &target);
-            if (target.odd) {
-                odd++;
-                continue;
-            }
-            memcpy(fresh.name, target.text, target.len);
-        } else {
-            memcpy(fresh.addr, p->start.bytes + r.data, r.data_len);
+        if (!fill(&fresh, p, &r)) {
+            odd++;
+            continue;
         }
         lower_ttl(a, r.ttl_s);
         keep(a, &fresh);
@@ -367,7 +401,7 @@ void dns_parse(struct dns_answer *a, struct dns_record *records, struct span pac
             fail(a, DNS_LOOP, "CNAME chain loops or is too long");
             return;
         }
-        if (at.odd) {
+        if (at.odd || (at.slash && type != DNS_PTR)) {
             fail(a, DNS_TEMPFAIL, "CNAME target is no host name");
             return;
         }
@@ -381,6 +415,11 @@ void dns_parse(struct dns_answer *a, struct dns_record *records, struct span pac
     } else {
         answer_negative(a, &p, &at);
     }
+}
+
+bool dns_type_is_known(enum dns_type type) {
+    return type == DNS_A || type == DNS_AAAA || type == DNS_MX || type == DNS_PTR || type == DNS_TXT ||
+           type == DNS_TLSA;
 }
 
 bool dns_name_is_good(struct span name) {

@@ -303,6 +303,140 @@ static void names_are_checked(void **state) {
     assert_int_equal(a.status, DNS_TEMPFAIL);
 }
 
+/* The parser gives no copy of what TXT and TLSA hold: the packet must stay. */
+static void parse_here(const char *name, enum dns_type type) {
+    dns_parse(&a, records, span_make(p.bytes, p.len), name, type);
+}
+
+static void put_text(const char *owner, const char *const *pieces, size_t count) {
+    size_t at = put_head(&p, SECTION_ANSWER, owner, DNS_TXT, 60);
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(pieces[i]);
+        put_number(&p, (uint32_t)len, 1);
+        memcpy(p.bytes + p.len, pieces[i], len);
+        p.len += len;
+    }
+    end_data(&p, at);
+}
+
+static void text_is_joined_and_cut(void **state) {
+    (void)state;
+    static const char *const pieces[] = {"listed, ", "", "see\r\nthere"};
+    char text[64];
+    put_question(&p, 1, 0, "x.example", DNS_TXT);
+    put_text(NULL, pieces, 3);
+    put_text(NULL, pieces + 1, 1);
+    put_text("y.example", pieces, 3);
+    parse_here("x.example", DNS_TXT);
+    assert_int_equal(a.status, DNS_OK);
+    assert_int_equal(a.count, 2);
+    assert_int_equal(dns_record_text(&a.records[0], text, sizeof text), 18);
+    assert_string_equal(text, "listed, see\r\nthere");
+    assert_int_equal(dns_record_text(&a.records[0], text, 10), 18);
+    assert_string_equal(text, "listed, s");
+    assert_int_equal(dns_record_text(&a.records[0], text, 1), 18);
+    assert_string_equal(text, "");
+    assert_int_equal(dns_record_text(&a.records[1], text, sizeof text), 0);
+}
+
+static void text_beyond_its_record_is_malformed(void **state) {
+    (void)state;
+    static const unsigned char data[][3] = {{5, 'a', 'b'}, {1, 'a', 1}, {3, 'a', 'b'}};
+    for (size_t i = 0; i < 3; i++) {
+        put_question(&p, 1, 0, "x.example", DNS_TXT);
+        size_t at = put_head(&p, SECTION_ANSWER, NULL, DNS_TXT, 60);
+        memcpy(p.bytes + p.len, data[i], 3);
+        p.len += 3;
+        end_data(&p, at);
+        parse("x.example", DNS_TXT);
+        assert_int_equal(a.status, DNS_TEMPFAIL);
+    }
+    put_question(&p, 1, 0, "x.example", DNS_TXT); /* no string at all */
+    end_data(&p, put_head(&p, SECTION_ANSWER, NULL, DNS_TXT, 60));
+    parse("x.example", DNS_TXT);
+    assert_int_equal(a.status, DNS_TEMPFAIL);
+}
+
+static void tlsa_has_its_fields(void **state) {
+    (void)state;
+    put_question(&p, 1, 0x0020, "_25._tcp.mx.example", DNS_TLSA);
+    size_t at = put_head(&p, SECTION_ANSWER, NULL, DNS_TLSA, 60);
+    put_number(&p, 0x030101, 3);
+    put_number(&p, 0xabcdef01, 4);
+    end_data(&p, at);
+    parse_here("_25._tcp.mx.example", DNS_TLSA);
+    assert_int_equal(a.status, DNS_OK);
+    assert_true(a.authentic);
+    assert_int_equal(a.count, 1);
+    struct dns_tlsa t = dns_record_tlsa(&a.records[0]);
+    assert_int_equal(t.usage, 3);
+    assert_int_equal(t.selector, 1);
+    assert_int_equal(t.matching, 1);
+    assert_int_equal(t.association.len, 4);
+    assert_memory_equal(t.association.at, "\xab\xcd\xef\x01", 4);
+    put_question(&p, 1, 0, "_25._tcp.mx.example", DNS_TLSA); /* nothing to compare with */
+    at = put_head(&p, SECTION_ANSWER, NULL, DNS_TLSA, 60);
+    put_number(&p, 0x030101, 3);
+    end_data(&p, at);
+    parse("_25._tcp.mx.example", DNS_TLSA);
+    assert_int_equal(a.status, DNS_TEMPFAIL);
+}
+
+static void put_pointer(const char *owner, const char *target) {
+    size_t at = put_head(&p, SECTION_ANSWER, owner, DNS_PTR, 60);
+    put_name(&p, target);
+    end_data(&p, at);
+}
+
+static void names_of_addresses_are_found_behind_small_delegations(void **state) {
+    (void)state;
+    put_question(&p, 1, 0, "1.2.0.192.in-addr.arpa", DNS_PTR);
+    put_alias(&p, NULL, 60, "1.0/25.2.0.192.in-addr.arpa");
+    put_pointer("1.0/25.2.0.192.in-addr.arpa", "Mail.Example.NET");
+    put_pointer("1.0/25.2.0.192.in-addr.arpa", "a/b.example.net");
+    put_pointer("1.0/25.2.0.192.in-addr.arpa", "e vil.example.net");
+    parse("1.2.0.192.in-addr.arpa", DNS_PTR);
+    assert_int_equal(a.status, DNS_OK);
+    assert_int_equal(a.count, 1);
+    assert_string_equal(a.records[0].name, "mail.example.net");
+    put_question(&p, 1, 0, "x.example", DNS_A); /* not for other questions */
+    put_alias(&p, NULL, 60, "a/b.example");
+    put_address(&p, "a/b.example", 60, "\x7f\0\0\x1", 4);
+    parse("x.example", DNS_A);
+    assert_int_equal(a.status, DNS_TEMPFAIL);
+}
+
+static void addresses_have_names_in_reverse_zones(void **state) {
+    (void)state;
+    static const struct {
+        const char *ip, *zone, *name;
+    } cases[] = {
+        {"192.0.2.99", NULL, "99.2.0.192.in-addr.arpa"},
+        {"192.0.2.99", "bl.example", "99.2.0.192.bl.example"},
+        {"::ffff:192.0.2.99", "bl.example", "99.2.0.192.bl.example"},
+        {"2001:db8::af", NULL, "f.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"},
+    };
+    char name[DNS_NAME_MAX + 1], zone[DNS_REVERSE_ZONE_MAX + 2];
+    struct tcp_addr addr;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(tcp_addr_parse(&addr, span_of(cases[i].ip), 0), ERR_OK);
+        assert_int_equal(dns_reverse_name(&addr, cases[i].zone, name), ERR_OK);
+        assert_string_equal(name, cases[i].name);
+    }
+    memset(zone, 'a', sizeof zone);
+    for (size_t i = 60; i < sizeof zone; i += 60)
+        zone[i] = '.';
+    zone[DNS_REVERSE_ZONE_MAX] = '\0';
+    assert_int_equal(dns_reverse_name(&addr, zone, name), ERR_OK);
+    assert_true(dns_name_is_good(span_of(name)));
+    assert_int_equal(strlen(name), 253);
+    zone[DNS_REVERSE_ZONE_MAX] = 'a';
+    zone[DNS_REVERSE_ZONE_MAX + 1] = '\0';
+    assert_int_equal(dns_reverse_name(&addr, zone, name), ERR_RANGE);
+    assert_int_equal(tcp_addr_parse(&addr, SPAN("unix:/x"), 0), ERR_OK);
+    assert_int_equal(dns_reverse_name(&addr, NULL, name), ERR_INVALID);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mx_are_sorted),
@@ -318,6 +452,11 @@ int main(void) {
         cmocka_unit_test(a_cut_packet_is_never_believed),
         cmocka_unit_test(damage_is_survived),
         cmocka_unit_test(names_are_checked),
+        cmocka_unit_test(text_is_joined_and_cut),
+        cmocka_unit_test(text_beyond_its_record_is_malformed),
+        cmocka_unit_test(tlsa_has_its_fields),
+        cmocka_unit_test(names_of_addresses_are_found_behind_small_delegations),
+        cmocka_unit_test(addresses_have_names_in_reverse_zones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
