@@ -3,7 +3,8 @@
  * as a list, the body as octets. Used only where a filter is configured; other mail streams through.
  *
  * Memory: header fields and HELD_MEMORY octets of the body; what is longer lies in an unlinked temporary file of mode
- * 0600 in the directory given (page cache, never synced: it need not outlive the process). Belongs to one session.
+ * 0600 in the directory given (page cache, never synced: it need not outlive the process). Belongs to one session, and
+ * for a while to a check that works on another thread (held_ref).
  */
 #ifndef GATEWAY_FILTER_HELD_H
 #define GATEWAY_FILTER_HELD_H
@@ -20,6 +21,9 @@
 struct held;
 /* dir: for long bodies, or NULL: /tmp is never used, long bodies then give ERR_FULL. NULL: no memory. */
 struct held *held_new(const char *dir) MUST_CHECK;
+/* One more owner: helper threads read it while its session may end. Each owner frees it; the last one frees it truly.
+ * The count is atomic; everything else belongs to one thread at a time. */
+struct held *held_ref(struct held *h);
 void held_free(struct held *h);
 
 /* -- filling: octets of the message in order, CRLF lines. ERR_NOMEM, ERR_FULL (header too large), ERR_NO_SPACE, ERR_IO
