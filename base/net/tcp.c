@@ -1,6 +1,6 @@
 /*
  * tcp: one connected stream on a loop: reading with back-pressure, writing with a bounded
- * queue, an end that does not lose the last words. Nothing of SMTP or TLS in it.
+ * queue, an end that does not lose the last words. Nothing of SMTP in it; TLS is in tcp_tls.c.
  *
  * Reading. A connection without unread bytes owns no buffer: it reads into memory lent by
  * the loop, the same warm 64 KiB for all. What its owner leaves behind is copied to a
@@ -22,38 +22,9 @@
 #include <unistd.h>
 
 #include "base/check.h"
-#include "base/net/loop_uv.h"
-#include "base/net/tcp.h"
+#include "base/net/tcp_in.h"
 
 enum { READ_MIN = 4096, PIECES_MAX = 64, LINGER_MS = 1000 };
-
-/* Where a connection waits for the next turn. */
-enum waiting { WAITING_NOT, WAITING_RESUMED, WAITING_FULL };
-
-struct tcp {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv; /* first: the release callback casts */
-    struct loop *loop;
-    tcp_cb cb;
-    void *arg;
-    struct buf in, out, flying;
-    size_t out_max;
-    uv_write_t write;
-    struct list_node turn;
-    enum waiting waiting;
-    int pending_err; /* of a connect that failed at once */
-    bool writing;    /* `flying` is with libuv */
-    bool broken;     /* nothing can be written any more */
-    bool started, paused, eof, failed;
-    bool finishing;           /* tcp_finish was called */
-    bool ended;               /* finishing, and our side is shut down */
-    struct loop_timer *timer; /* of tcp_finish */
-    struct tcp_addr peer, local;
-};
 
 static int err_of_uv(int status) {
     switch (status) {
@@ -81,10 +52,6 @@ static int err_of_uv(int status) {
     }
 }
 
-static bool is_closing(const struct tcp *c) {
-    return uv_is_closing(&c->uv.handle);
-}
-
 /* -- waiting for a turn -- */
 
 static void leave_turn(struct tcp *c) {
@@ -95,7 +62,7 @@ static void leave_turn(struct tcp *c) {
     c->waiting = WAITING_NOT;
 }
 
-static void wait_for_turn(struct tcp *c, enum waiting waiting) {
+void tcp_wait_for_turn(struct tcp *c, enum tcp_waiting waiting) {
     leave_turn(c);
     c->waiting = waiting;
     list_push_back(waiting == WAITING_RESUMED ? &c->loop->tcp_resumed : &c->loop->tcp_full, &c->turn);
@@ -105,25 +72,20 @@ static void wait_for_turn(struct tcp *c, enum waiting waiting) {
 
 /* -- the read buffer -- */
 
-static bool is_lent(const struct tcp *c) {
-    return c->in.mem && c->in.mem == c->loop->lent;
-}
-
 static void give_back(struct tcp *c) {
     c->in.mem = NULL;
     c->in.start = c->in.end = c->in.cap = 0;
 }
 
-static void borrow(struct tcp *c) {
+void tcp_in_borrow(struct tcp *c) {
     buf_deinit(&c->in);
     c->in.mem = c->loop->lent;
     c->in.cap = c->in.max < LOOP_LENT_SIZE ? c->in.max : LOOP_LENT_SIZE;
 }
 
-/* After the owner has consumed: keeps what is left in memory of the connection's own, or none. */
-static int settle(struct tcp *c) {
+int tcp_in_settle(struct tcp *c) {
     struct span left = buf_span(&c->in);
-    if (is_lent(c)) {
+    if (tcp_in_is_lent(c)) {
         give_back(c);
         buf_add(&c->in, left);
     } else if (left.len == 0) {
@@ -132,8 +94,8 @@ static int settle(struct tcp *c) {
     return c->in.err;
 }
 
-static void drop_input(struct tcp *c) {
-    if (is_lent(c))
+void tcp_in_drop(struct tcp *c) {
+    if (tcp_in_is_lent(c))
         give_back(c);
     buf_deinit(&c->in);
 }
@@ -143,9 +105,10 @@ static void drop_input(struct tcp *c) {
 static void release(uv_handle_t *h) {
     struct tcp *c = (struct tcp *)h;
     leave_turn(c);
-    drop_input(c);
+    tcp_in_drop(c);
     buf_deinit(&c->out);
     buf_deinit(&c->flying);
+    tls_free(c->tls);
     free(c);
 }
 
@@ -157,36 +120,33 @@ static void close_now(struct tcp *c) {
     loop_close_handle(&c->uv.handle);
 }
 
-/* False: the owner has closed it, nothing of c may be touched. */
-static bool emit(struct tcp *c, enum tcp_event event, int err) {
-    if (c->finishing || is_closing(c))
+bool tcp_emit(struct tcp *c, enum tcp_event event, int err) {
+    if (c->finishing || tcp_is_closing(c))
         return false;
     c->cb(c->arg, c, event, err);
-    return !is_closing(c) && !c->finishing;
+    return !tcp_is_closing(c) && !c->finishing;
 }
 
-static void fail(struct tcp *c, int err) {
+void tcp_fail(struct tcp *c, int err) {
     if (c->failed)
         return;
     c->failed = c->broken = c->eof = true;
     leave_turn(c);
     uv_read_stop(&c->uv.stream);
-    emit(c, TCP_FAILED, err);
+    tcp_emit(c, TCP_FAILED, err);
 }
 
 /* -- reading -- */
 
-static void start_reading(struct tcp *c);
-
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *room) {
     struct tcp *c = (struct tcp *)h;
     (void)suggested;
-    if (c->finishing) {
-        *room = uv_buf_init(c->loop->lent, LOOP_LENT_SIZE);
+    if (c->finishing || c->tls) {
+        *room = uv_buf_init(c->loop->lent, c->finishing ? LOOP_LENT_SIZE : (unsigned)tcp_tls_room(c));
         return;
     }
     if (buf_len(&c->in) == 0) {
-        borrow(c);
+        tcp_in_borrow(c);
     } else {
         size_t left = c->in.max - buf_len(&c->in);
         if (!buf_reserve(&c->in, left < READ_MIN ? left : READ_MIN)) {
@@ -200,21 +160,22 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *room) {
 static void on_end(struct tcp *c, ssize_t status) {
     if (c->finishing) {
         close_now(c);
-    } else if (settle(c)) {
-        fail(c, ERR_NOMEM);
+    } else if (tcp_in_settle(c)) {
+        tcp_fail(c, ERR_NOMEM);
+    } else if (status == UV_EOF && c->tls) {
+        tcp_tls_on_eof(c);
     } else if (status == UV_EOF) {
         c->eof = true;
         uv_read_stop(&c->uv.stream);
-        emit(c, TCP_EOF, ERR_OK);
+        tcp_emit(c, TCP_EOF, ERR_OK);
     } else {
-        fail(c, err_of_uv((int)status));
+        tcp_fail(c, err_of_uv((int)status));
     }
 }
 
 static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *room) {
     struct tcp *c = (struct tcp *)stream;
-    (void)room;
-    if (is_closing(c))
+    if (tcp_is_closing(c))
         return;
     if (got < 0) {
         on_end(c, got);
@@ -222,31 +183,37 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *room) {
     }
     if (c->finishing)
         return;
+    if (c->tls) {
+        tcp_tls_on_read(c, span_make(room->base, (size_t)got));
+        return;
+    }
     c->in.end += (size_t)got;
     if (got > 0)
-        emit(c, TCP_READ, ERR_OK);
-    if (is_closing(c))
+        tcp_emit(c, TCP_READ, ERR_OK);
+    if (tcp_is_closing(c))
         return;
     if (c->finishing)
-        drop_input(c);
-    else if (settle(c))
-        fail(c, ERR_NOMEM);
+        tcp_in_drop(c);
+    else if (tcp_in_settle(c))
+        tcp_fail(c, ERR_NOMEM);
     else if (!c->paused && buf_len(&c->in) >= c->in.max)
-        start_reading(c); /* which finds it full, and lets it wait for room */
+        tcp_start_reading(c); /* which finds it full, and lets it wait for room */
 }
 
-static void start_reading(struct tcp *c) {
+void tcp_start_reading(struct tcp *c) {
     if (c->paused || c->eof || !c->started)
         return;
     if (buf_len(&c->in) >= c->in.max) {
         uv_read_stop(&c->uv.stream);
-        wait_for_turn(c, WAITING_FULL);
+        tcp_wait_for_turn(c, WAITING_FULL);
         return;
     }
+    if (c->tls_ended)
+        return;
     int status = uv_read_start(&c->uv.stream, on_alloc, on_read);
     if (status && status != UV_EALREADY) {
         c->pending_err = err_of_uv(status);
-        wait_for_turn(c, WAITING_RESUMED);
+        tcp_wait_for_turn(c, WAITING_RESUMED);
     }
 }
 
@@ -258,10 +225,10 @@ void tcp_pause(struct tcp *c) {
 }
 
 void tcp_resume(struct tcp *c) {
-    if (c->finishing || is_closing(c))
+    if (c->finishing || tcp_is_closing(c))
         return;
     c->paused = false;
-    wait_for_turn(c, WAITING_RESUMED);
+    tcp_wait_for_turn(c, WAITING_RESUMED);
 }
 
 struct buf *tcp_in(struct tcp *c) {
@@ -270,14 +237,16 @@ struct buf *tcp_in(struct tcp *c) {
 
 static void take_turn(struct tcp *c) {
     if (c->pending_err) {
-        fail(c, c->pending_err);
+        tcp_fail(c, c->pending_err);
         return;
     }
-    if (buf_len(&c->in) && !emit(c, TCP_READ, ERR_OK))
+    if (buf_len(&c->in) && !tcp_emit(c, TCP_READ, ERR_OK))
         return;
-    settle(c);
+    tcp_in_settle(c);
+    if (c->tls && !tcp_tls_pump(c))
+        return;
     if (c->waiting == WAITING_NOT)
-        start_reading(c);
+        tcp_start_reading(c);
 }
 
 static bool on_turn(void *arg) {
@@ -288,12 +257,13 @@ static bool on_turn(void *arg) {
         leave_turn(c);
         take_turn(c);
     }
-    LIST_FOREACH(full, next, &l->tcp_full) {
-        struct tcp *c = LIST_ENTRY(full, struct tcp, turn);
-        if (buf_len(&c->in) < c->in.max) {
-            leave_turn(c);
-            start_reading(c);
-        }
+    for (size_t n = l->tcp_full.count; n && (node = list_first(&l->tcp_full)); n--) {
+        struct tcp *c = LIST_ENTRY(node, struct tcp, turn);
+        leave_turn(c);
+        if (buf_len(&c->in) >= c->in.max)
+            tcp_wait_for_turn(c, WAITING_FULL);
+        else if (!c->tls || (tcp_tls_pump(c) && c->waiting == WAITING_NOT))
+            tcp_start_reading(c);
     }
     return !list_is_empty(&l->tcp_resumed);
 }
@@ -322,7 +292,7 @@ static void end_our_side(struct tcp *c) {
 
 static void on_written(uv_write_t *request, int status) {
     struct tcp *c = CONTAINER_OF(request, struct tcp, write);
-    if (is_closing(c))
+    if (tcp_is_closing(c))
         return;
     c->writing = false;
     buf_deinit(&c->flying);
@@ -332,13 +302,13 @@ static void on_written(uv_write_t *request, int status) {
         if (c->finishing)
             close_now(c);
         else
-            fail(c, err_of_uv(status));
+            tcp_fail(c, err_of_uv(status));
     } else if (buf_len(&c->out)) {
         send_flying(c);
     } else if (c->finishing) {
         end_our_side(c);
-    } else {
-        emit(c, TCP_DRAINED, ERR_OK);
+    } else if (!c->tls || c->secured) {
+        tcp_emit(c, TCP_DRAINED, ERR_OK);
     }
 }
 
@@ -356,7 +326,7 @@ static void send_flying(struct tcp *c) {
         c->broken = true;
         buf_deinit(&c->flying);
         c->pending_err = err_of_uv(status);
-        wait_for_turn(c, WAITING_RESUMED);
+        tcp_wait_for_turn(c, WAITING_RESUMED);
     }
 }
 
@@ -374,15 +344,15 @@ static ssize_t try_write(struct tcp *c, const struct span *pieces, size_t count)
     return sent < 0 ? err_of_uv(sent) : sent;
 }
 
-int tcp_writev(struct tcp *c, const struct span *pieces, size_t count) {
-    size_t total = 0, sent = 0;
+static size_t total_of(const struct span *pieces, size_t count) {
+    size_t total = 0;
     for (size_t i = 0; i < count; i++)
         total += pieces[i].len;
-    if (c->broken || c->finishing || is_closing(c))
-        return ERR_CLOSED;
-    size_t queued = tcp_queued(c);
-    if (total > c->out_max || queued > c->out_max - total)
-        return ERR_FULL;
+    return total;
+}
+
+int tcp_send(struct tcp *c, const struct span *pieces, size_t count) {
+    size_t sent = 0, total = total_of(pieces, count);
     if (!c->writing) {
         ssize_t taken = try_write(c, pieces, count);
         if (taken < 0) {
@@ -405,6 +375,18 @@ int tcp_writev(struct tcp *c, const struct span *pieces, size_t count) {
     if (!c->writing)
         send_flying(c);
     return ERR_OK;
+}
+
+int tcp_writev(struct tcp *c, const struct span *pieces, size_t count) {
+    size_t total = total_of(pieces, count);
+    if (c->broken || c->finishing || tcp_is_closing(c))
+        return ERR_CLOSED;
+    if (c->tls && !c->secured)
+        return ERR_AGAIN;
+    size_t queued = tcp_queued(c);
+    if (total > c->out_max || queued > c->out_max - total)
+        return ERR_FULL;
+    return c->tls ? tcp_tls_write(c, pieces, count) : tcp_send(c, pieces, count);
 }
 
 int tcp_write(struct tcp *c, const void *bytes, size_t len) {
@@ -447,7 +429,7 @@ static void set_bounds(struct tcp *c, size_t in_max, size_t out_max, tcp_cb cb, 
 static void on_connected(uv_connect_t *request, int status) {
     struct tcp *c = request->data;
     free(request);
-    if (is_closing(c))
+    if (tcp_is_closing(c))
         return;
     if (c->finishing) {
         if (status || tcp_queued(c) == 0)
@@ -455,12 +437,12 @@ static void on_connected(uv_connect_t *request, int status) {
         return;
     }
     if (status) {
-        fail(c, err_of_uv(status));
+        tcp_fail(c, err_of_uv(status));
         return;
     }
     c->started = true;
-    if (emit(c, TCP_CONNECTED, ERR_OK))
-        start_reading(c);
+    if (tcp_emit(c, TCP_CONNECTED, ERR_OK))
+        tcp_start_reading(c);
 }
 
 static int connect_from(struct tcp *c, const struct tcp_addr *local) {
@@ -497,7 +479,7 @@ struct tcp *tcp_connect(struct loop *l, const struct tcp_addr *to, const struct 
         free(request);
         c->broken = true;
         c->pending_err = err_of_uv(status);
-        wait_for_turn(c, WAITING_RESUMED);
+        tcp_wait_for_turn(c, WAITING_RESUMED);
     }
     return c;
 }
@@ -530,7 +512,7 @@ int tcp_start(struct tcp *c, size_t in_max, size_t out_max, tcp_cb cb, void *arg
     CHECK(!c->started && !c->cb);
     set_bounds(c, in_max, out_max, cb, arg);
     c->started = true;
-    start_reading(c);
+    tcp_start_reading(c);
     return ERR_OK;
 }
 
@@ -541,9 +523,11 @@ static void on_finish_timeout(void *arg) {
 }
 
 void tcp_finish(struct tcp *c, uint64_t timeout_ms) {
-    if (c->finishing || is_closing(c))
+    if (c->finishing || tcp_is_closing(c))
         return;
     leave_turn(c);
+    if (c->secured && !c->broken)
+        tcp_tls_end(c);
     c->finishing = true;
     c->cb = NULL;
     uv_read_stop(&c->uv.stream);

@@ -67,6 +67,7 @@ void tcp_listener_close(struct tcp_listener *t);
 /* -- connection -- */
 enum tcp_event {
     TCP_CONNECTED, /* a connect succeeded */
+    TCP_SECURED,   /* the TLS handshake is done: from now on all is plain text for the owner */
     TCP_READ,      /* new bytes are in tcp_in */
     TCP_DRAINED,   /* the write queue has become empty after it was not */
     TCP_EOF,       /* the peer has closed its side; more may be written */
@@ -103,6 +104,27 @@ size_t tcp_queued(const struct tcp *c); /* bytes not yet given to the kernel */
 void tcp_finish(struct tcp *c, uint64_t timeout_ms);
 /* Drops what is queued and closes. No more callbacks. */
 void tcp_close(struct tcp *c);
+
+/* -- TLS on a connection (tls.h) -- */
+struct tls_server;
+struct tls_client;
+struct tls_info;
+/* From now on the octets are TLS; what was queued before goes out in front as it is. TCP_SECURED follows, or TCP_FAILED
+ * with ERR_DENIED (a failed handshake; later: a broken stream). tcp_in and tcp_write then hold and take plain octets;
+ * tcp_queued counts sealed ones, and no TCP_DRAINED comes before TCP_SECURED. tcp_write says ERR_AGAIN until then.
+ * close_notify and a bare end are both TCP_EOF; tcp_finish says close_notify. At most once, for a client also before
+ * TCP_CONNECTED. ERR_INVALID: octets wait in tcp_in (the peer spoke too early: end it), or TLS is on already;
+ * ERR_CLOSED: the connection has ended; ERR_NOMEM. */
+int tcp_secure_server(struct tcp *c, struct tls_server *t) MUST_CHECK;
+/* name: for SNI and verification, or NULL. */
+int tcp_secure_client(struct tcp *c, struct tls_client *t, const char *name) MUST_CHECK;
+/* NULL before TCP_SECURED and without TLS. */
+const struct tls_info *tcp_tls_info(const struct tcp *c);
+/* Why the handshake or the stream failed: one clean line, "" when it did not; until close. */
+const char *tcp_tls_why(const struct tcp *c);
+/* Channel binding after TCP_SECURED, see tls_binding. */
+bool tcp_tls_binding(struct tcp *c, const char **type, uint8_t to[64], size_t *len);
+
 const struct tcp_addr *tcp_peer(const struct tcp *c);
 const struct tcp_addr *tcp_local(const struct tcp *c);
 

@@ -41,9 +41,11 @@ struct tls_server_config {
     struct tls_tickets *tickets;  /* borrowed, or NULL: no tickets */
 };
 struct tls_server;
-/* Blocking (reads files). Certificates are chosen by SNI against their subjectAltNames, "*." wildcards included.
- * problems: "FILE: what". ERR_INVALID (also: key and certificate do not match, expired is only a problem line with
- * "warning:"), ERR_NOT_FOUND, ERR_DENIED, ERR_NOMEM. */
+/* Blocking (reads files). Certificates are chosen by SNI against their subjectAltNames, "*." wildcards included; an
+ * exact name before a wildcard, an earlier pair before a later one. Pairs with the same names and keys of different
+ * kinds (RSA, EC) serve together. problems: lines "FILE: what", or "FILE: warning: what" for what does not hinder
+ * (expired, a key that every user may read). ERR_INVALID (also: key and certificate do not match), ERR_NOT_FOUND,
+ * ERR_DENIED, ERR_IO, ERR_NOMEM. */
 int tls_server_new(struct tls_server **t, const struct tls_server_config *c, struct buf *problems) MUST_CHECK;
 struct tls_server *tls_server_ref(struct tls_server *t);
 void tls_server_unref(struct tls_server *t);
@@ -81,7 +83,7 @@ struct tls *tls_accept(struct tls_server *t) MUST_CHECK;
 /* name: for SNI and verification; NULL: none. */
 struct tls *tls_connect(struct tls_client *t, const char *name) MUST_CHECK;
 void tls_free(struct tls *t);
-/* Octets from the network go in (all are taken, or ERR_NOMEM). */
+/* Octets from the network go in: all are taken, or none (ERR_FULL: 8 MiB wait unread, ERR_NOMEM). */
 int tls_put(struct tls *t, struct span octets) MUST_CHECK;
 /* Goes on with the handshake. ERR_OK: it is done; ERR_AGAIN: needs octets; ERR_DENIED: failed (tls_why tells). Call
  * after tls_put, and once first for a client. What is to be sent afterwards is in tls_out, also after a failure (the
@@ -90,7 +92,9 @@ int tls_handshake(struct tls *t) MUST_CHECK;
 /* Plain octets to `to`, at most room. ERR_OK with some appended; ERR_AGAIN: needs octets; ERR_CLOSED: the peer said
  * close_notify; ERR_DENIED: broken. */
 int tls_read(struct tls *t, struct buf *to, size_t room) MUST_CHECK;
-/* Seals plain octets into tls_out. ERR_NOMEM, ERR_DENIED. */
+/* The network has ended before the handshake was done: it has failed. */
+void tls_cut(struct tls *t);
+/* Seals plain octets into tls_out. ERR_FULL: 8 MiB would wait, nothing was taken; ERR_NOMEM, ERR_DENIED: broken. */
 int tls_write(struct tls *t, struct span octets) MUST_CHECK;
 /* close_notify into tls_out. */
 void tls_end(struct tls *t);

@@ -43,7 +43,7 @@ MAY = {  # room -> rooms that it may include, besides itself
     "node/daemon": [r for r in ROOMS],
 }
 DOORS = {  # header -> files that may include it
-    r"uv\.h": r"base/net/(loop\.c|loop_uv\.h|tcp\w*\.c)",
+    r"uv\.h": r"base/net/(loop\.c|loop_uv\.h|tcp\w*\.c|tcp_in\.h)",
     r"zmq\.h": r"base/net/bus\w*\.[ch]",
     r"ares\w*\.h": r"base/net/dns\.c",
     r"xxhash\.h": r"base/hash\.c",
