@@ -25,14 +25,17 @@ struct held *held_new(const char *dir) MUST_CHECK;
  * The count is atomic; everything else belongs to one thread at a time. */
 struct held *held_ref(struct held *h);
 void held_free(struct held *h);
+/* Octets of heap that it holds now (what lies in the file is not counted). */
+size_t held_memory(const struct held *h);
 
 /* -- filling: octets of the message in order, CRLF lines. ERR_NOMEM, ERR_FULL (header too large), ERR_NO_SPACE, ERR_IO
  */
 int held_append(struct held *h, struct span octets) MUST_CHECK;
-/* The message is whole. A message without an empty line is all header; a first line that is no header field begins the
- * body (RFC 5322 has no word for it; nothing is lost, and held_emit gives back exactly what came in). */
+/* The message is whole; also gives the error of an append that failed before. Nothing below may be called earlier.
+ * A message without an empty line is all header; a first line that is no header field begins the
+ * body (RFC 5322 has no word for it; nothing is lost, and held_read gives back exactly what came in). */
 int held_finish(struct held *h) MUST_CHECK;
-uint64_t held_size(const struct held *h); /* octets that held_emit will give */
+uint64_t held_size(const struct held *h); /* octets that held_read will give */
 
 /* -- fields, from 0, in order; removed ones are not counted -- */
 size_t held_count(const struct held *h);
