@@ -82,6 +82,8 @@ static const char *write_report(struct composing *k, struct span content) {
         d.envid = frame_span(e->envid);
     if (e->has_ret)
         d.ret = e->ret == 1 ? DSN_RET_FULL : e->ret == 2 ? DSN_RET_HDRS : DSN_RET_NONE;
+    if (e->has_requiretls && e->requiretls) /* the report goes without TLS: it shows no body (RFC 8689 section 5) */
+        d.ret = DSN_RET_HDRS;
     int err = dsn_compose(&d, &k->text, &k->form);
     return err == ERR_OK ? NULL : err == ERR_INVALID ? "the return path takes no report" : err_text(err);
 }

@@ -12,6 +12,7 @@
 #include "base/check.h"
 
 #include "gateway/outbound/attempt.h"
+#include "gateway/outbound/wish.h"
 
 enum { ARENA_BLOCK = 4096, ARENA_MAX = 16 * 1024 * 1024, SPARE_MAX = 256 };
 
@@ -133,7 +134,7 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
         return;
     base32_encode(a->job->message, id);
     LOG_INFO(outcomes[r->verdict.outcome].event, LOG_STR("id", id),
-             LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", frame_span(a->job->sender)),
+             LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", attempt_sender(a, i)),
              LOG_SPAN("remote", r->remote), LOG_U64("code", r->code), LOG_SPAN("status", r->enhanced),
              LOG_SPAN("text", r->text), LOG_STR("site", a->site ? a->site->name : ""));
 }
@@ -199,6 +200,8 @@ void attempt_judge(struct attempt *a, uint32_t recipient, const struct attempt_r
                 to->result.verdict.scope < SCOPE_HOST;
     if (!keep)
         to->result = *r;
+    if (r->verdict.outcome == OUTCOME_DELIVERED)
+        to->result.hop = wish_hop(a, recipient, r->hop);
     to->judged = true;
     if (r->verdict.next == OUTCOME_NEXT_HOST) {
         to->fate = FATE_RETRY;
@@ -455,7 +458,9 @@ static void find_way(struct attempt *a) {
     const struct outbound_route *rule = routes_find(a->setup->routes, span_of(a->destination));
     a->state = ATTEMPT_RESOLVING;
     a->route = rule ? rule->route : (struct route){.kind = ROUTE_MX};
-    if (a->route.kind != ROUTE_MX) {
+    if (!wish_allows_route(a)) {
+        fail_locally(a, OUTCOME_NO_TLS);
+    } else if (a->route.kind != ROUTE_MX) {
         start_route(a);
     } else if (a->destination[0] == '[' && !a->route.host[0]) {
         start_literal(a);
@@ -520,6 +525,11 @@ bool attempt_start(struct outbound *o, struct span meta, struct bus_bytes *bytes
     }
     list_push_back(&o->spare, &a->in_all);
     return false;
+}
+
+struct span attempt_sender(const struct attempt *a, uint32_t recipient) {
+    const Words__Recipient *r = a->job->recipients[recipient];
+    return frame_span(r->has_return_path ? r->return_path : a->job->sender);
 }
 
 bool attempt_is_lmtp(const struct attempt *a) {

@@ -113,6 +113,8 @@ bool attempt_read_literal(struct span text, uint16_t port, struct tcp_addr *addr
 
 /* -- for conn.c -- */
 bool attempt_is_lmtp(const struct attempt *a);
+/* MAIL FROM for this recipient: its own return path, else the message's. */
+struct span attempt_sender(const struct attempt *a, uint32_t recipient);
 struct content *attempt_body(struct attempt *a);
 void attempt_on_event(struct attempt *a, struct conn *c, const struct client_event *e);
 /* The server wants the body. */

@@ -331,6 +331,8 @@ static void on_tcp(void *arg, struct tcp *t, enum tcp_event event, int err) {
         c->connected = true;
         set_clock(c, true);
         return;
+    case TCP_SECURED: /* never: it speaks no TLS yet */
+        return;
     case TCP_READ:
         hear(c);
         return;

@@ -97,6 +97,13 @@ static const struct outcome_verdict locals[OUTCOME_LOCALS] = {
     [OUTCOME_UNSENDABLE] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.1.3", "an address cannot be sent in a command"),
     [OUTCOME_NO_BODY] = LOCAL(OUTCOME_DEFERRED, SCOPE_MESSAGE, "4.3.0", "the body of the message cannot be read now"),
     [OUTCOME_NO_MEMORY] = LOCAL(OUTCOME_DEFERRED, SCOPE_MESSAGE, "4.3.1", "no memory for the message now"),
+    [OUTCOME_NO_TLS] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.7.10",
+                             "REQUIRETLS: the next hop cannot be reached over verified TLS"),
+    [OUTCOME_TIME_OVER] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.4.7", "delivery time expired"),
+    [OUTCOME_TIME_SHORT] =
+        LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.4.7", "delivery time expired: the next server needs more than is left"),
+    [OUTCOME_NO_DELIVERBY] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.3.3",
+                                   "the next server does not know DELIVERBY, and cannot keep to the time asked for"),
     [OUTCOME_HANDED_BACK] = LOCAL(OUTCOME_RETURNED, SCOPE_HOST, "4.3.2", "not attempted"),
 };
 

@@ -6,20 +6,15 @@
 #include "base/utf8.h"
 
 #include "gateway/outbound/attempt.h"
+#include "gateway/outbound/wish.h"
 #include "gateway/smtp/mime.h"
 
 METRIC_COUNTER(transactions, "posthouse_delivery_transactions_total", "Transactions begun");
 
 /* -- what the server can take -- */
 
-static bool is_ascii(ProtobufCBinaryData b) {
-    return !mime_has_8bit(frame_span(b));
-}
-
 /* Does the message itself, with or without any recipient, need SMTPUTF8? */
 static bool needs_utf8(struct attempt *a) {
-    if (!is_ascii(a->job->sender))
-        return true;
     if (!a->job->has_smtputf8 || !a->job->smtputf8)
         return false;
     if (a->body.chunked) /* its header is not at hand: believe the client that asked for SMTPUTF8 */
@@ -42,8 +37,10 @@ static bool check_utf8(struct attempt *a) {
         return false;
     }
     struct attempt_result r = attempt_local_result(OUTCOME_NO_SMTPUTF8);
+    r.remote = arena_dup(&a->mem, span_of(a->conn->remote));
     for (uint32_t i = 0; i < a->count; i++) {
-        if (a->recipients[i].fate == FATE_PENDING && !is_ascii(a->job->recipients[i]->address))
+        bool ascii = !mime_has_8bit(frame_span(a->job->recipients[i]->address)) && !mime_has_8bit(attempt_sender(a, i));
+        if (a->recipients[i].fate == FATE_PENDING && !ascii)
             attempt_judge(a, i, &r);
     }
     return a->open > 0;
@@ -63,8 +60,10 @@ static bool check_size(struct attempt *a, uint64_t size) {
 
 /* -- beginning -- */
 
+/* Recipients with one return path travel together; those with another have their own transaction. */
 static void gather(struct attempt *a) {
     const struct client_extensions *ext = &a->conn->client.ext;
+    struct span sender = SPAN_EMPTY;
     uint32_t max = a->o->setup->s.recipients_per_transaction, n = 0;
     if (ext->rcpt_max && ext->rcpt_max < max)
         max = ext->rcpt_max;
@@ -74,6 +73,10 @@ static void gather(struct attempt *a) {
         if (a->recipients[i].fate != FATE_PENDING)
             continue;
         const Words__Recipient *r = a->job->recipients[i];
+        if (n == 0)
+            sender = attempt_sender(a, i);
+        else if (!span_eq(sender, attempt_sender(a, i)))
+            continue;
         a->sending[n] = (struct client_recipient){.address = frame_span(r->address)};
         if (r->has_orcpt)
             a->sending[n].orcpt = frame_span(r->orcpt);
@@ -82,7 +85,7 @@ static void gather(struct attempt *a) {
         a->sent[n++] = i;
     }
     a->mail = (struct client_mail){
-        .sender = frame_span(a->job->sender),
+        .sender = sender,
         .size = content_size(&a->body),
         .eight_bit = is_8bit(a) && !a->body.use_converted,
         .smtputf8 = a->job->has_smtputf8 && a->job->smtputf8,
@@ -91,9 +94,10 @@ static void gather(struct attempt *a) {
         .recipients = a->sending,
         .count = n,
     };
+    wish_fill(a, &a->mail);
 }
 
-/* Fails those whose address cannot be put in a command; all, when it is the sender's. */
+/* Fails those whose address cannot be put in a command; all of the transaction, when it is the sender's. */
 static void judge_unsendable(struct attempt *a) {
     struct attempt_result r = attempt_local_result(OUTCOME_UNSENDABLE);
     bool found = false;
@@ -104,8 +108,8 @@ static void judge_unsendable(struct attempt *a) {
             found = true;
         }
     }
-    if (!found)
-        attempt_judge_all(a, &r);
+    for (uint32_t n = 0; !found && n < a->mail.count; n++)
+        attempt_judge(a, a->sent[n], &r);
 }
 
 static void leave_conn(struct attempt *a) {
@@ -123,7 +127,7 @@ void transact_begin(struct attempt *a) {
     struct conn *c = a->conn;
     bool convert = is_8bit(a) && !c->client.ext.eight_bit;
     a->state = ATTEMPT_SENDING;
-    if (!check_utf8(a)) {
+    if (!check_utf8(a) || !wish_check(a)) {
         finish_unsent(a);
         return;
     }

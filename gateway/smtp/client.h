@@ -67,6 +67,8 @@ struct client_extensions {
     bool pipelining, eight_bit, smtputf8, dsn, chunking, starttls, size;
     uint64_t size_max;           /* 0: not stated */
     uint32_t rcpt_max, mail_max; /* LIMITS; 0: not stated */
+    bool deliver_by, mt_priority, requiretls;
+    uint64_t deliver_by_min_s; /* least time that it takes a message with mode R for; 0: any */
 };
 
 struct client_recipient {
@@ -82,6 +84,11 @@ struct client_mail {
     bool smtputf8;  /* say SMTPUTF8 */
     uint32_t ret;   /* 0, 1 FULL, 2 HDRS */
     struct span envid;
+    /* said when the server offers it */
+    bool requiretls, has_mt_priority, has_by;
+    bool by_notify, by_trace; /* BY: mode N, else R; modifier T */
+    int64_t by_s;             /* BY: seconds left */
+    int32_t mt_priority;      /* -9 to 9 */
     const struct client_recipient *recipients;
     uint32_t count; /* 1..CLIENT_RCPT_MAX */
     bool probe;     /* only asks: after the last RCPT comes RSET, and accepted recipients are told too */

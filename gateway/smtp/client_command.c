@@ -44,6 +44,15 @@ static void add_xtext_param(struct buf *out, struct span name, struct span value
     add_xtext(out, value);
 }
 
+static void add_wishes(struct buf *out, const struct client_extensions *ext, const struct client_mail *m) {
+    if (m->has_by && ext->deliver_by)
+        buf_printf(out, " BY=%lld;%c%s", (long long)m->by_s, m->by_notify ? 'N' : 'R', m->by_trace ? "T" : "");
+    if (m->has_mt_priority && ext->mt_priority)
+        buf_printf(out, " MT-PRIORITY=%d", (int)m->mt_priority);
+    if (m->requiretls && ext->requiretls)
+        buf_add(out, SPAN(" REQUIRETLS"));
+}
+
 int client_put_mail(struct buf *out, const struct client_extensions *ext, const struct client_mail *m) {
     if (!is_sendable(m->sender))
         return ERR_INVALID;
@@ -64,6 +73,7 @@ int client_put_mail(struct buf *out, const struct client_extensions *ext, const 
         if (is_ascii(m->envid))
             add_xtext_param(out, SPAN(" ENVID="), m->envid, false);
     }
+    add_wishes(out, ext, m);
     return buf_add(out, SPAN("\r\n"));
 }
 

@@ -45,5 +45,13 @@ void client_ehlo_line(struct client_extensions *ext, struct span line) {
         ext->size_max = span_u64(rest, &n) ? n : 0;
     } else if (span_eq_nocase(word, SPAN("LIMITS"))) {
         read_limits(ext, rest);
+    } else if (span_eq_nocase(word, SPAN("DELIVERBY"))) {
+        uint64_t n;
+        ext->deliver_by = true;
+        ext->deliver_by_min_s = span_u64(rest, &n) ? n : 0;
+    } else if (span_eq_nocase(word, SPAN("MT-PRIORITY"))) {
+        ext->mt_priority = true;
+    } else if (span_eq_nocase(word, SPAN("REQUIRETLS"))) {
+        ext->requiretls = true;
     }
 }

@@ -11,7 +11,7 @@ enum { JOBS_MAX = 64, WAIT_MS = 8000 };
 
 struct heard {
     bool come;
-    uint32_t count, outcome[8], scope[8], code[8], reports;
+    uint32_t count, outcome[8], scope[8], code[8], hop[8], reports;
     char enhanced[8][16], text[8][600], remote[8][310];
     char site[400];
     bool site_failed;
@@ -55,6 +55,7 @@ static void on_report(struct world *w, struct span peer, const Words__Report *r)
         v->outcome[i] = x->outcome;
         v->scope[i] = x->scope;
         v->code[i] = x->code;
+        v->hop[i] = x->has_hop ? x->hop : 0;
         assert_true(x->text.len <= RESULT_TEXT_MAX);
         span_copy(frame_span(x->enhanced), v->enhanced[i], sizeof v->enhanced[i]);
         span_copy(frame_span(x->text), v->text[i], sizeof v->text[i]);
@@ -237,6 +238,10 @@ struct job {
     bool eight_bit, smtputf8;
     uint32_t concurrency, notify, ret;
     const char *envid, *orcpt;
+    const char *return_path[8];
+    bool requiretls, local, by_notify, by_trace;
+    int64_t by_ms; /* DELIVERBY from now; 0: none */
+    const char *priority;
 };
 
 static struct heard *give(struct world *w, struct job j) {
@@ -257,6 +262,9 @@ static struct heard *give(struct world *w, struct job j) {
         r[i].notify = j.notify;
         r[i].has_orcpt = j.orcpt != NULL;
         r[i].orcpt = frame_bytes(span_of(j.orcpt));
+        r[i].has_return_path = j.return_path[i] != NULL;
+        r[i].return_path = frame_bytes(span_of(j.return_path[i]));
+        r[i].has_local = r[i].local = j.local;
         at[i] = &r[i];
         indexes[i] = (uint32_t)i + 10;
     }
@@ -270,6 +278,13 @@ static struct heard *give(struct world *w, struct job j) {
     job.has_smtputf8 = job.smtputf8 = j.smtputf8;
     job.has_concurrency = j.concurrency != 0;
     job.concurrency = j.concurrency;
+    job.has_requiretls = job.requiretls = j.requiretls;
+    job.has_deliver_by_ms = j.by_ms != 0;
+    job.deliver_by_ms = clock_wall_ms() + (uint64_t)j.by_ms;
+    job.has_deliver_by_notify = job.deliver_by_notify = j.by_notify;
+    job.has_deliver_by_trace = job.deliver_by_trace = j.by_trace;
+    job.has_mt_priority = j.priority != NULL;
+    job.mt_priority = j.priority ? (int32_t)strtol(j.priority, NULL, 10) : 0;
     job.has_ret = true;
     job.ret = j.ret;
     job.has_envid = j.envid != NULL;
@@ -842,6 +857,144 @@ static void test_routes(void **state) {
 
 /* -- bus and life -- */
 
+/* Recipients with different return paths go in transactions of their own, over one connection. */
+static void test_return_paths(void **state) {
+    (void)state;
+    struct pair p = pair_start(fine, fine);
+    struct heard *v = deliver(
+        p.w, (struct job){.destination = "two.example",
+                          .to = {"a@two.example", "b@two.example", "c@two.example", "d@two.example", "e@two.example"},
+                          .return_path = {NULL, "SRS0=x@me.example", NULL, "SRS0=y@me.example", "SRS0=x@me.example"}});
+    for (uint32_t i = 0; i < 5; i++)
+        expect(v, i, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    assert_int_equal(p.one->connections, 1);
+    assert_int_equal(p.one->messages, 3);
+    has_text(still(p.one)->commands, "MAIL FROM:<sender@me.example> SIZE=21\r\nRCPT TO:<a@two.example>\r\n"
+                                     "RCPT TO:<c@two.example>\r\nDATA\r\n");
+    has_text(still(p.one)->commands, "MAIL FROM:<SRS0=x@me.example> SIZE=21\r\nRCPT TO:<b@two.example>\r\n"
+                                     "RCPT TO:<e@two.example>\r\nDATA\r\n");
+    has_text(still(p.one)->commands, "MAIL FROM:<SRS0=y@me.example> SIZE=21\r\nRCPT TO:<d@two.example>\r\nDATA\r\n");
+    /* One that cannot be sent fails those that have it, and no others. */
+    v = deliver(p.w, (struct job){.destination = "two.example",
+                                  .to = {"a@two.example", "b@two.example"},
+                                  .return_path = {"x\ny@me.example", NULL}});
+    expect(v, 0, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.1.3");
+    expect(v, 1, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    pair_stop(&p);
+    /* Nor does one that needs SMTPUTF8 where there is none. */
+    p = pair_start((struct script){.ehlo = "250 server"}, fine);
+    v = deliver(p.w, (struct job){.destination = "two.example",
+                                  .to = {"a@two.example", "b@two.example"},
+                                  .return_path = {"j\xc3\xb6@me.example", NULL}});
+    expect(v, 0, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.6.7");
+    expect(v, 1, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    /* Refused at MAIL: only those of that transaction. */
+    pair_stop(&p);
+    p = pair_start((struct script){.mail = "550 5.7.1 not from there|250 ok"}, fine);
+    v = deliver(p.w, (struct job){.destination = "two.example",
+                                  .to = {"a@two.example", "b@two.example"},
+                                  .return_path = {"SRS0=x@me.example", NULL}});
+    expect(v, 0, OUTCOME_FAILED, SCOPE_MESSAGE, 550, "5.7.1");
+    expect(v, 1, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    pair_stop(&p);
+}
+
+/* Line 50: without a private way no connection is made; a unix socket leads nowhere else. */
+static void test_requiretls(void **state) {
+    (void)state;
+    char path[64], route[80];
+    uint16_t port = 0;
+    snprintf(path, sizeof path, "/tmp/posthouse_wish.%d", (int)getpid());
+    struct server *relay = server_start("127.0.0.2", &port, fine), *store = server_start_unix(path, fine);
+    struct world *w = world_start(rows);
+    struct outbound_settings s = settings_of(w, port);
+    struct outbound_route routes[2] = {{.domain = "box.example"}, {.domain = "relayed.example"}};
+    snprintf(route, sizeof route, "lmtp:unix:%s", path);
+    assert_int_equal(route_parse(&routes[0].route, span_of(route)), ERR_OK);
+    assert_int_equal(route_parse(&routes[1].route, SPAN("smtp:relay.example")), ERR_OK);
+    s.routes = routes;
+    s.route_count = 2;
+    world_go(w, &s);
+    struct heard *v = deliver(
+        w, (struct job){.destination = "two.example", .to = {"a@two.example", "b@two.example"}, .requiretls = true});
+    for (uint32_t i = 0; i < 2; i++) {
+        expect(v, i, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.7.10");
+        assert_string_equal(v->text[i], "REQUIRETLS: the next hop cannot be reached over verified TLS");
+    }
+    v = deliver(w, (struct job){.destination = "relayed.example", .to = {"a@relayed.example"}, .requiretls = true});
+    expect(v, 0, OUTCOME_FAILED, SCOPE_DESTINATION, 0, "5.7.10");
+    assert_int_equal(relay->connections, 0);
+    v = deliver(w, (struct job){.destination = "box.example", .to = {"a@box.example"}, .requiretls = true});
+    expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    expect(deliver(w, ONE("two.example")), 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    world_stop(w);
+    server_stop(relay);
+    server_stop(store);
+    unlink(path);
+}
+
+#define OFFERS "250-server\r\n250-DSN\r\n250-DELIVERBY 60\r\n250 MT-PRIORITY"
+enum { HOUR_MS = 3600000 };
+
+static void test_deliver_by(void **state) {
+    (void)state;
+    struct pair p = pair_start((struct script){.ehlo = OFFERS}, fine); /* mx2 has DSN, and no DELIVERBY */
+    struct job j = {.destination = "two.example", .to = {"a@two.example"}, .by_ms = HOUR_MS + 500};
+    struct heard *v = deliver(p.w, j);
+    expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    assert_int_equal(v->hop[0], HOP_REPORTS);
+    if (!strstr(still(p.one)->commands, " BY=3600;R\r\n"))
+        has_text(still(p.one)->commands, " BY=3599;R\r\n");
+    j.by_trace = j.by_notify = true;
+    v = deliver(p.w, j);
+    expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    assert_int_equal(v->hop[0], HOP_RELAYED);
+    has_text(still(p.one)->commands, ";NT\r\n");
+    /* Less than the server needs, or nothing, is left. */
+    j = (struct job){.destination = "two.example", .to = {"a@two.example"}, .by_ms = 30000};
+    expect(deliver(p.w, j), 0, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.4.7");
+    j.by_ms = -5000;
+    v = deliver(p.w, j);
+    expect(v, 0, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.4.7");
+    assert_string_equal(v->text[0], "delivery time expired");
+    j.by_notify = true; /* a late one goes on, and says so */
+    expect(deliver(p.w, j), 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    has_text(still(p.one)->commands, " BY=-5;N\r\n");
+    assert_int_equal(p.one->messages, 3);
+    /* A server that does not offer it: no way for mode R, but for the end of the way; N is told of. */
+    j = (struct job){.destination = "one.example", .to = {"a@one.example"}, .by_ms = HOUR_MS};
+    v = deliver(p.w, j);
+    expect(v, 0, OUTCOME_FAILED, SCOPE_MESSAGE, 0, "5.3.3");
+    has_text(v->remote[0], "mx2.example");
+    assert_int_equal(p.two->transactions, 0);
+    j.local = true;
+    v = deliver(p.w, j);
+    expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    assert_int_equal(v->hop[0], HOP_REPORTS);
+    j.local = false;
+    j.by_notify = true;
+    v = deliver(p.w, j);
+    expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    assert_int_equal(v->hop[0], HOP_RELAYED);
+    assert_null(strstr(still(p.two)->commands, "BY="));
+    pair_stop(&p);
+}
+
+static void test_priority(void **state) {
+    (void)state;
+    struct pair p = pair_start((struct script){.ehlo = OFFERS}, fine);
+    struct job j = {.destination = "two.example", .to = {"a@two.example"}, .priority = "-3"};
+    deliver(p.w, j);
+    has_text(still(p.one)->commands, " MT-PRIORITY=-3\r\n");
+    j.priority = "10"; /* what cannot be said is not */
+    deliver(p.w, j);
+    assert_null(strstr(still(p.one)->commands, "PRIORITY=10"));
+    j = (struct job){.destination = "one.example", .to = {"a@one.example"}, .priority = "0"};
+    expect(deliver(p.w, j), 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    assert_null(strstr(still(p.two)->commands, "PRIORITY"));
+    pair_stop(&p);
+}
+
 static void on_drained(void *arg) {
     __atomic_store_n((bool *)arg, true, __ATOMIC_SEQ_CST);
 }
@@ -1017,6 +1170,10 @@ int main(void) {
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_eight_bit),
         cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_return_paths),
+        cmocka_unit_test(test_requiretls),
+        cmocka_unit_test(test_deliver_by),
+        cmocka_unit_test(test_priority),
         cmocka_unit_test(test_reports_are_repeated),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_bad_jobs),

@@ -111,6 +111,8 @@ static void test_local(void **state) {
         {OUTCOME_NOT_CONVERTIBLE, "Fm.", "5.6.3"}, {OUTCOME_NO_SMTPUTF8, "Fm.", "5.6.7"},
         {OUTCOME_TOO_BIG, "Fm.", "5.3.4"},         {OUTCOME_UNSENDABLE, "Fm.", "5.1.3"},
         {OUTCOME_NO_BODY, "-m.", "4.3.0"},         {OUTCOME_NO_MEMORY, "-m.", "4.3.1"},
+        {OUTCOME_NO_TLS, "Fd.", "5.7.10"},         {OUTCOME_TIME_OVER, "Fm.", "5.4.7"},
+        {OUTCOME_TIME_SHORT, "Fm.", "5.4.7"},      {OUTCOME_NO_DELIVERBY, "Fm.", "5.3.3"},
         {OUTCOME_HANDED_BACK, "Rh.", "4.3.2"},
     };
     assert_int_equal(sizeof want / sizeof *want, OUTCOME_LOCALS);

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "gateway/outbound/outbound.h"
@@ -249,16 +250,30 @@ static inline uint16_t port_of(int fd) {
     return ntohs(a.sin_port);
 }
 
-/* A server at 127.0.0.2 and up, all at one port, which the first one finds. */
-static inline struct server *server_start(const char *ip, uint16_t *port, struct script script) {
+static inline struct server *server_on(int fd, struct script script) {
     struct server *s = calloc(1, sizeof *s);
+    assert_true(fd >= 0);
     s->script = script;
+    s->fd = fd;
     pthread_mutex_init(&s->lock, NULL);
-    s->fd = listen_at(ip, *port);
-    assert_true(s->fd >= 0);
-    *port = port_of(s->fd);
     assert_int_equal(pthread_create(&s->thread, NULL, accept_all, s), 0);
     return s;
+}
+
+/* A server at 127.0.0.2 and up, all at one port, which the first one finds. */
+static inline struct server *server_start(const char *ip, uint16_t *port, struct script script) {
+    struct server *s = server_on(listen_at(ip, *port), script);
+    *port = port_of(s->fd);
+    return s;
+}
+
+static inline struct server *server_start_unix(const char *path, struct script script) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+    unlink(path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 8), 0);
+    return server_on(fd, script);
 }
 
 /* What the server has, once it stands still: the lock orders it behind the server's thread. */

@@ -398,6 +398,39 @@ static void test_parameters(void **state) {
     buf_deinit(&b);
 }
 
+/* What the sender asked for beyond delivery is said where it is offered, and nowhere else. */
+static void test_wishes(void **state) {
+    (void)state;
+    struct buf b;
+    struct client_extensions ext = {0};
+    const struct client_extensions none = {0};
+    struct client_mail m = {.has_by = true,
+                            .by_s = -999999999,
+                            .by_notify = true,
+                            .by_trace = true,
+                            .has_mt_priority = true,
+                            .mt_priority = -9,
+                            .requiretls = true};
+    client_ehlo_line(&ext, SPAN("deliverby 240"));
+    client_ehlo_line(&ext, SPAN("MT-PRIORITY MIXER"));
+    client_ehlo_line(&ext, SPAN("REQUIRETLS"));
+    assert_true(ext.deliver_by && ext.mt_priority && ext.requiretls);
+    assert_int_equal(ext.deliver_by_min_s, 240);
+    buf_init(&b, 4096);
+    assert_int_equal(client_put_mail(&b, &ext, &m), ERR_OK);
+    assert_string_equal(buf_cstr(&b), "MAIL FROM:<> BY=-999999999;NT MT-PRIORITY=-9 REQUIRETLS\r\n");
+    buf_clear(&b);
+    assert_int_equal(client_put_mail(&b, &none, &m), ERR_OK);
+    assert_string_equal(buf_cstr(&b), "MAIL FROM:<>\r\n");
+    buf_clear(&b);
+    m = (struct client_mail){.has_by = true, .by_s = 1};
+    assert_int_equal(client_put_mail(&b, &ext, &m), ERR_OK);
+    assert_string_equal(buf_cstr(&b), "MAIL FROM:<> BY=1;R\r\n");
+    buf_deinit(&b);
+    client_ehlo_line(&ext, SPAN("DELIVERBY soon"));
+    assert_int_equal(ext.deliver_by_min_s, 0);
+}
+
 /* Nothing that an address holds can add a command. */
 static void test_bad_addresses(void **state) {
     (void)state;
@@ -496,6 +529,7 @@ int main(void) {
         cmocka_unit_test(test_too_many),
         cmocka_unit_test(test_lmtp),
         cmocka_unit_test(test_parameters),
+        cmocka_unit_test(test_wishes),
         cmocka_unit_test(test_bad_addresses),
         cmocka_unit_test(test_many_recipients),
         cmocka_unit_test(test_probe),
