@@ -2,6 +2,10 @@
  * auth: AUTH of RFC 4954: mechanisms (PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS through GNU SASL, or whatever
  * Dovecot offers), the credential backends behind them, and the price of guessing.
  *
+ * Which is which: auth.c makes and counts, exchange.c moves one exchange on its loop, sasl.c and scram.c read what
+ * clients send, guess.c prices failures, remember.c keeps good passwords for a while, password.c checks hashes, file.c,
+ * ldap.c, postgres.c, http.c and dovecot.c are the backends (backend.h), io.c their loop.
+ *
  * Backends: a password file (bcrypt, yescrypt and others of crypt(3), argon2id, SCRAM-SHA-256 verifiers), LDAP bind,
  * PostgreSQL, HTTP, Dovecot's auth socket; several in order, the first that knows the account decides. Nothing blocks a
  * loop. A failed try is answered after a delay that grows with the failures of client network and account, and over a
@@ -35,6 +39,7 @@ struct auth_backend_config {
     const char *query; /* POSTGRES: $1 account; first column: hash as in a file */
 };
 #define AUTH_BACKENDS_MAX 8
+/* Copied by auth_new. Where a default is told, 0 stands for it (but cache_ms 0: no cache). */
 struct auth_config {
     const struct auth_backend_config *backends;
     size_t count;
@@ -46,20 +51,25 @@ struct auth_config {
     uint32_t account_failures;  /* per account and window, 50 */
     uint64_t failure_window_ms; /* 15 min */
     uint32_t entries;           /* networks and accounts remembered, 100,000 */
+    uint32_t hash_threads;      /* threads that check password hashes, 2 */
+    uint32_t hash_waiting;      /* checks waiting for them at most, 1000; more are TEMPFAIL at once */
     uint64_t cache_ms;          /* a good password is remembered (as a keyed digest) for, default 60 s; 0: not */
-    const char *sender_login;   /* file of "account: address, @domain, ..." lines, or NULL: where sender_login is
-                                 * enforced, an account may then use its own name as the address, nothing else */
+    const char *sender_login;   /* file of "account: address, @domain, ..." lines ("*": any), or NULL. Where it is
+                                 * enforced, an account without a line may use its own name as the address, nothing
+                                 * else; one with a line what the line names, nothing else */
 };
 /* One for the process, shared, thread-safe, counted. Guesses counted survive a reload: auth_inherit. */
 struct auth;
 int auth_new(struct auth **a, const struct auth_config *c, struct buf *problems) MUST_CHECK;
 struct auth *auth_ref(struct auth *a);
 void auth_unref(struct auth *a);
+/* Before fresh is used. */
 void auth_inherit(struct auth *fresh, struct auth *old);
 /* Any of its files changed since. */
 bool auth_is_stale(const struct auth *a);
 
-/* The words behind "250-AUTH ", or empty: nothing can be offered. binding: tls_binding works. */
+/* The words behind "250-AUTH ", or empty: nothing can be offered. binding: tls_binding works. The text lives as long as
+ * a does. */
 struct span auth_mechanisms(const struct auth *a, bool tls, bool binding);
 
 enum auth_event {
@@ -70,7 +80,8 @@ enum auth_event {
     AUTH_MALFORMED, /* 501 5.5.2 */
 };
 typedef void (*auth_cb)(void *arg, enum auth_event event, struct span text);
-struct auth_client { /* borrowed during the exchange */
+struct auth_client {   /* borrowed during the exchange */
+    struct loop *loop; /* home's: delays are timers on it */
     const struct tcp_addr *client, *local;
     struct span client_ip;
     bool tls;
@@ -81,7 +92,8 @@ struct auth_client { /* borrowed during the exchange */
 struct auth_exchange;
 /* Begins; mechanism in any case; initial.at NULL: no initial response (len 0 with .at set: an empty one), not encoded.
  * Events come through cb on home's loop, never inside a call; after CHALLENGE auth_answer or auth_cancel; the others
- * end the exchange, which is then gone. ERR_UNSUPPORTED: not such a mechanism (504 5.5.4); ERR_NOMEM; ERR_FULL. */
+ * end the exchange, which is then gone. ERR_UNSUPPORTED: not such a mechanism (504 5.5.4); ERR_DENIED: only inside TLS
+ * (538 5.7.11); ERR_NOMEM. */
 int auth_begin(struct auth_exchange **x, struct auth *a, struct post *home, const struct auth_client *client,
                struct span mechanism, struct span initial, auth_cb cb, void *arg) MUST_CHECK;
 /* The client's response, decoded. */
