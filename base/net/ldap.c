@@ -243,6 +243,10 @@ void ldap_link_close(struct ldap_link *l) {
     free(l);
 }
 
+void ldap_link_set_timeout(struct ldap_link *l, uint64_t timeout_ms) {
+    l->timeout_ms = timeout_ms;
+}
+
 /* -- asking -- */
 
 int ldap_link_bind(struct ldap_link *l, const char *dn, struct span password, struct buf *why) {

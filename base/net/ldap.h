@@ -22,6 +22,7 @@ struct ldap_config {
  * ERR_NOMEM. */
 int ldap_link_open(struct ldap_link **l, const struct ldap_config *c, struct buf *why) MUST_CHECK;
 void ldap_link_close(struct ldap_link *l);
+void ldap_link_set_timeout(struct ldap_link *l, uint64_t timeout_ms); /* of the next operations */
 /* Simple bind; an empty password with a name is refused here with ERR_DENIED (RFC 4513 section 5.1.2: it would
  * succeed). ERR_DENIED: wrong name or password; ERR_CLOSED, ERR_TIMEOUT, ERR_IO: the link is to be closed. */
 int ldap_link_bind(struct ldap_link *l, const char *dn, struct span password, struct buf *why) MUST_CHECK;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 
-enum { ROWS_MAX = 1000, COLUMNS_MAX = 16, PARAMS_MAX = 16 };
+enum { ROWS_MAX = 1000, COLUMNS_MAX = 16, PARAMS_MAX = 16, TEXT_OID = 25 };
 
 struct pg_link {
     PGconn *conn;
@@ -216,8 +217,16 @@ static int read_results(struct reading *q, uint64_t deadline) {
     }
 }
 
+/* A parameter that the query does not use has no type that the server could find out. */
+static Oid type_of(const char *query, size_t i) {
+    char name[8];
+    snprintf(name, sizeof name, "$%zu", i + 1);
+    return strstr(query, name) ? 0 : TEXT_OID;
+}
+
 static int send_query(PGconn *conn, const char *query, const struct span *params, size_t count) {
     char *values[PARAMS_MAX] = {0};
+    Oid types[PARAMS_MAX] = {0};
     int err = ERR_OK;
     CHECK(count <= PARAMS_MAX);
     for (size_t i = 0; i < count && !err; i++) {
@@ -226,8 +235,9 @@ static int send_query(PGconn *conn, const char *query, const struct span *params
         else
             values[i] = strndup(params[i].at, params[i].len);
         err = values[i] ? ERR_OK : ERR_NOMEM;
+        types[i] = type_of(query, i);
     }
-    if (!err && !PQsendQueryParams(conn, query, (int)count, NULL, (const char *const *)values, NULL, NULL, 0))
+    if (!err && !PQsendQueryParams(conn, query, (int)count, types, (const char *const *)values, NULL, NULL, 0))
         err = ERR_CLOSED;
     if (!err)
         (void)PQsetSingleRowMode(conn);

@@ -34,7 +34,12 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
 };
-/* Makers. c and its texts outlive the backend. problems as in directory_new. */
+typedef int (*backend_maker)(struct backend **b, const struct directory_config *c, struct buf *problems);
+/* directory_new with a given maker instead of that of the kind. */
+int directory_new_with(struct directory **d, const struct directory_config *c, backend_maker make,
+                       struct buf *problems) MUST_CHECK;
+
+/* Makers. c (with its defaults filled in) and its texts outlive the backend. problems as in directory_new. */
 int backend_ldap_new(struct backend **b, const struct directory_config *c, struct buf *problems) MUST_CHECK;
 int backend_postgres_new(struct backend **b, const struct directory_config *c, struct buf *problems) MUST_CHECK;
 int backend_http_new(struct backend **b, const struct directory_config *c, struct buf *problems) MUST_CHECK;

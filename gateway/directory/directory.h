@@ -62,13 +62,19 @@ struct directory;
 /* problems: one line each. The backend is not contacted here: a dead one makes 451, not a refusal to start. */
 int directory_new(struct directory **d, const struct directory_config *c, struct buf *problems) MUST_CHECK;
 struct directory *directory_ref(struct directory *d);
-void directory_unref(struct directory *d); /* the last one stops its threads; pending questions have been canceled */
+/* The last one stops its threads; pending questions have been canceled. Never waits for a backend: while one still
+ * works on a question, another thread closes it. */
+void directory_unref(struct directory *d);
+/* Waits until no directory is being closed any more: before the process ends. */
+void directory_settle(void);
 const char *directory_name(const struct directory *d);
+bool directory_has_catch_all(const struct directory *d); /* it may be asked with an empty key */
 /* The same configuration, so that a reload may keep the living one with its cache. */
 bool directory_fits(const struct directory *d, const struct directory_config *c);
 
-/* key: local part without quoting, as given; domain: canonical. At once from the cache, ERR_OK, texts into mem; or
- * ERR_AGAIN: it is asked, and cb comes on home's loop, once, never inside the call (the answer's texts live for the
+/* key: local part without quoting, as it is to be asked for; domain: canonical. The caller holds a reference until the
+ * answer has come or was canceled; cancel is called on home's thread. At once from the cache, ERR_OK, texts into mem;
+ * or ERR_AGAIN: it is asked, and cb comes on home's loop, once, never inside the call (the answer's texts live for the
  * call). ERR_NOMEM. */
 typedef void (*directory_cb)(void *arg, const struct directory_answer *a);
 struct directory_wait;

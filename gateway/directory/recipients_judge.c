@@ -13,14 +13,18 @@
  *
  * Mail to a postmaster of ours is never refused: without an entry of its own it goes to the configured
  * postmaster, and where that leads nowhere, to the configured address as it is.
+ *
+ * Where a slow directory must be asked first the walk goes on beside it, to gather what else must be asked, and
+ * then ends with ERR_AGAIN; the next walk begins anew, with the answers in the memo.
  */
 #include <string.h>
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/net/tcp.h"
 
-#include "gateway/directory/recipients_set.h"
+#include "gateway/directory/recipients_memo.h"
 
 enum { VISITS_MAX = 10 * RECIPIENTS_EXPANSION_MAX, SCRATCH_BLOCK = 4096, SCRATCH_MAX = 16 * 1024 * 1024 };
 
@@ -29,12 +33,14 @@ struct seen {
     struct map_node node;
     struct seen *before; /* in the order of seeing, to be undone */
     struct span address;
-    bool local; /* local parts of ours compare without case */
+    bool fold; /* local parts of ours compare without case, unless their domain minds it */
     enum seen_state state;
 };
 
 struct judge {
     const struct recipients *r;
+    const struct recipients_caller *who;
+    struct recipients_memo *memo;
     struct arena *mem;    /* of the answer */
     struct arena scratch; /* of the walk; the answer is copied out of it */
     struct buf *steps;
@@ -45,7 +51,10 @@ struct judge {
     struct seen *last_seen;
     size_t visits;   /* of aliases, forwards and their targets */
     bool postmaster; /* on the way to the configured postmaster */
+    bool later;      /* something must be asked first */
     bool failed;     /* out says why */
+    bool rewritten;  /* return_path is known */
+    struct span return_path;
 };
 
 static int visit(struct judge *j, const struct address *a, unsigned depth);
@@ -53,26 +62,7 @@ static int visit(struct judge *j, const struct address *a, unsigned depth);
 /* -- saying -- */
 
 static void step(struct judge *j, unsigned depth, struct span address, const char *what) {
-    if (!j->steps)
-        return;
-    for (unsigned i = 0; i < depth; i++)
-        buf_add_str(j->steps, "  ");
-    buf_add_escaped(j->steps, address);
-    buf_add_str(j->steps, ": ");
-    buf_add_str(j->steps, what);
-    buf_add_byte(j->steps, '\n');
-}
-
-static void step_entry(struct judge *j, unsigned depth, struct span address, const struct table *t,
-                       const struct table_entry *e) {
-    static const char *const kinds[] = {"mailbox", "alias", "forward", "forward that keeps a copy"};
-    if (!j->steps)
-        return;
-    for (unsigned i = 0; i < depth; i++)
-        buf_add_str(j->steps, "  ");
-    buf_add_escaped(j->steps, address);
-    buf_printf(j->steps, ": %s%s%s (%s:%zu)\n", kinds[e->kind], e->catch_all ? " by the catch-all" : "",
-               e->tagged ? " without its tag" : "", table_path(t), table_line(t, e));
+    recipients_tell((struct recipients_telling){j->steps, depth}, address, what);
 }
 
 static void say(struct judge *j, enum recipients_verdict verdict, struct span enhanced, struct span text) {
@@ -90,19 +80,19 @@ static void refuse(struct judge *j, enum recipients_verdict verdict, struct span
 
 struct seen_key {
     struct span address;
-    bool local, target;
+    bool fold, target;
 };
 
 static bool seen_match(const struct map_node *n, const void *key) {
     const struct seen *s = (const struct seen *)n; /* node is the first member */
     const struct seen_key *k = key;
-    if (k->local != s->local || k->target != (s->state == SEEN_TARGET))
+    if (k->fold != s->fold || k->target != (s->state == SEEN_TARGET))
         return false;
-    return k->local ? span_eq_nocase(s->address, k->address) : span_eq(s->address, k->address);
+    return k->fold ? span_eq_nocase(s->address, k->address) : span_eq(s->address, k->address);
 }
 
 static uint64_t seen_hash(const struct seen_key *k) {
-    return k->local ? hash_span_nocase(k->address, k->target) : hash_span(k->address, 2u + k->target);
+    return k->fold ? hash_span_nocase(k->address, k->target) : hash_span(k->address, 2u + k->target);
 }
 
 /* A lone mailbox, nearly every address, is written to the answer's memory at once; a walk has its own. */
@@ -110,16 +100,21 @@ static struct arena *arena_of(struct judge *j) {
     return j->visits ? &j->scratch : j->mem;
 }
 
+static bool folds(const struct judge *j, const struct address *a) {
+    const struct recipients_domain *d = recipients_domain_of(j->r, a->domain);
+    return !d || !d->case_sensitive;
+}
+
 static struct seen *seen_find(const struct judge *j, struct seen_key k) {
     return (struct seen *)map_find(&j->seen, seen_hash(&k), seen_match, &k);
 }
 
-static int seen_add(struct judge *j, struct span address, bool local, enum seen_state state, struct seen **out) {
+static int seen_add(struct judge *j, struct span address, bool fold, enum seen_state state, struct seen **out) {
     struct seen *s = arena_calloc(&j->scratch, 1, sizeof *s);
     if (!s)
         return ERR_NOMEM;
-    *s = (struct seen){.before = j->last_seen, .address = address, .local = local, .state = state};
-    struct seen_key k = {address, local, state == SEEN_TARGET};
+    *s = (struct seen){.before = j->last_seen, .address = address, .fold = fold, .state = state};
+    struct seen_key k = {address, fold, state == SEEN_TARGET};
     if (map_insert(&j->seen, &s->node, seen_hash(&k)) != ERR_OK)
         return ERR_NOMEM;
     *out = j->last_seen = s;
@@ -143,22 +138,44 @@ static int grow(struct judge *j) {
     return ERR_OK;
 }
 
+/* The return path of what leaves our domains again: SRS, once for the whole walk. */
+static int find_return_path(struct judge *j, struct span *out) {
+    const struct address *sender = j->who->sender;
+    int err = ERR_OK;
+    if (!j->rewritten && j->r->srs.domain && sender && sender->domain.len &&
+        !recipients_domain_of(j->r, sender->domain)) {
+        err = srs_forward(&j->r->srs, sender, j->who->wall_ms, j->mem, &j->return_path);
+        if (err == ERR_RANGE)
+            LOG_INFO("srs_too_long", LOG_SPAN("sender", sender->text));
+        if (err == ERR_RANGE || err == ERR_UNSUPPORTED) {
+            j->return_path = SPAN_EMPTY;
+            err = ERR_OK;
+        }
+    }
+    j->rewritten = true;
+    *out = j->return_path;
+    return err;
+}
+
 static int add_target(struct judge *j, const struct address *a, bool local) {
     struct seen *seen;
-    if (seen_find(j, (struct seen_key){a->text, local, true}))
+    bool fold = local && j->visits && folds(j, a);
+    if (seen_find(j, (struct seen_key){a->text, fold, true}))
         return ERR_OK;
     if (j->count >= RECIPIENTS_EXPANSION_MAX) {
         refuse(j, RECIPIENTS_UNROUTABLE, SPAN("5.5.3"), SPAN("this address leads to too many recipients"));
         return ERR_OK;
     }
     int err = j->count == j->cap ? grow(j) : ERR_OK;
-    struct span text = err ? SPAN_EMPTY : arena_dup(arena_of(j), a->text);
-    if (!text.at)
+    struct span text = err ? SPAN_EMPTY : arena_dup(arena_of(j), a->text), return_path = SPAN_EMPTY;
+    if (!text.at || (!local && j->out->verdict == RECIPIENTS_LOCAL && find_return_path(j, &return_path) != ERR_OK))
         return ERR_NOMEM;
-    j->targets[j->count++] = (struct recipients_target){
-        .address = text, .destination = span_from(text, text.len - a->domain.len), .local = local};
+    j->targets[j->count++] = (struct recipients_target){.address = text,
+                                                        .destination = span_from(text, text.len - a->domain.len),
+                                                        .local = local,
+                                                        .return_path = return_path};
     /* a lone mailbox needs no map */
-    return j->visits ? seen_add(j, text, local, SEEN_TARGET, &seen) : ERR_OK;
+    return j->visits ? seen_add(j, text, fold, SEEN_TARGET, &seen) : ERR_OK;
 }
 
 /* -- walking -- */
@@ -174,9 +191,12 @@ static int visit_target(struct judge *j, const struct address *a, struct span ta
         return ERR_OK;
     }
     size_t len = target.len + (whole ? 0 : 1 + a->domain.len);
-    if (len > sizeof text)
-        return ERR_CORRUPT; /* the table checks its targets when it is loaded */
-    memcpy(text, target.at, target.len);
+    if (len > sizeof text) { /* of a directory: tables check their targets when they are loaded */
+        step(j, depth, span_first(target, ADDRESS_PATH_MAX), "not a mail address");
+        refuse(j, RECIPIENTS_UNROUTABLE, SPAN("5.1.3"), SPAN("this address leads to one that cannot be written"));
+        return ERR_OK;
+    }
+    memcpy(text, target.at ? target.at : "", target.len);
     if (!whole) {
         text[target.len] = '@';
         memcpy(text + target.len + 1, a->domain.at, a->domain.len);
@@ -192,8 +212,8 @@ static int visit_target(struct judge *j, const struct address *a, struct span ta
 
 /* Follows an alias or forward. */
 static int follow(struct judge *j, const struct address *a, struct table_entry *e, unsigned depth) {
-    bool keeps = e->kind == TABLE_FORWARD_KEEP;
-    struct seen *seen = seen_find(j, (struct seen_key){a->text, true, false});
+    bool keeps = e->kind == TABLE_FORWARD_KEEP, fold = folds(j, a);
+    struct seen *seen = seen_find(j, (struct seen_key){a->text, fold, false});
     if (seen && (seen->state == SEEN_DONE || seen->state == SEEN_OPEN_KEEPS)) {
         step(j, depth, a->text, "has been there already");
         return ERR_OK;
@@ -209,7 +229,7 @@ static int follow(struct judge *j, const struct address *a, struct table_entry *
         refuse(j, RECIPIENTS_UNROUTABLE, SPAN("5.4.6"), SPAN("this address is an alias of too many aliases"));
         return ERR_OK;
     }
-    int err = seen_add(j, a->text, true, keeps ? SEEN_OPEN_KEEPS : SEEN_OPEN, &seen);
+    int err = seen_add(j, a->text, fold, keeps ? SEEN_OPEN_KEEPS : SEEN_OPEN, &seen);
     if (err)
         return err;
     if (keeps)
@@ -230,7 +250,7 @@ static int visit_postmaster(struct judge *j, unsigned depth) {
     j->postmaster = true;
     step(j, depth, j->r->postmaster.text, "the configured postmaster");
     int err = visit(j, &j->r->postmaster, depth);
-    if (!err && j->failed) {
+    if (!err && j->failed && j->out->verdict != RECIPIENTS_TEMPFAIL) {
         step(j, depth, j->r->postmaster.text, "taken as it is, since it leads nowhere");
         *j->out = before;
         j->failed = false;
@@ -246,11 +266,11 @@ static int visit_unknown(struct judge *j, const struct address *a, unsigned dept
     if (span_eq_nocase(a->key, SPAN("postmaster"))) {
         if (!j->postmaster && !span_eq_nocase(a->text, j->r->postmaster.text))
             return visit_postmaster(j, depth);
-        step(j, depth, a->text, "not in the table, but a postmaster is always valid");
+        step(j, depth, a->text, "not known, but a postmaster is always valid");
         return add_target(j, a, true);
     }
     if (span_eq_nocase(a->text, j->r->postmaster.text)) {
-        step(j, depth, a->text, "not in the table, but the configured postmaster is always valid");
+        step(j, depth, a->text, "not known, but the configured postmaster is always valid");
         return add_target(j, a, true);
     }
     step(j, depth, a->text, "unknown");
@@ -261,22 +281,60 @@ static int visit_unknown(struct judge *j, const struct address *a, unsigned dept
     return ERR_OK;
 }
 
+/* A bounce to a return path that we rewrote. */
+static int visit_srs(struct judge *j, const struct address *a, unsigned depth) {
+    struct address next;
+    struct span original;
+    int err = srs_reverse(&j->r->srs, a, j->who->wall_ms, &j->scratch, &original);
+    if (!err)
+        err = address_parse(&next, original, &j->scratch);
+    if (err == ERR_NOMEM)
+        return err;
+    if (err) {
+        step(j, depth, a->text,
+             err == ERR_TIMEOUT ? "a return path of SRS, too old" : "not a return path that we made");
+        refuse(j, depth ? RECIPIENTS_UNROUTABLE : RECIPIENTS_UNKNOWN, SPAN("5.1.1"),
+               err == ERR_TIMEOUT ? SPAN("this return path has expired") : SPAN("no such return path here"));
+        return ERR_OK;
+    }
+    step(j, depth, a->text, "a return path of SRS");
+    if (++j->visits > VISITS_MAX || depth >= RECIPIENTS_DEPTH_MAX) {
+        refuse(j, RECIPIENTS_UNROUTABLE, SPAN("5.4.6"), SPAN("this address leads into a mail loop"));
+        return ERR_OK;
+    }
+    return visit(j, &next, depth + 1);
+}
+
 static int visit_own(struct judge *j, const struct recipients_domain *d, const struct address *a, unsigned depth) {
-    struct table_entry e;
+    struct recipients_lookup l;
+    if (j->r->srs.domain && srs_is_srs(a->key) && span_eq(d->name, span_of(j->r->srs.domain)))
+        return visit_srs(j, a, depth);
     if (address_is_indirect(a)) {
         step(j, depth, a->text, "an indirect address in a domain of ours");
         refuse(j, depth ? RECIPIENTS_UNROUTABLE : RECIPIENTS_NO_RELAY, SPAN("5.7.1"),
                SPAN("indirect addresses are not relayed"));
         return ERR_OK;
     }
-    if (d->directory == RECIPIENTS_ANY) {
-        step(j, depth, a->text, "any recipient is taken in this domain of ours");
-        return add_target(j, a, true);
-    }
-    if (!table_find(d->table, a->key, a->domain, &e))
+    int err = recipients_lookup(d, a, j->memo, (struct recipients_telling){j->steps, depth}, &l);
+    if (err)
+        return err;
+    switch (l.found) {
+    case FOUND_ENTRY:
+        return l.e.kind == TABLE_MAILBOX ? add_target(j, a, true) : follow(j, a, &l.e, depth);
+    case FOUND_NOTHING:
         return visit_unknown(j, a, depth);
-    step_entry(j, depth, a->text, d->table, &e);
-    return e.kind == TABLE_MAILBOX ? add_target(j, a, true) : follow(j, a, &e, depth);
+    case FOUND_LATER:
+        j->later = true;
+        return ERR_OK;
+    case FOUND_UNSURE:
+        refuse(j, RECIPIENTS_TEMPFAIL, SPAN("4.3.0"), SPAN("recipient cannot be checked now"));
+        return ERR_OK;
+    case FOUND_TOO_MANY:
+        step(j, depth, a->text, "too many questions to directories");
+        refuse(j, RECIPIENTS_UNROUTABLE, SPAN("5.4.6"), SPAN("this address is an alias of too many aliases"));
+        return ERR_OK;
+    }
+    return ERR_INVALID;
 }
 
 /* Address literals that mean this machine: mail to them would come back to us. */
@@ -307,13 +365,13 @@ static int visit(struct judge *j, const struct address *a, unsigned depth) {
 
 /* -- the door -- */
 
-static int judge(struct judge *j, const struct address *a, bool may_relay) {
+static int judge(struct judge *j, const struct address *a) {
     if (a->domain.len == 0) {
         say(j, RECIPIENTS_LOCAL, SPAN("2.1.5"), SPAN("recipient ok"));
         return visit_postmaster(j, 0);
     }
     bool own = !a->literal && recipients_domain_of(j->r, a->domain);
-    if (!own && !may_relay) {
+    if (!own && !j->who->may_relay) {
         step(j, 0, a->text, "not a domain of ours, and this client may not relay");
         refuse(j, RECIPIENTS_NO_RELAY, SPAN("5.7.1"), SPAN("relaying denied"));
         return ERR_OK;
@@ -342,21 +400,23 @@ static int copy_targets(struct judge *j) {
     return ERR_OK;
 }
 
-int recipients_judge(struct recipients *r, const struct address *a, bool may_relay, struct arena *mem,
-                     struct recipients_answer *out, struct buf *steps) {
-    struct judge j = {.r = r, .mem = mem, .steps = steps, .out = out};
-    *out = (struct recipients_answer){
-        .verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"), .text = SPAN("recipient cannot be checked now")};
+int recipients_walk(const struct recipients *r, const struct address *a, const struct recipients_caller *who,
+                    struct recipients_memo *memo, struct arena *mem, struct recipients_answer *out, struct buf *steps) {
+    static const struct recipients_answer unsure = {
+        .verdict = RECIPIENTS_TEMPFAIL, .enhanced = {"4.3.0", 5}, .text = {"recipient cannot be checked now", 31}};
+    struct judge j = {.r = r, .who = who, .memo = memo, .mem = mem, .steps = steps, .out = out};
+    *out = unsure;
     map_init(&j.seen);
     arena_init(&j.scratch, SCRATCH_BLOCK, SCRATCH_MAX);
-    int err = judge(&j, a, may_relay);
+    int err = judge(&j, a);
+    if (!err && j.later)
+        err = ERR_AGAIN;
     if (!err && !j.failed && j.visits)
         err = copy_targets(&j);
     map_deinit(&j.seen);
     arena_deinit(&j.scratch);
     if (err) {
-        *out = (struct recipients_answer){
-            .verdict = RECIPIENTS_TEMPFAIL, .enhanced = SPAN("4.3.0"), .text = SPAN("recipient cannot be checked now")};
+        *out = unsure;
         return err;
     }
     if (!j.failed) {
