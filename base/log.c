@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/ring.h"
 
 enum {
     LOG_LINE_MAX = 4096,
@@ -35,8 +36,16 @@ void log_setup(enum log_level level, enum log_format format) {
     atomic_store(&format_now, format);
 }
 
-bool log_is_on(enum log_level level) {
+static bool is_shown(enum log_level level) {
     return (int)level >= atomic_load_explicit(&level_now, memory_order_relaxed);
+}
+
+static bool is_watched(enum log_level level) {
+    return level >= LOG_LEVEL_INFO && ring_is_on(RING_EVENTS);
+}
+
+bool log_is_on(enum log_level level) {
+    return is_shown(level) || is_watched(level);
 }
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -131,10 +140,10 @@ static bool add_field(struct buf *line, bool json, const struct log_field *f) {
     return !line->err;
 }
 
-static void write_line(enum log_level level, const char *event, const struct log_field *fields, size_t count) {
-    char mem[LOG_LINE_MAX];
-    struct buf line = {.mem = mem, .cap = sizeof mem - LOG_LINE_END, .max = sizeof mem - LOG_LINE_END};
-    bool json = atomic_load_explicit(&format_now, memory_order_relaxed) == LOG_FORMAT_JSON;
+/* The whole line with its end, in LOG_LINE_MAX octets at mem. */
+static struct span compose(char *mem, bool json, enum log_level level, const char *event,
+                           const struct log_field *fields, size_t count) {
+    struct buf line = {.mem = mem, .cap = LOG_LINE_MAX - LOG_LINE_END, .max = LOG_LINE_MAX - LOG_LINE_END};
     char when[32];
     clock_rfc3339(clock_wall_ms(), when, sizeof when);
     buf_add_str(&line, json ? "{\"time\":\"" : "");
@@ -152,9 +161,23 @@ static void write_line(enum log_level level, const char *event, const struct log
     }
     open_end(&line);
     buf_add_str(&line, json ? "}\n" : "\n");
-    struct span out = buf_span(&line);
-    if (write(STDERR_FILENO, out.at, out.len) != (ssize_t)out.len)
-        metric_add(&lines_dropped, 1);
+    return buf_span(&line);
+}
+
+static void write_line(enum log_level level, const char *event, const struct log_field *fields, size_t count) {
+    char mem[LOG_LINE_MAX];
+    struct span line = SPAN_EMPTY;
+    bool json = atomic_load_explicit(&format_now, memory_order_relaxed) == LOG_FORMAT_JSON;
+    if (is_shown(level)) {
+        line = compose(mem, json, level, event, fields, count);
+        if (write(STDERR_FILENO, line.at, line.len) != (ssize_t)line.len)
+            metric_add(&lines_dropped, 1);
+    }
+    if (!is_watched(level))
+        return;
+    if (json || !line.len)
+        line = compose(mem, false, level, event, fields, count);
+    ring_add(RING_EVENTS, span_first(line, line.len - 1));
 }
 
 /* -- repeats -- */

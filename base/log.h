@@ -6,7 +6,8 @@
  * Text: `2026-11-24T08:15:07.123Z info delivered id=0ABC size=12 to=<a@b>`; values with
  * spaces or quotes are quoted; hostile bytes are escaped (buf_add_escaped). A line holds at
  * most 4 KiB; longer values are cut and marked "...". The same event repeated more than
- * 100 times a second at level warn or error is counted, and the count logged.
+ * 100 times a second at level warn or error is counted, and the count logged. While somebody
+ * watches (base/ring.h), lines from info on go there too, as text, whatever level is set.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
