@@ -7,6 +7,7 @@
  * Whatever cannot be a header begins the body. Such a message has no empty line; it gets one with the first change,
  * since otherwise a new field could take the body's first line for its own continuation, or the body become header.
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,7 @@ struct field {
 enum phase { PHASE_HEADER, PHASE_BODY, PHASE_DONE };
 
 struct held {
+    atomic_uint owners;
     enum phase phase;
     int err;           /* the first error of an append */
     struct buf raw;    /* the header as it came */
@@ -49,6 +51,7 @@ struct held *held_new(const char *dir) {
     struct held *h = calloc(1, sizeof *h);
     if (!h)
         return NULL;
+    atomic_init(&h->owners, 1);
     buf_init(&h->raw, HELD_HEADER_MAX + PIECE);
     if (held_spill_init(&h->body, dir)) {
         held_free(h);
@@ -57,8 +60,13 @@ struct held *held_new(const char *dir) {
     return h;
 }
 
+struct held *held_ref(struct held *h) {
+    atomic_fetch_add_explicit(&h->owners, 1, memory_order_relaxed);
+    return h;
+}
+
 void held_free(struct held *h) {
-    if (!h)
+    if (!h || atomic_fetch_sub_explicit(&h->owners, 1, memory_order_acq_rel) > 1)
         return;
     for (size_t i = 0; i < h->count; i++)
         free(h->fields[i].owned);

@@ -3,7 +3,9 @@
  * libopendmarc) as an Authentication-Results field (RFC 8601); and DKIM signing of mail that leaves us.
  *
  * The libraries block on DNS and on long bodies, so the work runs on helper threads of its own, a bounded number of
- * messages at once; the answer comes to the loop of the session.
+ * messages at once; the answer comes to the loop of the session. While a check is pending its thread reads the held
+ * message, so the session must not touch it; a session that ends before cancels the check and frees its reference
+ * (held_ref). All changes to the message are made on the loop.
  */
 #ifndef GATEWAY_FILTER_MAILAUTH_H
 #define GATEWAY_FILTER_MAILAUTH_H
@@ -29,12 +31,16 @@ struct mailauth_config {
     uint32_t threads;         /* default 4 */
     const struct mailauth_key *keys;
     size_t key_count;
+    bool must_sign; /* mail that has a key and cannot be signed is deferred (451 4.7.0) instead of going out unsigned */
 };
 /* One for the process; immutable and counted; a reload makes a new one (keys are read then). */
 struct mailauth;
 int mailauth_new(struct mailauth **m, const struct mailauth_config *c, struct buf *problems) MUST_CHECK;
 struct mailauth *mailauth_ref(struct mailauth *m);
-void mailauth_unref(struct mailauth *m);
+void mailauth_unref(struct mailauth *m); /* the last one joins the threads, which are idle then; on a loop's thread */
+/* For the end of the process: no new work (checks then pass unverified), and waits for the work under way, which gives
+ * up at its next step. Before post_free of any loop whose sessions asked; canceled checks come home, too. */
+void mailauth_stop(struct mailauth *m);
 /* Any key file changed since. */
 bool mailauth_is_stale(const struct mailauth *m);
 bool mailauth_verifies(const struct mailauth *m);
@@ -42,11 +48,12 @@ bool mailauth_verifies(const struct mailauth *m);
 bool mailauth_signs(const struct mailauth *m, struct span domain);
 
 /* Verifies: removes Authentication-Results fields that claim to be ours (RFC 8601 section 5), inserts one in front.
- * Verdict: PASS, or REFUSE 550 5.7.26 (dmarc reject enforced), 550 5.7.23 (spf_reject). */
+ * Verdict: PASS, or REFUSE 550 5.7.26 (dmarc reject enforced; more than one author domain that can be read), 550 5.7.23
+ * (spf_reject). Too much waits already: PASS in the call, with temperror as the results. */
 int mailauth_verify(struct mailauth *m, struct post *home, const struct check_facts *f, struct held *held,
                     struct check_verdict *v, struct check_wait **wait, check_cb cb, void *arg) MUST_CHECK;
 /* Signs with the key whose domain is the From field's domain (or a parent of it); inserts DKIM-Signature in front. PASS
- * always; what cannot be signed goes on unsigned and is logged (unless `must`: 451 4.7.0). */
+ * always; what cannot be signed goes on unsigned and is logged (unless must_sign: 451 4.7.0). */
 int mailauth_sign(struct mailauth *m, struct post *home, const struct check_facts *f, struct held *held,
                   struct check_verdict *v, struct check_wait **wait, check_cb cb, void *arg) MUST_CHECK;
 

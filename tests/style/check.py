@@ -60,6 +60,7 @@ DOORS = {  # header -> files that may include it
     r"cdb\.h": r"gateway/directory/cdb\w*\.c",
     r"opendkim/.*": r"gateway/filter/dkim\w*\.c",
     r"spf2/.*": r"gateway/filter/spf\w*\.c",
+    r"libpsl\.h": r"gateway/filter/dmarc\w*\.c",
     r"opendmarc/.*": r"gateway/filter/dmarc\w*\.c",
     r"resolv\.h|arpa/nameser\.h": r"base/net/resolver\.c",
     r"idn2\.h": r"gateway/smtp/address\w*\.c",
