@@ -21,6 +21,8 @@
 #include "proto/bus.pb-c.h"
 #include "proto/frame.h"
 
+#include "admin/watch.h"
+
 #define ROLES_MAX 64u
 #define CALLS_MAX 64u
 #define TIMEOUT_MS 60000u
@@ -121,6 +123,20 @@ static void reply_own_figures(struct admin *a, const struct call *c) {
     arena_deinit(&mem);
 }
 
+/* -- the node's live lines -- */
+
+static void reply_watch(struct admin *a, const struct call *c, const Words__AdminRequest *m) {
+    Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
+    struct arena mem;
+    arena_init(&mem, 64 * 1024, WATCH_REPLY_MAX);
+    int err = watch_answer(m, &r, &mem);
+    if (err == ERR_OK)
+        reply(a, tool_of(c), c->tool_correlation, &r, true);
+    else
+        reply_error(a, tool_of(c), c->tool_correlation, err, "malformed question for live lines");
+    arena_deinit(&mem);
+}
+
 /* -- roles -- */
 
 static struct role_peer *find_role(struct admin *a, struct span name) {
@@ -192,11 +208,15 @@ static void on_role(void *arg, struct span peer, const struct bus_message *m) {
 
 /* -- tools -- */
 
-/* Which role answers; 0: all of them. */
+#define ROLE_NODE UINT32_MAX
+
+/* Which role answers; 0: all of them; ROLE_NODE: none, it is known here. */
 static uint32_t role_for(Words__AdminVerb verb) {
     switch (verb) {
     case WORDS__ADMIN_VERB__ADMIN_STATUS:
         return 0;
+    case WORDS__ADMIN_VERB__ADMIN_WATCH:
+        return ROLE_NODE;
     case WORDS__ADMIN_VERB__ADMIN_ROUTE:
         return ROLE_DELIVERY;
     case WORDS__ADMIN_VERB__ADMIN_VERIFY:
@@ -240,6 +260,11 @@ static void start_call(struct admin *a, struct span tool, const struct frame *f,
     c->until_ms = clock_mono_ms() + TIMEOUT_MS;
     list_push_back(&a->calls, &c->link);
     uint32_t role = role_for(m->verb);
+    if (role == ROLE_NODE) {
+        reply_watch(a, c, m);
+        call_end(a, c);
+        return;
+    }
     c->waiting = pass_on(a, c, role, m);
     if (!role)
         reply_own_figures(a, c);

@@ -51,7 +51,11 @@ static bool join(struct answer *a, Words__AdminReply *r) {
     }
     if (r->envelope)
         a->r.envelope = r->envelope;
-    return append(mem, &a->r.rows, &a->r.n_rows, &a->row_cap, (void *const *)r->rows, r->n_rows) &&
+    a->r.number = r->has_number ? r->number : a->r.number;
+    a->r.missed += r->missed;
+    a->r.more = r->has_more && r->more;
+    return append(mem, &a->r.lines, &a->r.n_lines, &a->line_cap, (void *const *)r->lines, r->n_lines) &&
+           append(mem, &a->r.rows, &a->r.n_rows, &a->row_cap, (void *const *)r->rows, r->n_rows) &&
            append(mem, &a->r.traces, &a->r.n_traces, &a->trace_cap, (void *const *)r->traces, r->n_traces) &&
            append(mem, &a->r.figures, &a->r.n_figures, &a->figure_cap, (void *const *)r->figures, r->n_figures) &&
            append(mem, &a->r.steps, &a->r.n_steps, &a->step_cap, (void *const *)r->steps, r->n_steps);

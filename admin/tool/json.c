@@ -129,6 +129,20 @@ static json_t *of_figures(const Words__AdminReply *r) {
     return j;
 }
 
+int json_print_lines(const struct answer *a) {
+    int failed = 0;
+    for (size_t i = 0; i < a->r.n_lines; i++) {
+        json_t *j = json_object();
+        set_number(j, "number", true, a->r.lines[i]->number);
+        set_span(j, "text", frame_span(a->r.lines[i]->text));
+        set_number(j, "missed", i == 0 && a->r.missed, a->r.missed);
+        failed |= json_dumpf(j, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+        putchar('\n');
+        json_decref(j);
+    }
+    return failed ? EX_IOERR : EX_OK;
+}
+
 #define ARRAY(j, name, n, items, of)                                                                                   \
     do {                                                                                                               \
         json_t *list_ = json_array();                                                                                  \

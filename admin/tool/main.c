@@ -11,11 +11,13 @@
 
 #include "admin/tool/tool.h"
 #include "base/base32.h"
+#include "base/ring.h"
 #include "base/units.h"
 #include "proto/filter.h"
 #include "store/store.h"
 
 #define SERVER_DEFAULT "ipc:///run/posthouse/admin"
+#define LIVE_FILTER_MAX 1000u /* as the daemon takes */
 
 static const char usage[] =
     "usage: posthouse [--server ENDPOINT] [--json] VERB [ARGUMENT ...]\n"
@@ -29,6 +31,8 @@ static const char usage[] =
     "  route ADDRESS              the hosts that are tried, in order, and why\n"
     "  verify ADDRESS             what RCPT TO would say, and why (--from IP: as if from that client)\n"
     "  retry FILTER [--dry-run]   makes deferred messages due now\n"
+    "  watch [WORD ...]           live events of this node that hold all these words (--for DURATION: ends then)\n"
+    "  trace smtp in [WORD ...]   live dialogues with clients, secrets blanked\n"
     "  store verify DIR           checks a store that no daemon has open\n"
     "  version, help\n"
     "\n"
@@ -174,6 +178,35 @@ static int verb_address(struct tool *t, Words__AdminVerb verb, char **words, int
     return ask_and_print(t, &q, 0, print_steps);
 }
 
+/* The words as one filter. */
+static int verb_live(struct tool *t, enum ring_kind ring, char **words, int count) {
+    struct buf text;
+    buf_init(&text, LIVE_FILTER_MAX);
+    for (int i = 0; i < count; i++) {
+        buf_add_str(&text, i ? " " : "");
+        buf_add_str(&text, words[i]);
+    }
+    if (text.err != ERR_OK) {
+        fputs("posthouse: too many words to look for\n", stderr);
+        buf_deinit(&text);
+        return EX_DATAERR;
+    }
+    struct span filter = arena_dup(&t->mem, buf_span(&text));
+    buf_deinit(&text);
+    return filter.at ? verb_watch(t, ring, filter) : EX_OSERR;
+}
+
+static int verb_trace(struct tool *t, char **words, int count) {
+    if (count < 2 || strcmp(words[0], "smtp") != 0)
+        return usage_error("trace needs: smtp in", NULL);
+    if (strcmp(words[1], "in") == 0)
+        return verb_live(t, RING_SMTP_IN, words + 2, count - 2);
+    if (strcmp(words[1], "out") != 0)
+        return usage_error("trace needs: smtp in", NULL);
+    fputs("posthouse: trace smtp out is not there in this version; see watch and msg trace\n", stderr);
+    return EX_UNAVAILABLE;
+}
+
 static void on_problem(void *arg, const char *problem) {
     unsigned *count = arg;
     ++*count;
@@ -213,6 +246,10 @@ static int run(struct tool *t, char **words, int count) {
         return verb_address(t, WORDS__ADMIN_VERB__ADMIN_VERIFY, rest, count - 1);
     if (strcmp(verb, "retry") == 0)
         return verb_retry(t, rest, count - 1);
+    if (strcmp(verb, "watch") == 0)
+        return verb_live(t, RING_EVENTS, rest, count - 1);
+    if (strcmp(verb, "trace") == 0)
+        return verb_trace(t, rest, count - 1);
     if (strcmp(verb, "store") == 0)
         return verb_store(t, rest, count - 1);
     if (strcmp(verb, "version") == 0) {
@@ -228,10 +265,15 @@ static int run(struct tool *t, char **words, int count) {
 
 int main(int argc, char **argv) {
     static const struct option options[] = {
-        {"server", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
-        {"dry-run", no_argument, NULL, 'n'},      {"limit", required_argument, NULL, 'l'},
-        {"from", required_argument, NULL, 'f'},   {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+        {"server", required_argument, NULL, 's'},
+        {"json", no_argument, NULL, 'j'},
+        {"dry-run", no_argument, NULL, 'n'},
+        {"limit", required_argument, NULL, 'l'},
+        {"from", required_argument, NULL, 'f'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {"for", required_argument, NULL, 'd'},
+        {NULL, 0, NULL, 0},
     };
     struct tool t = {.server = getenv("POSTHOUSE_SERVER")};
     uint64_t limit;
@@ -256,6 +298,10 @@ int main(int argc, char **argv) {
             break;
         case 'f':
             t.from_ip = optarg;
+            break;
+        case 'd':
+            if (units_duration(span_of(optarg), &t.for_ms) != ERR_OK || t.for_ms == 0)
+                return usage_error("--for takes a duration such as 30s", optarg);
             break;
         case 'h':
             fputs(usage, stdout);

@@ -22,6 +22,13 @@ void print_span(FILE *to, struct span s) {
     buf_deinit(&b);
 }
 
+void print_text(FILE *to, struct span s) {
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.at[i];
+        putc(c < 0x20 || c == 0x7f ? '?' : c, to);
+    }
+}
+
 static void print_bytes(ProtobufCBinaryData b) {
     print_span(stdout, frame_span(b));
 }

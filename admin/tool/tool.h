@@ -16,13 +16,14 @@ struct tool {
     bool json, dry_run, colour;
     uint32_t limit;      /* 0: the daemon's own */
     const char *from_ip; /* verify --from */
+    uint64_t for_ms;     /* watch --for; 0: until interrupted */
     struct arena mem;    /* of everything that the answer needs */
 };
 
 /* All replies of one request, joined into one. */
 struct answer {
     Words__AdminReply r; /* error, text, code, count, envelope of the last reply that had one; the arrays below */
-    size_t row_cap, trace_cap, figure_cap, step_cap;
+    size_t row_cap, trace_cap, figure_cap, step_cap, line_cap;
     struct tool *tool;
     bool complete;
 };
@@ -40,8 +41,14 @@ void print_trace(const struct tool *t, const struct answer *a, uint64_t id);
 void print_steps(const struct tool *t, const struct answer *a);
 /* Escaped and cut to the terminal's liking. */
 void print_span(FILE *to, struct span s);
+/* For what was escaped when it was made: control octets become '?', all else stays. */
+void print_text(FILE *to, struct span s);
+
+/* -- watch.c -- live lines of a ring (base/ring.h) that hold all words of the filter, until the user has enough */
+int verb_watch(struct tool *t, uint32_t ring, struct span filter) MUST_CHECK;
 
 /* -- json.c -- the same as one JSON value -- */
 int json_print(const struct answer *a, uint64_t id) MUST_CHECK; /* an exit status */
+int json_print_lines(const struct answer *a) MUST_CHECK;        /* one object a line */
 
 #endif
