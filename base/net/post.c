@@ -23,11 +23,26 @@ static struct post_letter *take(struct post *p) {
     return node ? LIST_ENTRY(node, struct post_letter, node) : NULL;
 }
 
+/* Opens the letters that are here now; those that they bring forth wait for the next turn, so that the loop goes on. */
+static size_t open_those_here(struct post *p) {
+    pthread_mutex_lock(&p->lock);
+    size_t count = p->letters.count;
+    pthread_mutex_unlock(&p->lock);
+    for (size_t n = count; n; n--) {
+        struct post_letter *letter = take(p);
+        letter->open(letter);
+    }
+    return count;
+}
+
 static void on_wake(void *arg) {
     struct post *p = arg;
-    struct post_letter *letter;
-    while ((letter = take(p)))
-        letter->open(letter);
+    (void)open_those_here(p);
+    pthread_mutex_lock(&p->lock);
+    bool more = !list_is_empty(&p->letters);
+    pthread_mutex_unlock(&p->lock);
+    if (more)
+        loop_wake_send(p->wake);
 }
 
 struct post *post_new(struct loop *l) {
@@ -54,7 +69,8 @@ void post_send(struct post *p, struct post_letter *letter) {
 }
 
 void post_free(struct post *p) {
-    on_wake(p);
+    while (open_those_here(p) > 0)
+        continue;
     loop_wake_close(p->wake);
     pthread_mutex_destroy(&p->lock);
     free(p);

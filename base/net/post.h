@@ -18,7 +18,8 @@ struct post_letter {
 struct post *post_new(struct loop *l) MUST_CHECK; /* NULL: no memory */
 /* Any thread, never blocks for long, cannot fail. Not after post_free has begun. */
 void post_send(struct post *p, struct post_letter *letter);
-/* On the loop's thread: opens what has come, then frees. Who may still send must be stopped before. */
+/* On the loop's thread: opens what has come, then frees. Who may still send must be stopped before. Not inside
+ * a letter's open. */
 void post_free(struct post *p);
 
 #endif

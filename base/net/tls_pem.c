@@ -143,16 +143,22 @@ static int read_chain(struct tls_pem *p, BIO *bio, const char *path, struct buf 
     return ERR_INVALID;
 }
 
+static bool has(struct span text, const char *what) {
+    return text.len && memmem(text.at, text.len, what, strlen(what)) != NULL;
+}
+
 static int read_key(struct tls_pem *p, BIO *bio, const char *path, struct buf *problems) {
+    char *at = NULL;
+    long len = BIO_get_mem_data(bio, &at);
+    struct span text = span_make(at, len > 0 ? (size_t)len : 0);
+    const char *what = "holds a damaged private key";
+    if (!has(text, "PRIVATE KEY-----"))
+        what = "holds no private key";
+    else if (has(text, "ENCRYPTED"))
+        what = "is encrypted; keys with a pass phrase cannot be used";
     p->key = PEM_read_bio_PrivateKey(bio, NULL, no_phrase, NULL);
     if (!p->key) {
-        unsigned long err = ERR_peek_error();
-        bool phrase = ERR_GET_REASON(err) == PEM_R_BAD_PASSWORD_READ || ERR_GET_REASON(err) == PEM_R_BAD_DECRYPT;
-        phrase = phrase && ERR_GET_LIB(err) == ERR_LIB_PEM;
-        tls_problem(problems, path,
-                    phrase        ? "is encrypted; keys with a pass phrase cannot be used"
-                    : is_at_end() ? "holds no private key"
-                                  : "holds a damaged private key");
+        tls_problem(problems, path, what);
         return ERR_INVALID;
     }
     if (p->marks[1].mode & S_IROTH)
