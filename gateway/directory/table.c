@@ -22,10 +22,9 @@
 #include "base/check.h"
 #include "base/hash.h"
 
-#include "gateway/directory/table_line.h"
-#include "gateway/smtp/address.h"
+#include "gateway/directory/table_check.h"
 
-enum { SLOTS_MIN = 8, SCRATCH_MAX = 64 * 1024 };
+enum { SLOTS_MIN = 8 };
 #define CATCH_ALL_SEED 0x9e3779b97f4a7c15u
 
 struct slot {
@@ -64,7 +63,8 @@ struct load {
 
 /* -- problems -- */
 
-static void problem(struct load *l, const char *what, struct span subject) {
+static void problem(void *arg, const char *what, struct span subject) {
+    struct load *l = arg;
     if (++l->problem_count > TABLE_PROBLEMS_MAX)
         return;
     buf_printf(l->problems, "%s:%zu: ", l->t->path, l->line);
@@ -154,23 +154,6 @@ static uint64_t name_hash(struct span key, struct span domain, bool catch_all) {
     return catch_all ? hash_span(domain, CATCH_ALL_SEED) : hash_span_nocase(key, seed);
 }
 
-/* The key of a local part that is not plain, in to; false: no good local part. */
-static bool unquote(struct span local, char to[ADDRESS_LOCAL_MAX], struct span *key, bool *indirect,
-                    struct arena *mem) {
-    char text[ADDRESS_PATH_MAX];
-    struct address a;
-    if (local.len > ADDRESS_LOCAL_MAX)
-        return false;
-    memcpy(text, local.at, local.len);
-    memcpy(text + local.len, "@x", 2);
-    if (address_parse(&a, span_make(text, local.len + 2), mem) != ERR_OK)
-        return false;
-    memcpy(to, a.key.at, a.key.len);
-    *key = span_make(to, a.key.len);
-    *indirect = address_is_indirect(&a);
-    return true;
-}
-
 static int compare_spans(const void *a, const void *b) {
     return span_cmp(*(const struct span *)a, *(const struct span *)b);
 }
@@ -201,9 +184,9 @@ static bool line_is(const struct table *t, size_t offset, struct span key, struc
     struct arena mem;
     struct span own = line->local;
     bool indirect, same = true;
-    arena_init(&mem, 1024, SCRATCH_MAX);
+    arena_init(&mem, 1024, TABLE_SCRATCH_MAX);
     if (!catch_all && !line->plain)
-        same = unquote(line->local, memory, &own, &indirect, &mem);
+        same = table_unquote(line->local, memory, &own, &indirect, &mem);
     if (!catch_all)
         same = same && span_eq_nocase(own, key);
     if (same && t->domain_count > 1)
@@ -237,46 +220,6 @@ static int make_slots(struct table *t, struct buf *problems) {
     return t->slots ? ERR_OK : file_problem(t, problems, err_text(ERR_NOMEM), ERR_NOMEM);
 }
 
-/* Judges one target; own is the entry's name: a target that is the name itself is a loop. */
-static void check_target(struct load *l, struct span target, struct span key, struct span domain, bool catch_all) {
-    char text[ADDRESS_PATH_MAX + 2];
-    bool whole = table_target_has_domain(target);
-    struct address a;
-    if (target.len == 0 || target.len >= sizeof text - 2) {
-        problem(l, target.len ? "too long for an address" : "an empty target", span_first(target, 40));
-        return;
-    }
-    memcpy(text, target.at, target.len);
-    if (!whole)
-        memcpy(text + target.len, "@x", 2);
-    int err = address_parse(&a, span_make(text, target.len + (whole ? 0 : 2)), &l->scratch);
-    if (err) {
-        problem(l, err == ERR_NOMEM ? err_text(err) : "not a mail address", target);
-        return;
-    }
-    if (!whole && address_is_indirect(&a))
-        problem(l, "'%', '!' and '@' are not taken in local parts of ours", target);
-    bool same_domain = !whole || (domain.len && span_eq(a.domain, domain)) ||
-                       (!domain.len && l->t->domain_count == 1 && span_eq(a.domain, l->t->domains[0]));
-    if (!catch_all && same_domain && span_eq_nocase(a.key, key))
-        problem(l, "leads to itself (to keep a copy, write '>>')", target);
-}
-
-static void check_targets(struct load *l, struct span targets, struct span key, struct span domain, bool catch_all) {
-    struct span target;
-    size_t count = 0;
-    if (targets.at[targets.len - 1] == ',')
-        problem(l, "an empty target", SPAN_EMPTY);
-    while (table_next_target(&targets, &target)) {
-        if (++count > TABLE_TARGETS_MAX) {
-            problem(l, "more than 1000 targets", SPAN_EMPTY);
-            return;
-        }
-        check_target(l, target, key, domain, catch_all);
-        arena_reset(&l->scratch);
-    }
-}
-
 /* Finds the domain that the line names; false: not one of the table's. */
 static bool check_domain(struct load *l, struct span written, struct span *domain) {
     *domain = SPAN_EMPTY;
@@ -296,21 +239,8 @@ static bool check_domain(struct load *l, struct span written, struct span *domai
     return true;
 }
 
-static bool check_key(struct load *l, const struct table_line *line, char memory[ADDRESS_LOCAL_MAX], struct span *key) {
-    bool indirect = false;
-    *key = line->local;
-    if (line->catch_all)
-        return true;
-    bool ok =
-        line->plain ? line->local.len <= ADDRESS_LOCAL_MAX : unquote(line->local, memory, key, &indirect, &l->scratch);
-    if (!ok)
-        problem(l, line->local.len > ADDRESS_LOCAL_MAX ? "longer than 64 octets" : "not a local part", line->local);
-    else if (indirect)
-        problem(l, "'%', '!' and '@' are not taken in local parts of ours", line->local);
-    return ok && !indirect;
-}
-
 static void take_line(struct load *l, size_t offset, struct span text) {
+    struct table_check check = {problem, l, &l->scratch};
     struct table_line line, other;
     struct span key, domain;
     char memory[ADDRESS_LOCAL_MAX];
@@ -323,10 +253,11 @@ static void take_line(struct load *l, size_t offset, struct span text) {
         problem(l, form, span_trim(text));
         return;
     }
-    if (line.empty || !check_domain(l, line.domain, &domain) || !check_key(l, &line, memory, &key))
+    if (line.empty || !check_domain(l, line.domain, &domain) || !table_check_key(&check, &line, memory, &key))
         return;
+    struct span own = domain.len || l->t->domain_count > 1 ? domain : l->t->domains[0];
     if (line.kind != TABLE_MAILBOX)
-        check_targets(l, line.targets, key, domain, line.catch_all);
+        table_check_targets(&check, line.targets, key, own, line.catch_all);
     if (l->t->domain_count == 1)
         domain = SPAN_EMPTY;
     uint64_t hash = name_hash(key, domain, line.catch_all);
@@ -344,7 +275,7 @@ static void take_line(struct load *l, size_t offset, struct span text) {
 
 static int take_lines(struct table *t, struct buf *problems) {
     struct load l = {.t = t, .problems = problems};
-    arena_init(&l.scratch, 4096, SCRATCH_MAX);
+    arena_init(&l.scratch, 4096, TABLE_SCRATCH_MAX);
     for (size_t at = 0; at < t->len;) {
         struct span text = line_at(t, at);
         l.line++;
