@@ -111,7 +111,7 @@ static void add_answer(struct spf *s, SPF_dns_rr_t *rr, int type, const struct r
 static SPF_dns_rr_t *lookup(SPF_dns_server_t *dns, const char *name, ns_type type, int cache) {
     struct spf *s = dns->hook;
     struct resolver_answer *a = arena_calloc(s->mem, 1, sizeof *a);
-    bool counted;
+    bool counted = false;
     (void)cache;
     if (type == ns_t_spf) /* obsolete since RFC 7208 */
         return SPF_dns_rr_new_init(dns, name, type, 0, NO_DATA);
