@@ -436,7 +436,7 @@ static void on_connected(uv_connect_t *request, int status) {
             close_now(c);
         return;
     }
-    if (status) {
+    if (status || c->failed) { /* failed: the TLS of a client that could not even begin */
         tcp_fail(c, err_of_uv(status));
         return;
     }
