@@ -59,24 +59,37 @@ struct guard_config {
 
 /* One for the process, shared by all loops, thread-safe; outlives reloads (its memory stays), guard_reconfigure. */
 struct guard;
+/* Copies the configuration; 0 stands for the default where one is named, but for reserved_percent. Reads grey_file; a
+ * damaged one is named in the log and ignored. ERR_INVALID: a zone or answer that is none, bits or percent too large,
+ * too many lists; ERR_NOMEM. */
 int guard_new(struct guard **g, const struct guard_config *c) MUST_CHECK;
+/* Any thread. After an error the old configuration stays. What was remembered stays; another grey_file is read by the
+ * helper thread. */
 int guard_reconfigure(struct guard *g, const struct guard_config *c) MUST_CHECK;
-void guard_free(struct guard *g); /* writes grey_file */
-void guard_tick(
-    struct guard *g); /* about once a second from one thread; file work goes to a helper thread of its own */
+/* Writes grey_file. All waits have ended or were canceled, and no thread is in here; queries of canceled waits may
+ * still be under way. */
+void guard_free(struct guard *g);
+/* About once a second from one thread; file work goes to a helper thread of its own. now_ms: monotonic, as all now_ms
+ * here; wall_ms is the time since 1970. */
+void guard_tick(struct guard *g, uint64_t now_ms);
 
 /* What guard knows of a session; zeroed at first; lives in the session. */
 struct guard_client {
     char name[256], reverse[256]; /* of the client; name is confirmed */
     int32_t score;
     bool good, slow;
+    char ip[48];    /* for the log */
+    bool slow_told; /* guard_slow_ms has logged it */
 };
 /* At connect, before the greeting: names and lists. Fills gc. Verdict PASS, or REFUSE 554 5.7.1 with the list's zone
- * (and its TXT when there is one). dns belongs to the loop. Trusted clients are only named. */
+ * (and its TXT when there is one). dns belongs to the loop. Trusted clients are only named. ERR_OK or ERR_AGAIN as in
+ * check.h; when nothing can be asked, ERR_OK and PASS. gc stays until then; f need not. A list that did not answer
+ * counts as nothing against the client, and as all that it could say for it. */
 int guard_connect(struct guard *g, struct dns *dns, struct loop *l, const struct check_facts *f,
                   struct guard_client *gc, struct check_verdict *v, struct check_wait **wait, check_cb cb,
                   void *arg) MUST_CHECK;
-/* At connect: counts; PASS or REFUSE 421 4.7.0. */
+/* At connect: counts; PASS or REFUSE 421 4.7.0. What is refused is not counted, here and below; clients that are
+ * trusted have no limit by network. */
 void guard_count_connection(struct guard *g, const struct check_facts *f, uint64_t now_ms, struct check_verdict *v);
 /* At MAIL, RCPT and the end of data: counts one message, recipient, or f->size octets for the network and the account;
  * over the limit REFUSE 450 4.7.1 (network) or 450 4.7.1 (account), logged once a window. */
@@ -88,8 +101,8 @@ void guard_count_octets(struct guard *g, const struct check_facts *f, uint64_t n
 void guard_greylist(struct guard *g, const struct check_facts *f, const struct guard_client *gc, uint64_t wall_ms,
                     struct check_verdict *v);
 /* Milliseconds to wait before the next reply; 0: at once. errors: refused commands and recipients so far. */
-uint64_t guard_slow_ms(const struct guard *g, const struct guard_client *gc, uint32_t errors);
-/* A message of this client was accepted. */
+uint64_t guard_slow_ms(const struct guard *g, struct guard_client *gc, uint32_t errors);
+/* A message of this client was accepted: its network may use kept slots for a week. It is greylisted as before. */
 void guard_praise(struct guard *g, const struct check_facts *f, uint64_t now_ms);
 /* When only kept slots are left (used of max connections): may this client have one? */
 bool guard_may_enter(struct guard *g, const struct tcp_addr *client, bool trusted, uint32_t used, uint32_t max,
