@@ -34,6 +34,7 @@ static const char usage[] =
     "  watch [WORD ...]           live events of this node that hold all these words (--for DURATION: ends then)\n"
     "  trace smtp in [WORD ...]   live dialogues with clients, secrets blanked\n"
     "  store verify DIR           checks a store that no daemon has open\n"
+    "  table build TEXT CDB       compiles a recipients table for tens of millions of entries\n"
     "  version, help\n"
     "\n"
     "  FILTER   to: from: domain: site: state: older: id:, all must hold (state:deferred older:1h)\n"
@@ -252,6 +253,10 @@ static int run(struct tool *t, char **words, int count) {
         return verb_trace(t, rest, count - 1);
     if (strcmp(verb, "store") == 0)
         return verb_store(t, rest, count - 1);
+    if (strcmp(verb, "table") == 0)
+        return count == 4 && strcmp(rest[0], "build") == 0
+                   ? tool_table_build(t, rest[1], rest[2])
+                   : usage_error("table build needs the text and the place of the CDB file", NULL);
     if (strcmp(verb, "version") == 0) {
         puts("posthouse " POSTHOUSE_VERSION);
         return EX_OK;

@@ -47,6 +47,9 @@ void print_text(FILE *to, struct span s);
 /* -- watch.c -- live lines of a ring (base/ring.h) that hold all words of the filter, until the user has enough */
 int verb_watch(struct tool *t, uint32_t ring, struct span filter) MUST_CHECK;
 
+/* -- table.c -- compiles a recipients table, without a daemon; an exit status */
+int tool_table_build(const struct tool *t, const char *text, const char *cdb) MUST_CHECK;
+
 /* -- json.c -- the same as one JSON value -- */
 int json_print(const struct answer *a, uint64_t id) MUST_CHECK; /* an exit status */
 int json_print_lines(const struct answer *a) MUST_CHECK;        /* one object a line */
