@@ -323,6 +323,24 @@ static bool is_name(struct span name) {
     return name.len > 0 && name.len < NAME_MAX_LEN;
 }
 
+bool held_is_field(struct span name, struct span value) {
+    for (size_t i = 0; i < value.len; i++) {
+        if (value.at[i] == '\0')
+            return false;
+        if (value.at[i] != '\r' && value.at[i] != '\n')
+            continue;
+        int len = fold_at(value, i);
+        if (len < 0)
+            return false;
+        i += (size_t)len - 1;
+    }
+    return is_name(name);
+}
+
+size_t held_header_size(const struct held *h) {
+    return h->header_len;
+}
+
 int held_insert(struct held *h, size_t at, struct span name, struct span value) {
     char head[NAME_MAX_LEN + 1];
     if (!is_name(name))
@@ -395,6 +413,19 @@ int held_body_append(struct held *h, struct span octets) {
     h->cursor = 0;
     h->cursor_at = 0;
     return held_spill_append(&h->body, octets);
+}
+
+const char *held_dir(const struct held *h) {
+    return h->body.dir;
+}
+
+void held_body_take(struct held *h, struct held_spill *s) {
+    straighten(h);
+    h->separator = true;
+    struct held_spill old = h->body;
+    h->body = *s;
+    *s = old;
+    (void)held_spill_clear(s); /* only makes room early */
 }
 
 /* -- reading -- */

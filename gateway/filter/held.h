@@ -44,6 +44,10 @@ size_t held_count(const struct held *h);
 void held_field(const struct held *h, size_t n, struct span *name, struct span *value);
 /* Index of the nth (from 0) field of this name (any case), or -1. */
 ptrdiff_t held_find(const struct held *h, struct span name, size_t nth);
+/* Whether held_insert would find name and value lawful. */
+bool held_is_field(struct span name, struct span value);
+/* Octets of all fields with their line ends. */
+size_t held_header_size(const struct held *h);
 /* value: text behind the colon; a leading space is added when there is none; LF or CRLF followed by a blank are folds
  * and become CRLF; other line breaks, NUL and bad names are ERR_INVALID. ERR_FULL, ERR_NOMEM. Positions: 0 is in front
  * of all; >= held_count appends. */

@@ -27,4 +27,10 @@ ptrdiff_t held_spill_read(struct held_spill *s, uint64_t at, char *to, size_t ma
 /* Empties it; the file, if any, is kept for what comes. ERR_IO. */
 int held_spill_clear(struct held_spill *s) MUST_CHECK;
 
+/* -- for rooms that gather a new body before they know whether it will be taken -- */
+struct held;
+const char *held_dir(const struct held *h); /* or NULL */
+/* The body of h becomes what s holds; s is empty afterwards, still to be deinitialised. */
+void held_body_take(struct held *h, struct held_spill *s);
+
 #endif

@@ -5,6 +5,10 @@
  * One connection for each filter and session, opened when the session's first stage needs it, on the session's loop.
  * What happens when a filter cannot be reached, breaks the protocol or is too slow is the operator's choice: tempfail
  * (451 4.7.1), accept (the filter is left out for the rest of the session) or reject (550 5.7.1).
+ *
+ * Filters may add, change and remove header fields and replace the body. The envelope is not theirs: a filter that
+ * changes it, or quarantines, has failed. The held message is as the client sent it, without our own Received field,
+ * which filters count as position 0.
  */
 #ifndef GATEWAY_FILTER_MILTER_H
 #define GATEWAY_FILTER_MILTER_H
@@ -37,7 +41,7 @@ bool milters_want_message(const struct milters *m);
  * recipient. Other errors do not come: failures are verdicts. */
 int milters_check(struct milters *m, enum check_stage stage, const struct check_facts *f, struct held *held,
                   struct check_verdict *v, struct check_wait **wait, check_cb cb, void *arg) MUST_CHECK;
-/* The transaction is over without CHECK_END (RSET, refused, lost): SMFIC_ABORT. */
+/* The transaction is over without CHECK_END (RSET, refused, lost): SMFIC_ABORT. Not while a check waits. */
 void milters_abort(struct milters *m);
 /* AUTH or STARTTLS changed the session: macros are sent anew with the next stage (they always are); after STARTTLS the
  * filters must hear HELO again. */
