@@ -52,6 +52,7 @@ struct world {
     uint32_t duplicates, in_doubt, crashes;
     struct shard_compose *composing[64];
     uint32_t composing_count;
+    uint64_t release_ms, by_ms; /* of mails submitted from now on; 0: none */
 };
 
 #define CHECK_SEED(w, cond)                                                                                            \
@@ -211,6 +212,10 @@ static void submit(struct world *w) {
     e.recipients = rs;
     e.received_ms = w->now_ms - w->now_ms % 1000 + n;
     e.size = 4;
+    e.has_release_ms = w->release_ms != 0;
+    e.release_ms = w->release_ms;
+    e.has_deliver_by_ms = w->by_ms != 0;
+    e.deliver_by_ms = w->by_ms;
     uint8_t submission[16] = {(uint8_t)(n + 1)};
     struct payload *l = payload_new(shard_payloads(w->shard), submission);
     CHECK_SEED(w, l != NULL);
@@ -491,11 +496,56 @@ static void killed_after_every_step(void **state) {
     assert_true(duplicates <= in_doubt);
 }
 
+static void settle(struct world *w) {
+    for (int i = 0; i < 5; i++) {
+        shard_flush(w->shard, w->now_ms);
+        while (w->written < w->batch_count)
+            write_one(w);
+        sync_written(w);
+    }
+}
+
+/* What the envelope says of times reaches the core, from a submission and from a reading after a crash. */
+static void times_of_the_envelope_are_kept(void **state) {
+    (void)state;
+    struct world *w = calloc(1, sizeof *w);
+    w->now_ms = 1764000000000ULL;
+    rand_init(&w->rand, 1);
+    assert_int_equal(store_memory_open(&w->store), ERR_OK);
+    open_shard(w);
+    w->release_ms = w->now_ms + 20000;
+    submit(w);
+    w->release_ms = 0;
+    w->by_ms = w->now_ms - 1;
+    submit(w);
+    settle(w);
+    assert_true(w->mails[0].answered && w->mails[1].answered);
+    assert_int_equal(w->job_count, 0); /* one is held, the other came too late */
+    assert_int_equal(w->composing_count, 1);
+    crash(w);
+    settle(w);
+    assert_int_equal(w->job_count, 0);
+    assert_int_equal(w->composing_count, 1);
+    tick(w, 20000);
+    load_all(w, false);
+    settle(w);
+    assert_true(w->job_count > 0);
+    assert_int_equal(w->jobs[0].mail, 0);
+    drain(w);
+    for (uint32_t k = 0; k < 3; k++)
+        assert_int_equal(w->mails[1].delivered[k], 0);
+    assert_int_equal(w->mails[0].delivered[0], 1);
+    shard_close(w->shard);
+    store_close(w->store);
+    free(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_a_crash_nothing_comes_twice),
         cmocka_unit_test(killed_anywhere_the_books_balance),
         cmocka_unit_test(killed_after_every_step),
+        cmocka_unit_test(times_of_the_envelope_are_kept),
     };
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT); /* thousands of openings */
     return cmocka_run_group_tests(tests, NULL, NULL);
