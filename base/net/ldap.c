@@ -175,7 +175,11 @@ static int start_tls(struct ldap_link *l, struct buf *why) {
     if (take_result(l, m, why) != LDAP_SUCCESS)
         return ERR_DENIED;
     code = ldap_install_tls(l->ld);
-    return code == LDAP_SUCCESS ? ERR_OK : fail_code(l, why, code == LDAP_TIMEOUT ? ERR_TIMEOUT : ERR_DENIED, code);
+    if (code == LDAP_SUCCESS)
+        return ERR_OK;
+    if (why) /* what the library says is often "unknown error" */
+        buf_add_str(why, "TLS failed, perhaps for the certificate or the name in it: ");
+    return fail_code(l, why, code == LDAP_TIMEOUT ? ERR_TIMEOUT : ERR_DENIED, code);
 }
 
 static bool set_options(LDAP *ld, const struct ldap_config *c) {
