@@ -82,7 +82,7 @@ static void on_home(struct post_letter *letter) {
     if (atomic_load(&q->canceled))
         auth_question_free(q);
     else
-        exchange_answered(q->exchange);
+        mechanism_answered(q->exchange);
 }
 
 void auth_question_done(struct auth_question *q, enum auth_reply reply) {
@@ -140,21 +140,24 @@ void auth_question_verify(struct auth_question *q) {
 }
 
 /* -- life -- */
-static void close_io_backends(void *arg) {
-    struct auth *a = arg;
+static void close_backends(struct auth *a, bool on_io) {
     for (size_t i = 0; i < a->count; i++) {
-        if (a->backends[i]->on_io)
-            a->backends[i]->ops->close(a->backends[i]);
+        struct auth_backend *b = a->backends[i];
+        if (!b || b->on_io != on_io)
+            continue;
+        a->backends[i] = NULL;
+        b->ops->close(b);
     }
+}
+
+static void close_on_io(void *arg) {
+    close_backends(arg, true);
 }
 
 static void *end(void *arg) {
     struct auth *a = arg;
-    auth_io_free(a->io, close_io_backends, a);
-    for (size_t i = 0; i < a->count; i++) {
-        if (!a->backends[i]->on_io)
-            a->backends[i]->ops->close(a->backends[i]);
-    }
+    auth_io_free(a->io, close_on_io, a);
+    close_backends(a, false);
     pool_free(a->hashes);
     while (a->offers) {
         struct auth_offer *next = a->offers->next;

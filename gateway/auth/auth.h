@@ -2,9 +2,10 @@
  * auth: AUTH of RFC 4954: mechanisms (PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS through GNU SASL, or whatever
  * Dovecot offers), the credential backends behind them, and the price of guessing.
  *
- * Which is which: auth.c makes and counts, exchange.c moves one exchange on its loop, sasl.c and scram.c read what
- * clients send, guess.c prices failures, remember.c keeps good passwords for a while, password.c checks hashes, file.c,
- * ldap.c, postgres.c, http.c and dovecot.c are the backends (backend.h), io.c their loop.
+ * Which is which: auth.c makes and counts, exchange.c and mechanism.c move one exchange on its loop, offer.c says what
+ * is offered, sasl.c and scram.c read what clients send, guess.c prices failures, remember.c keeps good passwords for a
+ * while, password.c checks hashes, file.c, ldap.c, postgres.c, http.c and dovecot.c are the backends (backend.h), io.c
+ * their loop.
  *
  * Backends: a password file (bcrypt, yescrypt and others of crypt(3), argon2id, SCRAM-SHA-256 verifiers), LDAP bind,
  * PostgreSQL, HTTP, Dovecot's auth socket; several in order, the first that knows the account decides. Nothing blocks a
@@ -68,8 +69,8 @@ void auth_inherit(struct auth *fresh, struct auth *old);
 /* Any of its files changed since. */
 bool auth_is_stale(const struct auth *a);
 
-/* The words behind "250-AUTH ", or empty: nothing can be offered. binding: tls_binding works. The text lives as long as
- * a does. */
+/* The words behind "250-AUTH ", or empty: nothing can be offered (as outside TLS). binding: tls_binding works. The text
+ * lives as long as a does. */
 struct span auth_mechanisms(const struct auth *a, bool tls, bool binding);
 
 enum auth_event {

@@ -86,8 +86,8 @@ struct auth_backend_ops {
     /* A stored hash (verifier: one for SCRAM) to stand for an account that does not exist, so that it costs and looks
      * the same; false: has none. */
     bool (*decoy)(struct auth_backend *b, struct span account, bool verifier, char to[AUTH_HASH_MAX + 1]);
-    /* Names of mechanisms that it runs by itself, one after the other; false: no more. plaintext: only inside TLS. */
-    bool (*runs)(struct auth_backend *b, size_t index, char name[AUTH_MECHANISM_MAX + 1], bool *plaintext);
+    /* Names of mechanisms that it runs by itself, one after the other; false: no more. */
+    bool (*runs)(struct auth_backend *b, size_t index, char name[AUTH_MECHANISM_MAX + 1]);
 };
 struct auth_backend {
     const struct auth_backend_ops *ops;

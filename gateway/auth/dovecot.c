@@ -23,12 +23,8 @@
 enum { IN_MAX = 65536, OUT_MAX = 1 << 20, LINE_MAX = 32768, OFFERS_MAX = 16, TICK_MS = 200 };
 
 enum link { LINK_DOWN, LINK_CONNECTING, LINK_READY }; /* DOWN -> CONNECTING -> READY; any -> DOWN */
-struct offer {
-    char name[AUTH_MECHANISM_MAX + 1];
-    bool plaintext;
-};
 struct offers {
-    struct offer list[OFFERS_MAX];
+    char names[OFFERS_MAX][AUTH_MECHANISM_MAX + 1];
     size_t count;
 };
 struct dovecot {
@@ -137,7 +133,6 @@ static void put_waiting(struct dovecot *d) {
 
 /* -- hearing -- */
 static bool hear_mechanism(struct dovecot *d, struct span fields) {
-    struct offer o = {0};
     struct span name = span_cut(fields, '\t', &fields);
     bool use = name.len > 0 && name.len <= AUTH_MECHANISM_MAX && d->heard.count < OFFERS_MAX;
     for (size_t i = 0; i < name.len; i++) {
@@ -146,12 +141,10 @@ static bool hear_mechanism(struct dovecot *d, struct span fields) {
     }
     while (fields.len) {
         struct span field = span_cut(fields, '\t', &fields);
-        o.plaintext |= span_eq(field, SPAN("plaintext"));
         use = use && !span_eq(field, SPAN("private")) && !span_eq(field, SPAN("anonymous"));
     }
-    span_copy(name, o.name, sizeof o.name);
     if (use)
-        d->heard.list[d->heard.count++] = o;
+        span_copy(name, d->heard.names[d->heard.count++], AUTH_MECHANISM_MAX + 1);
     return true;
 }
 
@@ -345,14 +338,12 @@ static void close_dovecot(struct auth_backend *base) {
     free(d);
 }
 
-static bool runs(struct auth_backend *base, size_t index, char name[AUTH_MECHANISM_MAX + 1], bool *plaintext) {
+static bool runs(struct auth_backend *base, size_t index, char name[AUTH_MECHANISM_MAX + 1]) {
     struct dovecot *d = CONTAINER_OF(base, struct dovecot, base);
     pthread_mutex_lock(&d->lock);
     bool has = index < d->offers.count;
-    if (has) {
-        span_copy(span_of(d->offers.list[index].name), name, AUTH_MECHANISM_MAX + 1);
-        *plaintext = d->offers.list[index].plaintext;
-    }
+    if (has)
+        span_copy(span_of(d->offers.names[index]), name, AUTH_MECHANISM_MAX + 1);
     pthread_mutex_unlock(&d->lock);
     return has;
 }

@@ -1,7 +1,8 @@
 /*
- * offer: which mechanisms can be offered: those that the configuration names (or all), that the connection is fit for,
- * and that some backend can serve. PLAIN and LOGIN need TLS and any backend; SCRAM needs a backend with verifiers; what
- * Dovecot runs is passed through, unless it needs what we cannot give it (channel bindings, Kerberos, certificates).
+ * offer: which mechanisms can be offered: those that the configuration names (or all) and that some backend can serve:
+ * PLAIN and LOGIN any, SCRAM those with verifiers. What Dovecot runs is passed through, unless it needs what we cannot
+ * give it (channel bindings, Kerberos, certificates). Nothing is offered outside TLS: PLAIN would show the password,
+ * and what a listener hears of SCRAM is enough to guess it at home.
  *
  * Texts that were handed out are kept until the end: there are few different ones.
  */
@@ -14,7 +15,6 @@
 
 static const char *const own[] = {"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"};
 static const char *const not_passed[] = {"EXTERNAL", "ANONYMOUS", "GSSAPI", "GSS-SPNEGO", "NTLM"};
-static const char *const tls_only[] = {"OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"};
 
 static bool is_in(const char *const *list, size_t count, struct span name) {
     for (size_t i = 0; i < count; i++) {
@@ -58,11 +58,11 @@ static bool may_pass(struct span name) {
            !span_eq(name, SPAN("LOGIN"));
 }
 
-static struct auth_backend *who_runs(const struct auth *a, struct span name, bool *plaintext) {
+static struct auth_backend *who_runs(const struct auth *a, struct span name) {
     char runs[AUTH_MECHANISM_MAX + 1];
     for (size_t i = 0; i < a->count && may_pass(name); i++) {
         struct auth_backend *b = a->backends[i];
-        for (size_t n = 0; b->ops->runs && b->ops->runs(b, n, runs, plaintext); n++) {
+        for (size_t n = 0; b->ops->runs && b->ops->runs(b, n, runs); n++) {
             if (span_eq_nocase(span_of(runs), name))
                 return b;
         }
@@ -71,13 +71,11 @@ static struct auth_backend *who_runs(const struct auth *a, struct span name, boo
 }
 
 int auth_way_find(const struct auth *a, struct span name, bool tls, bool binding, struct auth_way *way) {
-    bool plaintext = false;
-    *way = (struct auth_way){.mechanism = AUTH_PASSED};
+    *way = (struct auth_way){.mechanism = AUTH_PASSED, .needs_tls = !tls};
     if (a->count == 0 || !is_named(a, name))
         return ERR_UNSUPPORTED;
     if (span_eq(name, SPAN("PLAIN")) || span_eq(name, SPAN("LOGIN"))) {
         way->mechanism = name.at[0] == 'P' ? AUTH_PLAIN : AUTH_LOGIN;
-        way->needs_tls = !tls;
         return ERR_OK;
     }
     if (span_eq(name, SPAN("SCRAM-SHA-256-PLUS"))) {
@@ -88,8 +86,7 @@ int auth_way_find(const struct auth *a, struct span name, bool tls, bool binding
         way->mechanism = AUTH_SCRAM;
         return ERR_OK;
     }
-    way->backend = who_runs(a, name, &plaintext);
-    way->needs_tls = !tls && (plaintext || IS_IN(tls_only, name));
+    way->backend = who_runs(a, name);
     return way->backend ? ERR_OK : ERR_UNSUPPORTED;
 }
 
@@ -106,11 +103,10 @@ static void add_offer(const struct auth *a, struct span name, bool tls, bool bin
 
 static void add_passed(const struct auth *a, bool tls, bool binding, struct buf *to) {
     char name[AUTH_MECHANISM_MAX + 1];
-    bool plaintext, first;
     for (size_t i = 0; i < a->count; i++) {
         struct auth_backend *b = a->backends[i];
-        for (size_t n = 0; b->ops->runs && b->ops->runs(b, n, name, &plaintext); n++) {
-            first = who_runs(a, span_of(name), &plaintext) == b;
+        for (size_t n = 0; b->ops->runs && b->ops->runs(b, n, name); n++) {
+            bool first = who_runs(a, span_of(name)) == b;
             if (first && !IS_IN(own, span_of(name)))
                 add_offer(a, span_of(name), tls, binding, to);
         }

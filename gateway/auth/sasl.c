@@ -68,6 +68,7 @@ int sasl_parse_scram(struct sasl_scram *s, struct span message) {
 }
 
 int sasl_account(struct span name, const char *realm, char to[AUTH_ACCOUNT_MAX + 1]) {
+    to[0] = '\0';
     if (name.len == 0 || !utf8_is_valid(name))
         return ERR_INVALID;
     size_t realm_len = realm && span_find(name, '@') < 0 ? strlen(realm) + 1 : 0;
@@ -76,8 +77,10 @@ int sasl_account(struct span name, const char *realm, char to[AUTH_ACCOUNT_MAX +
     for (size_t i = 0; i < name.len; i++) {
         unsigned char c = (unsigned char)name.at[i];
         bool c1 = c == 0xc2 && i + 1 < name.len && (unsigned char)name.at[i + 1] < 0xa0;
-        if (c < 0x20 || c == 0x7f || c1)
+        if (c < 0x20 || c == 0x7f || c1) {
+            to[0] = '\0';
             return ERR_INVALID;
+        }
         to[i] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
     }
     size_t len = name.len;
