@@ -13,6 +13,12 @@
 struct dkimauth {
     DKIM_LIB *lib;
 };
+/* How long the canonical forms of the body are: the library counts only what it has hashed. */
+struct extent {
+    uint64_t octets, simple;   /* so far; up to the last line that is not empty */
+    uint64_t written, relaxed; /* the same with blanks reduced */
+    bool blank;
+};
 /* One message; the library's user context. */
 struct work {
     struct resolver *resolver;
@@ -20,6 +26,7 @@ struct work {
     struct arena *mem;
     DKIM_SIGINFO *unanswered[AUTHRES_DKIM_MAX]; /* signatures whose key the DNS could not tell now */
     size_t unanswered_count;
+    struct extent extent;
 };
 
 static DKIM_CBSTAT fetch_key(DKIM *dkim, DKIM_SIGINFO *sig, u_char *to, size_t size) {
@@ -93,14 +100,36 @@ static DKIM_STAT feed_fields(DKIM *dkim, struct held *h, struct buf *line, size_
         if (line->err)
             return DKIM_STAT_NORESOURCE;
         DKIM_STAT stat = dkim_header(dkim, (u_char *)line->mem + line->start, buf_len(line));
+        if (stat == DKIM_STAT_SYNTAX && is_signature(name))
+            continue; /* it does not count; the others do */
         if (stat != DKIM_STAT_OK)
             return stat;
     }
     return DKIM_STAT_OK;
 }
 
-static DKIM_STAT feed_body(DKIM *dkim, struct held *h) {
-    char *piece = malloc(DKIMAUTH_BODY_PIECE);
+static void measure(struct extent *e, const char *at, size_t len) {
+    for (size_t i = 0; i < len; i++) {
+        char c = at[i];
+        e->octets++;
+        if (c == ' ' || c == '\t') {
+            e->blank = true;
+            e->simple = e->octets;
+            continue;
+        }
+        bool content = c != '\r' && c != '\n';
+        e->written += 1 + (content && e->blank);
+        e->blank = false;
+        if (content) {
+            e->simple = e->octets;
+            e->relaxed = e->written;
+        }
+    }
+}
+
+static DKIM_STAT feed_body(DKIM *dkim, struct held *h, struct extent *e) {
+    char *piece = malloc(DKIMAUTH_BODY_PIECE), last = '\n';
+    u_char end[] = "\r\n";
     DKIM_STAT stat = piece ? DKIM_STAT_OK : DKIM_STAT_NORESOURCE;
     for (uint64_t at = 0; stat == DKIM_STAT_OK && at < held_body_size(h);) {
         ptrdiff_t n = held_body_read(h, at, piece, DKIMAUTH_BODY_PIECE);
@@ -108,9 +137,13 @@ static DKIM_STAT feed_body(DKIM *dkim, struct held *h) {
             stat = DKIM_STAT_INTERNAL;
             break;
         }
+        measure(e, piece, (size_t)n);
         stat = dkim_body(dkim, (u_char *)piece, (size_t)n);
+        last = piece[n - 1];
         at += (size_t)n;
     }
+    if (stat == DKIM_STAT_OK && last != '\n') /* the library wants whole lines */
+        stat = dkim_body(dkim, end, 2);
     free(piece);
     return stat;
 }
@@ -141,14 +174,16 @@ static enum authres_result result_of_error(int error) {
 }
 
 /* A body longer than l= says carries words that nobody signed. */
-static bool is_partly_signed(DKIM *dkim, DKIM_SIGINFO *sig) {
-    ssize_t body = 0, canonical = 0, signed_len = 0;
-    u_char *l = dkim_sig_gettagvalue(sig, false, (u_char *)"l");
-    if (!l)
+static bool is_partly_signed(DKIM *dkim, DKIM_SIGINFO *sig, const struct extent *e) {
+    ssize_t signed_len = 0;
+    dkim_canon_t header, body;
+    if (!dkim_sig_gettagvalue(sig, false, (u_char *)"l"))
         return false;
-    if (dkim_sig_getcanonlen(dkim, sig, &body, &canonical, &signed_len) != DKIM_STAT_OK)
+    if (dkim_sig_getcanonlen(dkim, sig, NULL, NULL, &signed_len) != DKIM_STAT_OK ||
+        dkim_sig_getcanons(sig, &header, &body) != DKIM_STAT_OK || signed_len < 0)
         return true;
-    return canonical > signed_len;
+    uint64_t content = body == DKIM_CANON_RELAXED ? e->relaxed : e->simple;
+    return content > (uint64_t)signed_len;
 }
 
 static void judge(DKIM *dkim, DKIM_SIGINFO *sig, const struct work *w, struct authres_dkim *out) {
@@ -160,7 +195,7 @@ static void judge(DKIM *dkim, DKIM_SIGINFO *sig, const struct work *w, struct au
     } else if (passed && span_eq_nocase(out->algorithm, SPAN("rsa-sha1"))) {
         out->result = AUTHRES_POLICY; /* RFC 8301 */
         out->why = "rsa-sha1 is not accepted";
-    } else if (passed && is_partly_signed(dkim, sig)) {
+    } else if (passed && is_partly_signed(dkim, sig, &w->extent)) {
         out->result = AUTHRES_POLICY;
         out->why = "body is only partly signed";
     } else if (passed)
@@ -219,7 +254,7 @@ static void run(DKIM *dkim, struct held *h, struct work *w, struct authres_dkim 
     if (stat == DKIM_STAT_OK)
         stat = dkim_eoh(dkim);
     if (stat == DKIM_STAT_OK)
-        stat = feed_body(dkim, h);
+        stat = feed_body(dkim, h, &w->extent);
     bool whole = stat == DKIM_STAT_OK;
     if (whole)
         stat = dkim_eom(dkim, NULL);

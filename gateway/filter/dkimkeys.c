@@ -89,16 +89,22 @@ static int feed(DKIM *dkim, struct held *h) {
 }
 
 static int feed_body(DKIM *dkim, struct held *h) {
-    char *piece = malloc(DKIMAUTH_BODY_PIECE);
+    char *piece = malloc(DKIMAUTH_BODY_PIECE), last = '\n';
+    u_char end[] = "\r\n";
     int err = piece ? ERR_OK : ERR_NOMEM;
     for (uint64_t at = 0; !err && at < held_body_size(h);) {
         ptrdiff_t n = held_body_read(h, at, piece, DKIMAUTH_BODY_PIECE);
-        if (n <= 0)
+        if (n <= 0) {
             err = ERR_IO;
-        else if (dkim_body(dkim, (u_char *)piece, (size_t)n) != DKIM_STAT_OK)
+            break;
+        }
+        if (dkim_body(dkim, (u_char *)piece, (size_t)n) != DKIM_STAT_OK)
             err = ERR_INVALID;
-        at += n > 0 ? (size_t)n : 0;
+        last = piece[n - 1];
+        at += (size_t)n;
     }
+    if (!err && last != '\n' && dkim_body(dkim, end, 2) != DKIM_STAT_OK) /* the library wants whole lines */
+        err = ERR_INVALID;
     free(piece);
     return err;
 }
