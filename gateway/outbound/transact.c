@@ -80,8 +80,7 @@ static void gather(struct attempt *a) {
         a->sending[n] = (struct client_recipient){.address = frame_span(r->address)};
         if (r->has_orcpt)
             a->sending[n].orcpt = frame_span(r->orcpt);
-        if (r->has_notify)
-            a->sending[n].notify = r->notify;
+        a->sending[n].notify = wish_notify(a, i, r->has_notify ? r->notify : 0);
         a->sent[n++] = i;
     }
     a->mail = (struct client_mail){

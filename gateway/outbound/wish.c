@@ -75,11 +75,21 @@ bool wish_check(struct attempt *a) {
     return a->open > 0;
 }
 
+/* Mode N, to be relayed by a server that will not know of the time. */
+static bool is_forgotten(const struct attempt *a, uint32_t i) {
+    return has_time(a) && is_notify(a) && is_relayed(a, i) && !a->conn->client.ext.deliver_by;
+}
+
+uint32_t wish_notify(const struct attempt *a, uint32_t recipient, uint32_t given) {
+    if ((given & NOTIFY_NEVER) || !is_forgotten(a, recipient))
+        return given;
+    return (given ? given : (uint32_t)NOTIFY_FAILURE) | NOTIFY_DELAY;
+}
+
 uint32_t wish_hop(const struct attempt *a, uint32_t recipient, uint32_t usual) {
     if (!has_time(a) || !a->conn || !is_relayed(a, recipient))
         return usual;
-    bool lost = is_notify(a) && !a->conn->client.ext.deliver_by;
-    return lost || is_trace(a) ? HOP_RELAYED : usual;
+    return is_forgotten(a, recipient) || is_trace(a) ? HOP_RELAYED : usual;
 }
 
 /* -- parameters -- */

@@ -977,6 +977,15 @@ static void test_deliver_by(void **state) {
     expect(v, 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
     assert_int_equal(v->hop[0], HOP_RELAYED);
     assert_null(strstr(still(p.two)->commands, "BY="));
+    has_text(still(p.two)->commands, "RCPT TO:<a@one.example> NOTIFY=FAILURE,DELAY\r\n");
+    j.to[0] = "never@one.example";
+    j.notify = NOTIFY_NEVER;
+    deliver(p.w, j);
+    has_text(still(p.two)->commands, "RCPT TO:<never@one.example> NOTIFY=NEVER\r\n");
+    j.to[0] = "success@one.example";
+    j.notify = NOTIFY_SUCCESS;
+    deliver(p.w, j);
+    has_text(still(p.two)->commands, "RCPT TO:<success@one.example> NOTIFY=SUCCESS,DELAY\r\n");
     pair_stop(&p);
 }
 
