@@ -425,7 +425,6 @@ void held_body_take(struct held *h, struct held_spill *s) {
     struct held_spill old = h->body;
     h->body = *s;
     *s = old;
-    (void)held_spill_clear(s); /* only makes room early */
 }
 
 /* -- reading -- */
