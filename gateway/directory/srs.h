@@ -22,6 +22,7 @@
 #include "base/span.h"
 #include "gateway/smtp/address.h"
 
+#define SRS_SECRET_MIN 16u  /* octets of a secret */
 #define SRS_AGE_MAX 1000u   /* days: the date repeats after 1024 */
 #define SRS_AGE_DEFAULT 21u /* days */
 
