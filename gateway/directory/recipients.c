@@ -14,7 +14,7 @@
 
 #include "gateway/directory/recipients_set.h"
 
-enum { SRS_SECRETS_MAX = 16 };
+enum { SRS_KEYS_MAX = 16 };
 
 static bool match_name(const struct map_node *n, const void *key) {
     const struct recipients_domain *d = (const struct recipients_domain *)n; /* node is the first member */
@@ -103,7 +103,7 @@ int recipients_set_add(struct recipients *r, const struct recipients_domain *d) 
 }
 
 int recipients_set_srs(struct recipients *r, const struct srs_config *c) {
-    size_t n = c->secret_count < SRS_SECRETS_MAX ? c->secret_count : SRS_SECRETS_MAX;
+    size_t n = c->secret_count;
     const char **secrets = arena_calloc(&r->mem, n + 1, sizeof(const char *));
     r->srs = (struct srs_config){.domain = arena_strdup(&r->mem, c->domain),
                                  .secrets = secrets,
@@ -300,8 +300,14 @@ static int take_srs(struct making *m, const struct srs_config *c) {
         return err;
     if (err || !recipients_domain_of(m->r, domain))
         return complain(m, "srs: ", c->domain, "not one of domains");
-    if (c->secret_count == 0)
-        return complain(m, "srs: ", c->domain, "no secret");
+    if (c->secret_count == 0 || c->secret_count > SRS_KEYS_MAX)
+        return complain(m, "srs: ", c->domain, "takes 1 to 16 secrets");
+    if (c->max_age_days > SRS_AGE_MAX)
+        return complain(m, "srs: ", c->domain, "return paths cannot live longer than 1000 days");
+    for (size_t i = 0; i < c->secret_count; i++) {
+        if (strlen(c->secrets[i]) < SRS_SECRET_MIN)
+            return complain(m, "srs: ", c->domain, "a secret shorter than 16 octets");
+    }
     canonical = *c;
     canonical.domain = domain.at; /* an arena's copy ends with a NUL */
     return recipients_set_srs(m->r, &canonical);

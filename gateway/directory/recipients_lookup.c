@@ -89,22 +89,22 @@ static void take_entry(struct search *s, const struct table_entry *e) {
     s->out->e.tagged = s->form == FORM_UNTAGGED;
 }
 
-static void ask_table(struct search *s, const struct recipients_asked *from) {
-    struct table_entry e;
-    int err = ERR_OK;
-    if (from->kind == RECIPIENTS_CDB)
-        err = cdb_table_find(from->cdb, s->key, s->d->name, &e);
-    else if (!table_find(from->table, s->key, s->d->name, &e))
-        err = ERR_NOT_FOUND;
-    if (err == ERR_NOT_FOUND)
-        return;
-    if (err) {
+/* Whether the file has an answer for the key, of whatever form. */
+static bool find_in_file(struct search *s, const struct recipients_asked *from, struct table_entry *e) {
+    if (from->kind == RECIPIENTS_TABLE)
+        return table_find(from->table, s->key, s->d->name, e);
+    int err = cdb_table_find(from->cdb, s->key, s->d->name, e);
+    if (err && err != ERR_NOT_FOUND) {
         s->out->found = FOUND_UNSURE;
         recipients_tell(s->to, s->a->text, "cannot be known: the CDB file is damaged");
-        return;
     }
-    if (e.tagged || e.catch_all != (s->form == FORM_CATCH_ALL))
-        return; /* an answer to another form */
+    return err == ERR_OK;
+}
+
+static void ask_file(struct search *s, const struct recipients_asked *from) {
+    struct table_entry e;
+    if (!find_in_file(s, from, &e) || e.tagged || e.catch_all != (s->form == FORM_CATCH_ALL))
+        return; /* nothing, or an answer to another form */
     take_entry(s, &e);
     tell_table(s, from, &s->out->e);
 }
@@ -143,7 +143,7 @@ static int ask_all(struct search *s) {
         if (from->kind == RECIPIENTS_DIRECTORY) {
             err = ask_directory(s, from);
         } else if (from->kind != RECIPIENTS_ANY) {
-            ask_table(s, from);
+            ask_file(s, from);
         } else if (s->form == FORM_CATCH_ALL) {
             s->out->found = FOUND_ENTRY;
             s->out->e = (struct table_entry){.kind = TABLE_MAILBOX};
@@ -161,9 +161,9 @@ static size_t tag_at(struct span key, struct span tag) {
     return key.len;
 }
 
-/* The usual domain: one table, tags with '+'. */
+/* The usual domain: one file, tags with '+'. */
 static bool is_plain(const struct recipients_domain *d) {
-    return d->count == 1 && d->sources->kind == RECIPIENTS_TABLE && span_eq(d->tag, SPAN("+"));
+    return d->count == 1 && d->sources->path && span_eq(d->tag, SPAN("+"));
 }
 
 int recipients_lookup(const struct recipients_domain *d, const struct address *a, struct recipients_memo *memo,
@@ -173,7 +173,8 @@ int recipients_lookup(const struct recipients_domain *d, const struct address *a
     int err = ERR_OK;
     out->found = FOUND_NOTHING;
     if (is_plain(d)) {
-        if (table_find(d->sources->table, a->key, d->name, &out->e)) {
+        s.key = a->key;
+        if (find_in_file(&s, d->sources, &out->e)) {
             out->found = FOUND_ENTRY;
             tell_table(&s, d->sources, &out->e);
         }
