@@ -6,7 +6,11 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include "tests/support/child.h"
+#include "tests/unit/base/net/dns_packet.h"
 #include "tests/unit/gateway/directory/backend_world.h"
 
 struct world {
@@ -288,13 +292,85 @@ static void test_addresses(void **state) {
     buf_deinit(&problems);
 }
 
+/* A name server of one name: the mailbox server listens on the last of its three addresses only. */
+static void *serve_dns(void *arg) {
+    const int fd = *(const int *)arg;
+    static struct packet p;
+    unsigned char question[512];
+    struct sockaddr_in from;
+    for (;;) {
+        socklen_t from_len = sizeof from;
+        ssize_t len = recvfrom(fd, question, sizeof question, 0, (struct sockaddr *)&from, &from_len);
+        if (len <= 0 || len < 12)
+            return NULL; /* the end of the test sends an empty one */
+        size_t at = 12;
+        while (question[at])
+            at += question[at] + 1u;
+        enum dns_type type = question[at + 1] << 8 | question[at + 2];
+        bool known = at == 12 + 15 && memcmp(question + 12,
+                                             "\x9"
+                                             "mailstore"
+                                             "\x4"
+                                             "test",
+                                             15) == 0;
+        put_question(&p, (uint16_t)(question[0] << 8 | question[1]), known ? 0 : 3,
+                     known ? "mailstore.test" : "absent.test", type);
+        if (known && type == DNS_AAAA) {
+            put_address(&p, NULL, 60, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x1", 16);
+        } else if (known) {
+            put_address(&p, NULL, 60, "\x7f\0\0\x2", 4);
+            put_address(&p, NULL, 60, "\x7f\0\0\x1", 4);
+        }
+        (void)!sendto(fd, p.bytes, p.len, 0, (struct sockaddr *)&from, from_len);
+    }
+}
+
+static void test_names(void **state) {
+    (void)state;
+    struct sockaddr_in here = {.sin_family = AF_INET};
+    socklen_t len = sizeof here;
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    pthread_t thread;
+    here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (struct sockaddr *)&here, sizeof here), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&here, &len), 0);
+    assert_int_equal(pthread_create(&thread, NULL, serve_dns, &fd), 0);
+    struct child server;
+    const char *const argv[] = {"python3", SOURCE_DIR "/tests/support/mailbox_server.py", NULL};
+    assert_true(child_start(&server, argv));
+    char uri[64], dns[64];
+    snprintf(uri, sizeof uri, "smtp:MailStore.test:%u", server.port);
+    snprintf(dns, sizeof dns, "127.0.0.1:%u", ntohs(here.sin_port));
+    struct directory_config c = {.name = "mailstore", .hostname = "mx.test", .uri = uri, .dns = dns};
+    struct backend *b;
+    struct buf problems;
+    buf_init(&problems, 1000);
+    assert_int_equal(backend_callout_new(&b, &c, &problems), ERR_OK);
+    struct asked_once *a = world_expect(b, "box", ERR_OK, DIRECTORY_FOUND);
+    assert_non_null(strstr(a->why, "127.0.0.1:"));
+    free(a);
+    free(world_expect(b, "nobody", ERR_OK, DIRECTORY_UNKNOWN));
+    b->ops->close(b);
+    c.uri = "smtp:absent.test";
+    assert_int_equal(backend_callout_new(&b, &c, &problems), ERR_OK);
+    a = world_expect(b, "box", ERR_UNREACHABLE, DIRECTORY_TEMPFAIL);
+    assert_non_null(strstr(a->why, "absent.test: no address: the name has none"));
+    free(a);
+    b->ops->close(b);
+    child_end(&server);
+    assert_int_equal(sendto(fd, "", 0, 0, (struct sockaddr *)&here, len), 0);
+    pthread_join(thread, NULL);
+    close(fd);
+    buf_deinit(&problems);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verdicts),         cmocka_unit_test(test_many_at_once),
         cmocka_unit_test(test_stated_limit),     cmocka_unit_test(test_accepts_all),
         cmocka_unit_test(test_null_sender),      cmocka_unit_test(test_bad_replies),
         cmocka_unit_test(test_refusing_servers), cmocka_unit_test(test_idle_loss),
-        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_addresses),        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
