@@ -39,7 +39,7 @@ struct node {
     bool scheduler_draining;
     struct outbound *outbound;
     struct inbound *inbound;
-    struct recipients *recipients;
+    struct parts *parts;
     struct reload *reload;
     int (*fds)[16]; /* of each gateway loop and listener; -1: none, or handed over */
     enum phase phase;
@@ -51,7 +51,7 @@ struct node {
 
 static void close_fds(struct node *n) {
     for (uint32_t i = 0; n->fds && i < n->settings->loops; i++)
-        for (uint32_t k = 0; k < n->settings->listen_count; k++)
+        for (uint32_t k = 0; k < n->settings->inbound.listener_count; k++)
             if (n->fds[i][k] >= 0)
                 close(n->fds[i][k]);
     free(n->fds);
@@ -67,12 +67,12 @@ static int bind_all(struct node *n) {
         for (uint32_t k = 0; k < 16; k++)
             n->fds[i][k] = -1;
     for (uint32_t i = 0; i < s->loops; i++) {
-        for (uint32_t k = 0; k < s->listen_count; k++) {
+        for (uint32_t k = 0; k < s->inbound.listener_count; k++) {
             char text[128];
-            n->fds[i][k] = tcp_bind(&s->listen[k], true);
+            n->fds[i][k] = tcp_bind(&s->inbound.listeners[k].address, true);
             if (n->fds[i][k] >= 0)
                 continue;
-            tcp_addr_format(&s->listen[k], text, sizeof text);
+            tcp_addr_format(&s->inbound.listeners[k].address, text, sizeof text);
             LOG_ERROR("bind_failed", LOG_STR("address", text), LOG_ERR("why", n->fds[i][k]));
             n->fds[i][k] = -1;
             return EX_UNAVAILABLE;
@@ -142,8 +142,9 @@ static int start_gateway(struct node *n) {
                                .admin = ADMIN_HUB,
                                .loops = n->settings->loops,
                                .fds = (const int(*)[16])n->fds,
-                               .listeners = n->settings->listen_count};
-    int err = inbound_start(&n->inbound, &c, &n->settings->inbound, n->recipients);
+                               .listeners = (uint32_t)n->settings->inbound.listener_count};
+    struct inbound_parts parts = parts_inbound(n->parts);
+    int err = inbound_start(&n->inbound, &c, &n->settings->inbound, &parts);
     if (err != ERR_OK) {
         LOG_ERROR("gateway_refused", LOG_ERR("why", err));
         return EX_OSERR;
@@ -153,41 +154,55 @@ static int start_gateway(struct node *n) {
     return EX_OK;
 }
 
-static int make_recipients(struct node *n) {
+static int make_parts(struct node *n) {
     struct buf problems;
     buf_init(&problems, 65536);
-    int err = recipients_new(&n->recipients, &n->settings->recipients, &problems);
-    struct span rest = buf_span(&problems);
-    while (rest.len) {
-        struct span line = span_cut(rest, '\n', &rest);
-        if (line.len)
-            LOG_ERROR("settings_problem", LOG_SPAN("problem", line));
-    }
+    int err = parts_new(&n->parts, n->settings, NULL, &problems);
+    reload_log_problems(&problems);
     buf_deinit(&problems);
     return err == ERR_OK ? EX_OK : EX_CONFIG;
 }
 
 /* -- reload -- */
 
+static bool same_listeners(const struct inbound_settings *a, const struct inbound_settings *b) {
+    if (a->listener_count != b->listener_count)
+        return false;
+    for (size_t i = 0; i < a->listener_count; i++) {
+        const struct tcp_addr *x = &a->listeners[i].address, *y = &b->listeners[i].address;
+        if (!tcp_addr_same_ip(x, y) || tcp_addr_port(x) != tcp_addr_port(y))
+            return false;
+    }
+    return true;
+}
+
 static bool needs_restart(const struct settings *a, const struct settings *b) {
-    return a->roles != b->roles || a->loops != b->loops || a->listen_count != b->listen_count ||
-           a->shards != b->shards || memcmp(a->listen, b->listen, sizeof a->listen) != 0 ||
+    return a->roles != b->roles || a->loops != b->loops || !same_listeners(&a->inbound, &b->inbound) ||
+           a->shards != b->shards || a->memory != b->memory || strcmp(a->user, b->user) != 0 ||
            strcmp(a->data_dir, b->data_dir) != 0 || strcmp(a->name, b->name) != 0 ||
            strcmp(a->admin_rpc, b->admin_rpc) != 0;
 }
 
 /* What cannot change without a restart stays as it was started. The listeners above all: by them the delivery node
- * knows which addresses are ours, and mail must not come back to us. */
+ * knows which addresses are ours, and mail must not come back to us. What a listener offers may change. */
 static void keep_started(struct settings *s, const struct settings *started) {
     s->loops = started->loops;
-    memcpy(s->listen, started->listen, sizeof s->listen);
-    s->listen_count = s->outbound.own_listen_count = started->listen_count;
+    if (same_listeners(&s->inbound, &started->inbound))
+        return;
+    memcpy(s->inbound.listeners, started->inbound.listeners, sizeof s->inbound.listeners);
+    s->inbound.listener_count = started->inbound.listener_count;
+    struct tcp_addr *listen = (struct tcp_addr *)(uintptr_t)s->outbound.own_listen;
+    for (size_t i = 0; i < s->inbound.listener_count; i++)
+        listen[i] = s->inbound.listeners[i].address;
+    s->outbound.own_listen_count = s->inbound.listener_count;
 }
 
 static void take_settings(struct node *n, struct settings *s) {
     if (needs_restart(n->settings, s))
-        LOG_WARN("restart_needed",
-                 LOG_STR("why", "node name, roles, data_dir, listeners, loops, shards or the RPC endpoint changed"));
+        LOG_WARN(
+            "restart_needed",
+            LOG_STR("why",
+                    "node name, roles, user, memory, data_dir, listeners, loops, shards or the RPC endpoint changed"));
     keep_started(s, n->settings);
     log_setup(s->log_level, s->log_format);
     if (n->outbound && outbound_reconfigure(n->outbound, &s->outbound) != ERR_OK)
@@ -198,13 +213,14 @@ static void take_settings(struct node *n, struct settings *s) {
     n->settings = s;
 }
 
-static void on_reload(void *arg, struct settings *s, struct recipients *r) {
+static void on_reload(void *arg, struct settings *s, struct parts *p) {
     struct node *n = arg;
+    struct inbound_parts parts = parts_inbound(p);
     if (s)
         take_settings(n, s);
-    recipients_unref(n->recipients);
-    n->recipients = r;
-    if (n->inbound && inbound_reconfigure(n->inbound, &n->settings->inbound, r) != ERR_OK)
+    parts_unref(n->parts);
+    n->parts = p;
+    if (n->inbound && inbound_reconfigure(n->inbound, &n->settings->inbound, &parts) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "gateway"));
 }
 
@@ -293,7 +309,7 @@ static int open_loop(struct node *n) {
     n->ready = loop_timer_new(n->loop, announce_ready, n);
     for (size_t i = 0; i < 3; i++)
         n->signals[i] = loop_signal_new(n->loop, wanted[i], on_signal, n);
-    n->reload = reload_new(n->loop, n->settings->file, n->recipients, on_reload, n);
+    n->reload = reload_new(n->loop, n->settings, n->parts, on_reload, n);
     return n->wake && n->ready && n->signals[0] && n->signals[1] && n->signals[2] && n->reload ? EX_OK : EX_OSERR;
 }
 
@@ -310,7 +326,7 @@ static int open_admin(struct node *n) {
 }
 
 static int open_parts(struct node *n) {
-    int status = make_recipients(n);
+    int status = make_parts(n);
     if (status == EX_OK && (n->settings->roles & SETTINGS_GATEWAY))
         status = bind_all(n);
     if (status == EX_OK && privilege_data_dir(n->settings->data_dir, n->settings->user) != ERR_OK)
@@ -390,8 +406,7 @@ void node_close(struct node *n) {
         loop_free(n->loop);
     if (n->bus)
         bus_free(n->bus);
-    if (n->recipients)
-        recipients_unref(n->recipients);
+    parts_unref(n->parts);
     close_fds(n);
     settings_free(n->settings);
     free(n);

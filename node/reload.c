@@ -17,24 +17,24 @@
 
 struct reload {
     struct loop *loop;
-    char *file;
-    struct recipients *current;
+    const struct settings *in_force;
+    struct parts *current;
     reload_cb cb;
     void *arg;
     struct loop_timer *timer;
     struct loop_watch **watches;
     size_t watch_count;
-    bool busy, wants_all, wants_tables, closed;
+    bool busy, wants_all, wants_files, closed;
     /* the reading */
     bool all;
     struct settings *settings;
-    struct recipients *fresh;
+    struct parts *fresh;
     struct buf problems;
     int err;
 };
 
 static void on_change(void *arg) {
-    reload_tables(arg);
+    reload_files(arg);
 }
 
 static void watch_files(struct reload *r) {
@@ -42,36 +42,38 @@ static void watch_files(struct reload *r) {
         loop_watch_close(r->watches[i]);
     r->watch_count = 0;
     size_t count = 0;
-    while (count < WATCHES_MAX && recipients_file(r->current, count))
+    while (count < WATCHES_MAX && parts_file(r->current, count))
         count++;
     struct loop_watch **grown = realloc(r->watches, (count + 1) * sizeof(struct loop_watch *));
     CHECK(grown);
     r->watches = grown;
     for (size_t i = 0; i < count; i++) {
-        struct loop_watch *w = loop_watch_new(r->loop, recipients_file(r->current, i), on_change, r);
+        struct loop_watch *w = loop_watch_new(r->loop, parts_file(r->current, i), on_change, r);
         if (w)
             r->watches[r->watch_count++] = w;
         else
-            LOG_WARN("table_not_watched", LOG_STR("file", recipients_file(r->current, i)));
+            LOG_WARN("file_not_watched", LOG_STR("file", parts_file(r->current, i)));
     }
 }
 
 static void work(void *arg) {
     struct reload *r = arg;
     if (!r->all) {
-        r->err = recipients_reload(r->current, &r->fresh, &r->problems);
+        r->err = parts_reload(r->current, r->in_force, &r->fresh, &r->problems);
         return;
     }
-    r->err = settings_load(&r->settings, r->file, &r->problems);
+    r->err = settings_load(&r->settings, r->in_force->file, &r->problems);
     if (r->err == ERR_OK)
-        r->err = recipients_new(&r->fresh, &r->settings->recipients, &r->problems);
+        r->err = parts_new(&r->fresh, r->settings, r->current, &r->problems);
 }
 
-static void log_problems(struct reload *r) {
-    struct span rest = buf_span(&r->problems);
+void reload_log_problems(const struct buf *problems) {
+    struct span rest = buf_span(problems);
     while (rest.len) {
         struct span line = span_cut(rest, '\n', &rest);
-        if (line.len)
+        if (span_starts_nocase(line, SPAN("warning:")))
+            LOG_WARN("settings_warning", LOG_SPAN("problem", line));
+        else if (line.len)
             LOG_ERROR("settings_problem", LOG_SPAN("problem", line));
     }
 }
@@ -79,30 +81,31 @@ static void log_problems(struct reload *r) {
 static void next(struct reload *r);
 
 static void release(struct reload *r) {
-    recipients_unref(r->current);
+    parts_unref(r->current);
     buf_deinit(&r->problems);
     free(r->watches);
-    free(r->file);
     free(r);
 }
 
 /* Nobody wants what was read. */
 static void drop_reading(struct reload *r) {
     settings_free(r->settings);
-    recipients_unref(r->fresh);
+    parts_unref(r->fresh);
     r->settings = NULL;
     r->fresh = NULL;
 }
 
 static void take_reading(struct reload *r) {
     struct settings *settings = r->settings;
-    struct recipients *fresh = r->fresh;
+    struct parts *fresh = r->fresh;
     r->settings = NULL;
     r->fresh = NULL;
-    recipients_unref(r->current);
-    r->current = recipients_ref(fresh);
+    parts_unref(r->current);
+    r->current = parts_ref(fresh);
     watch_files(r);
-    LOG_INFO("reloaded", LOG_STR("what", r->all ? "settings" : "tables"));
+    LOG_INFO("reloaded", LOG_STR("what", r->all ? "settings" : "files"));
+    if (settings)
+        r->in_force = settings;
     r->cb(r->arg, settings, fresh);
 }
 
@@ -114,12 +117,12 @@ static void done(void *arg) {
         release(r);
         return;
     }
-    log_problems(r);
+    reload_log_problems(&r->problems);
     if (r->fresh && !(r->all && r->err != ERR_OK)) {
         take_reading(r);
     } else {
         if (r->all)
-            LOG_ERROR("reload_refused", LOG_STR("file", r->file), LOG_ERR("why", r->err),
+            LOG_ERROR("reload_refused", LOG_STR("file", r->in_force->file), LOG_ERR("why", r->err),
                       LOG_STR("hint", "the old settings stay in force"));
         drop_reading(r);
     }
@@ -129,10 +132,10 @@ static void done(void *arg) {
 }
 
 static void next(struct reload *r) {
-    if (r->busy || !(r->wants_all || r->wants_tables))
+    if (r->busy || !(r->wants_all || r->wants_files))
         return;
     r->all = r->wants_all;
-    r->wants_all = r->wants_tables = false;
+    r->wants_all = r->wants_files = false;
     r->settings = NULL;
     r->fresh = NULL;
     r->err = ERR_OK;
@@ -140,7 +143,7 @@ static void next(struct reload *r) {
     r->busy = loop_work(r->loop, work, done, r) == ERR_OK;
     if (r->busy)
         return;
-    LOG_ERROR("reload_refused", LOG_STR("file", r->file), LOG_STR("why", "no helper thread"));
+    LOG_ERROR("reload_refused", LOG_STR("file", r->in_force->file), LOG_STR("why", "no helper thread"));
     if (r->all)
         notify_state(NOTIFY_STATE_READY);
 }
@@ -151,8 +154,8 @@ void reload_all(struct reload *r) {
     next(r);
 }
 
-void reload_tables(struct reload *r) {
-    r->wants_tables = true;
+void reload_files(struct reload *r) {
+    r->wants_files = true;
     loop_timer_set(r->timer, SETTLE_MS);
 }
 
@@ -164,18 +167,19 @@ bool reload_is_busy(const struct reload *r) {
     return r->busy;
 }
 
-struct reload *reload_new(struct loop *l, const char *file, struct recipients *current, reload_cb cb, void *arg) {
+struct reload *reload_new(struct loop *l, const struct settings *settings, struct parts *current, reload_cb cb,
+                          void *arg) {
     struct reload *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
     r->loop = l;
-    r->file = strdup(file);
-    r->current = recipients_ref(current);
+    r->in_force = settings;
+    r->current = parts_ref(current);
     r->cb = cb;
     r->arg = arg;
     r->timer = loop_timer_new(l, on_timer, r);
     buf_init(&r->problems, PROBLEMS_MAX);
-    CHECK(r->file && r->timer);
+    CHECK(r->timer);
     watch_files(r);
     return r;
 }

@@ -100,6 +100,7 @@ static void check_rest(struct settings_reading *r) {
     struct settings *s = r->s;
     check_longer(r, "delivery.retry.max", s->scheduler.retry.max_ms);
     check_longer(r, "delivery.retry.give_up", s->scheduler.retry.give_up_ms);
+    settings_check_gateway(r);
     if (s->data_dir[0] != '/')
         settings_complain_key(r, "node.data_dir", "takes an absolute path");
     if (strncmp(s->admin_rpc, "ipc:///", 7) != 0)
@@ -120,8 +121,18 @@ static void spread(struct settings *s) {
     s->scheduler.per_site = s->outbound.per_site;
     s->outbound.own_names = names;
     s->outbound.own_name_count = 1;
-    s->outbound.own_listen = s->listen;
-    s->outbound.own_listen_count = s->listen_count;
+    struct tcp_addr *listen = arena_calloc(&s->mem, INBOUND_LISTENERS_MAX, sizeof *listen);
+    CHECK(listen);
+    for (size_t i = 0; i < s->inbound.listener_count; i++)
+        listen[i] = s->inbound.listeners[i].address;
+    s->outbound.own_listen = listen;
+    s->outbound.own_listen_count = s->inbound.listener_count;
+    s->recipients.srs = s->srs.domain ? &s->srs : NULL;
+    s->auth.hostname = s->mailauth.authserv_id = s->hostname;
+    s->inbound.dns = s->mailauth.dns = s->outbound.dns;
+    s->inbound.spool = s->data_dir;
+    settings_finish_domains(s);
+    s->inbound.guard.grey_file = arena_printf(&s->mem, "%s/greylist", s->data_dir);
     s->outbound.port = (uint16_t)s->outbound_port;
 }
 

@@ -14,8 +14,6 @@
 #include "gateway/outbound/outbound.h"
 #include "scheduler/scheduler.h"
 
-#define SETTINGS_LISTEN_MAX 16
-
 enum settings_role { SETTINGS_GATEWAY = 1, SETTINGS_SCHEDULER = 2, SETTINGS_DELIVERY = 4 };
 
 struct settings {
@@ -28,10 +26,20 @@ struct settings {
     uint64_t memory; /* of the store: write buffers and cache, bytes */
 
     uint32_t loops; /* gateway threads */
-    struct tcp_addr listen[SETTINGS_LISTEN_MAX];
-    uint32_t listen_count;
     struct inbound_settings inbound;
     struct recipients_config recipients;
+    struct settings_tls {
+        const char *certificate, *key, *client_ca, *ticket_keys;
+        int profile; /* enum of the words of gateway.tls.profile */
+        uint64_t ticket_rotate_ms;
+        struct tls_pair *pairs; /* certificate and key, and more of them */
+        size_t pair_count;      /* 0: no TLS */
+    } tls;
+    struct auth_config auth;         /* count 0: no AUTH */
+    struct mailauth_config mailauth; /* nothing on and no keys: none */
+    struct srs_config srs;           /* domain NULL: none */
+    uint64_t rate_window_ms;
+    uint32_t v4_bits, v6_bits;
 
     struct outbound_settings outbound;
     uint32_t outbound_port; /* as read; outbound.port is narrower */

@@ -9,8 +9,11 @@
 #include "node/settings.h"
 #include "node/yaml.h"
 
+/* gateway.listen.tls was not given: OFFERED where there is a certificate, else OFF. */
+#define SETTINGS_TLS_UNSAID ((enum inbound_tls)99)
+
 /* One reading of a file: where values and complaints go. */
-#define SCHEMA_KEYS_MAX 100
+#define SCHEMA_KEYS_MAX 200
 struct settings_reading {
     struct settings *s;
     struct buf *problems;
@@ -19,17 +22,49 @@ struct settings_reading {
     bool failed;
 };
 
-enum schema_type { SCHEMA_TEXT, SCHEMA_SIZE, SCHEMA_DURATION, SCHEMA_COUNT, SCHEMA_BOOL, SCHEMA_WORD, SCHEMA_CUSTOM };
+enum schema_type {
+    SCHEMA_TEXT,
+    SCHEMA_FILE, /* a path, relative to the settings file; the file must be there */
+    SCHEMA_SIZE,
+    SCHEMA_DURATION,
+    SCHEMA_COUNT,
+    SCHEMA_SCORE, /* a number from -1000 to 1000 */
+    SCHEMA_BOOL,
+    SCHEMA_WORD,
+    SCHEMA_CUSTOM,
+};
 struct schema_key {
-    const char *path; /* "gateway.limits.recipients" */
+    const char *path; /* "gateway.limits.recipients"; in an object its own name: "address" */
     enum schema_type type;
-    size_t offset;        /* in struct settings: const char *, uint64_t, uint64_t, uint32_t, bool, int (WORD) */
+    size_t offset;        /* in struct settings or the object: const char * (TEXT, FILE), uint64_t, uint64_t, uint32_t,
+                           * int32_t,        bool, int (WORD) */
     uint64_t min, max;    /* sizes, durations (ms), counts */
     const char *fallback; /* default as written in a file; NULL: none (explained in the text) */
     const char *words;    /* WORD: "off|log|refuse", the numbers from 0 on; CUSTOM: what it takes, for the reference */
-    void (*read)(struct settings_reading *r, const struct yaml *y); /* CUSTOM */
+    void (*read)(struct settings_reading *r, const struct yaml *y, void *object); /* CUSTOM; object as for offset */
     const char *doc;
 };
+/* All keys with a single value; ends with a NULL path (settings_keys.c). */
+extern const struct schema_key schema_keys[];
+/* Known to the design, not to this version: refused by name rather than as a typing error; ends with NULL. */
+extern const char *const schema_later[];
+
+/* -- objects: the items of lists, and maps that have their own table -- */
+
+/* Checks the map against its table, which ends with a NULL path, and puts defaults and values into the object. section
+ * is for complaints. False after a complaint. */
+bool schema_object(struct settings_reading *r, const struct yaml *map, const char *section,
+                   const struct schema_key *table, void *object);
+/* Each item of a list of maps becomes an object of `size` octets in the arena. *count is set. NULL after a complaint
+ * about the list itself. */
+void *schema_objects(struct settings_reading *r, const struct yaml *list, const char *section,
+                     const struct schema_key *table, size_t size, size_t max, size_t *count);
+/* The child of a map by its key, of any kind, or NULL. */
+const struct yaml *schema_child(const struct yaml *map, const char *name);
+/* Adds the table of an object to the reference (settings_reference.c). */
+int schema_object_reference(struct buf *to, const char *title, const struct schema_key *table);
+/* A limit as written in a file. */
+void schema_format_bounds(const struct schema_key *k, char low[32], char high[32]);
 
 /* Puts all defaults into r->s. */
 void schema_defaults(struct settings_reading *r);
@@ -46,13 +81,36 @@ void settings_complain(struct settings_reading *r, const struct yaml *y, const c
 void settings_complain_key(struct settings_reading *r, const char *path, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The number of items of a list, or SIZE_MAX after a complaint. */
+size_t settings_count_items(struct settings_reading *r, const struct yaml *y, const char *what, size_t max);
+
 /* -- settings_lists.c -- */
-void settings_read_roles(struct settings_reading *r, const struct yaml *y);
-void settings_read_listen(struct settings_reading *r, const struct yaml *y);
-void settings_read_trusted(struct settings_reading *r, const struct yaml *y);
-void settings_read_domains(struct settings_reading *r, const struct yaml *y);
-void settings_read_routes(struct settings_reading *r, const struct yaml *y);
-void settings_read_dns(struct settings_reading *r, const struct yaml *y);
+void settings_read_roles(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_trusted(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_balancers(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_dns(struct settings_reading *r, const struct yaml *y, void *object);
 void settings_default_lists(struct settings_reading *r);
+
+/* -- settings_domains.c -- */
+void settings_read_domains(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_routes(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_secrets(struct settings_reading *r, const struct yaml *y, void *object);
+int settings_domains_reference(struct buf *to);
+/* Directories get what the whole knows: our name, DNS servers. */
+void settings_finish_domains(struct settings *s);
+
+/* -- settings_gateway.c -- */
+/* The first line of the file that y names. */
+void settings_read_password(struct settings_reading *r, const struct yaml *y, const char *what, const char **to);
+void settings_read_listen(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_certificates(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_backends(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_milters(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_policies(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_dnslists(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_keys(struct settings_reading *r, const struct yaml *y, void *object);
+int settings_gateway_reference(struct buf *to);
+/* What depends on several keys: TLS and AUTH of listeners, and what they need. */
+void settings_check_gateway(struct settings_reading *r);
 
 #endif

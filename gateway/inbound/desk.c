@@ -142,7 +142,7 @@ static void answer_verify(struct desk *d, uint64_t correlation, const Words__Adm
         return;
     }
     buf_init(&steps, 65536);
-    err = recipients_judge(d->worker->front->recipients, &a,
+    err = recipients_judge(d->worker->front->parts.recipients, &a,
                            client_may_relay(d, q->has_client ? frame_span(q->client) : SPAN_EMPTY), &d->mem, &answer,
                            &steps);
     if (err)

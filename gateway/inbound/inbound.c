@@ -18,6 +18,7 @@ static void free_all(struct inbound *in) {
     for (uint32_t i = 0; i < in->worker_count; i++)
         worker_close(&in->workers[i]);
     front_unref(in->front);
+    guard_free(in->guard);
     limits_deinit(&in->limits);
     pthread_mutex_destroy(&in->lock);
     free(in->workers);
@@ -58,7 +59,7 @@ static void close_originals(const struct inbound_config *c) {
 }
 
 int inbound_start(struct inbound **out, const struct inbound_config *c, const struct inbound_settings *s,
-                  struct recipients *r) {
+                  const struct inbound_parts *parts) {
     CHECK(c->loops > 0 && c->listeners <= WORKER_LISTENERS_MAX);
     struct inbound *in = calloc(1, sizeof *in);
     if (!in)
@@ -68,7 +69,9 @@ int inbound_start(struct inbound **out, const struct inbound_config *c, const st
     limits_set_memory(&in->limits, s->limits.memory);
     CHECK(pthread_mutex_init(&in->lock, NULL) == 0);
     in->workers = calloc(c->loops, sizeof *in->workers);
-    int err = in->workers ? front_new(&in->front, s, r) : ERR_NOMEM;
+    int err = in->workers ? front_new(&in->front, s, parts) : ERR_NOMEM;
+    if (err == ERR_OK)
+        err = guard_new(&in->guard, &s->guard);
     if (err == ERR_OK)
         err = open_workers(in, c);
     if (err == ERR_OK)
@@ -83,11 +86,16 @@ int inbound_start(struct inbound **out, const struct inbound_config *c, const st
     return ERR_OK;
 }
 
-int inbound_reconfigure(struct inbound *in, const struct inbound_settings *s, struct recipients *r) {
+int inbound_reconfigure(struct inbound *in, const struct inbound_settings *s, const struct inbound_parts *parts) {
     struct front *fresh;
-    int err = front_new(&fresh, s, r);
+    int err = front_new(&fresh, s, parts);
     if (err)
         return err;
+    err = guard_reconfigure(in->guard, &s->guard);
+    if (err) {
+        front_unref(fresh);
+        return err;
+    }
     pthread_mutex_lock(&in->lock);
     struct front *old = in->front;
     in->front = fresh;

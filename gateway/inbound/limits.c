@@ -96,6 +96,13 @@ enum limits_verdict limits_enter(struct limits *l, const struct tcp_addr *peer, 
     return verdict;
 }
 
+uint32_t limits_connections(struct limits *l) {
+    pthread_mutex_lock(&l->lock);
+    uint32_t n = l->connections;
+    pthread_mutex_unlock(&l->lock);
+    return n;
+}
+
 void limits_leave(struct limits *l, struct limits_client *client) {
     pthread_mutex_lock(&l->lock);
     l->connections--;

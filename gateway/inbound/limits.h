@@ -38,6 +38,7 @@ enum limits_verdict { LIMITS_WELCOME, LIMITS_TOTAL, LIMITS_CLIENT, LIMITS_NO_MEM
 /* Counts one connection from peer (IPv4 by address, IPv6 by /64). *client is to be given to limits_leave. */
 enum limits_verdict limits_enter(struct limits *l, const struct tcp_addr *peer, uint32_t total_max, uint32_t client_max,
                                  struct limits_client **client);
+uint32_t limits_connections(struct limits *l); /* now */
 void limits_leave(struct limits *l, struct limits_client *client);
 
 /* True: the bytes are yours until limits_give_back. */

@@ -39,31 +39,46 @@ static void refuse(struct tcp *c, enum limits_verdict verdict) {
         tcp_finish(c, REFUSE_MS);
 }
 
+static void log_refused(const struct tcp_addr *peer, enum limits_verdict verdict) {
+    static const char *const names[] = {"", "total", "client", "memory"};
+    char ip[128];
+    struct span from = span_make(ip, tcp_addr_ip(peer, ip, sizeof ip));
+    LOG_WARN("connection_refused", LOG_SPAN("client", from), LOG_STR("limit", names[verdict]));
+}
+
+/* The last slots are for those whom we know. */
+static enum limits_verdict enter(struct worker *w, const struct tcp_addr *peer, struct limits_client **client) {
+    const struct inbound_limits *l = &w->front->settings.limits;
+    uint32_t used = limits_connections(&w->in->limits);
+    if (!guard_may_enter(w->in->guard, peer, front_trusts(w->front, peer), used, l->connections, loop_now_ms(w->loop)))
+        return LIMITS_TOTAL;
+    return limits_enter(&w->in->limits, peer, l->connections, l->connections_per_client, client);
+}
+
 void listener_accept(void *arg, struct tcp *c, const struct tcp_addr *peer) {
-    struct worker *w = arg;
+    struct worker_listener *place = arg;
+    struct worker *w = place->worker;
     const struct inbound_settings *settings = &w->front->settings;
-    struct limits_client *client;
-    enum limits_verdict verdict = limits_enter(&w->in->limits, peer, settings->limits.connections,
-                                               settings->limits.connections_per_client, &client);
+    bool proxy = place->index < settings->listener_count && settings->listeners[place->index].proxy;
+    struct limits_client *client = NULL;
+    /* Who comes by a balancer is counted when its header has said who it is. */
+    enum limits_verdict verdict =
+        proxy && front_believes(w->front, peer)
+            ? limits_enter(&w->in->limits, peer, settings->limits.connections, settings->limits.connections, &client)
+            : enter(w, peer, &client);
     if (verdict != LIMITS_WELCOME) {
-        char ip[128];
-        struct span from = span_make(ip, tcp_addr_ip(peer, ip, sizeof ip));
-        LOG_WARN("connection_refused", LOG_SPAN("client", from),
-                 LOG_STR("limit", verdict == LIMITS_CLIENT  ? "client"
-                                  : verdict == LIMITS_TOTAL ? "total"
-                                                            : "memory"));
+        log_refused(peer, verdict);
         refuse(c, verdict);
         return;
     }
-    struct session *s = session_new(w, c, client);
+    struct session *s = session_new(w, place->index, c, peer, client);
     if (!s) {
         limits_leave(&w->in->limits, client);
         refuse(c, LIMITS_NO_MEMORY);
         return;
     }
     metric_add(&metric_sessions, 1);
-    if (settings->pregreet == INBOUND_PREGREET_OFF)
-        session_greet(s);
+    session_open(s);
 }
 
 void listener_greet(struct worker *w) {

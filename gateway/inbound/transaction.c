@@ -24,7 +24,11 @@ METRIC_COUNTER_L(metric_rcpt_unroutable, "posthouse_smtp_recipients_total", "ver
                  "Verdicts at RCPT TO")
 METRIC_COUNTER_L(metric_rcpt_tempfail, "posthouse_smtp_recipients_total", "verdict=\"tempfail\"", "Verdicts at RCPT TO")
 
-enum { ARENA_FREE = 8 * 1024 }; /* not counted against the shared memory: every small transaction has it */
+enum {
+    ARENA_FREE = 8 * 1024,   /* not counted against the shared memory: every small transaction has it */
+    PREPEND_MAX = 16 * 1024, /* with Received less than a short body may hold */
+    HELD_STEP = 64 * 1024,   /* held messages borrow memory in steps */
+};
 
 struct transaction_target {
     struct transaction_target *next;
@@ -48,17 +52,22 @@ static const struct {
     [RECIPIENTS_TEMPFAIL] = {451, "4.3.0", "recipient cannot be checked now", &metric_rcpt_tempfail},
 };
 
-static struct server_reply reply(unsigned code, const char *enhanced, const char *text) {
-    return (struct server_reply){(uint16_t)code, span_of(enhanced), span_of(text)};
-}
-
 struct transaction *transaction_new(struct session *s) {
     struct transaction *t = arena_calloc(&s->server.mem, 1, sizeof *t);
     if (!t)
         return NULL;
     t->last = &t->first;
+    buf_init(&t->prepend, PREPEND_MAX);
     t->started_ms = loop_now_ms(s->worker->loop);
     return t;
+}
+
+static void drop_held(struct session *s, struct transaction *t) {
+    held_free(t->held);
+    t->held = NULL;
+    if (t->held_charged)
+        limits_give_back(&s->worker->in->limits, LIMITS_POOL_SHORT, t->held_charged);
+    t->held_charged = 0;
 }
 
 void transaction_end(struct session *s) {
@@ -68,9 +77,27 @@ void transaction_end(struct session *s) {
     if (t->submission)
         submission_drop(t->submission);
     body_deinit(&t->body);
+    drop_held(s, t);
+    buf_deinit(&t->prepend);
     if (t->charged)
         limits_give_back(&s->worker->in->limits, LIMITS_POOL_SHORT, t->charged);
     s->transaction = NULL;
+}
+
+int transaction_name(struct session *s) {
+    struct transaction *t = s->transaction;
+    if (t->submission)
+        return ERR_OK;
+    t->submission = submission_new(s->worker->submit);
+    if (!t->submission)
+        return ERR_NOMEM;
+    submission_name(t->submission, t->name);
+    return ERR_OK;
+}
+
+void transaction_discard(struct session *s, const struct check_verdict *v) {
+    struct span by = arena_dup(&s->server.mem, v->by);
+    s->transaction->discarded_by = by.at ? by : SPAN("a filter");
 }
 
 /* -- recipients -- */
@@ -80,7 +107,8 @@ static size_t envelope_memory(const struct transaction *t, size_t more) {
     return (t->targets + more) * (sizeof(Words__Recipient) + 2 * sizeof(void *) + 32) + 4096;
 }
 
-static bool charge(struct session *s, struct transaction *t) {
+bool transaction_charge(struct session *s) {
+    struct transaction *t = s->transaction;
     size_t needed = s->server.mem.used + envelope_memory(t, 0);
     if (needed <= ARENA_FREE + t->charged)
         return true;
@@ -101,7 +129,8 @@ static int keep_target(struct session *s, struct transaction *t, const struct re
         k->original = rcpt->address.text;
     k->orcpt = rcpt->orcpt;
     k->notify = rcpt->notify;
-    t->meta += target->address.len + target->destination.len + k->original.len + k->orcpt.len + 48;
+    t->meta +=
+        target->address.len + target->destination.len + target->return_path.len + k->original.len + k->orcpt.len + 48;
     t->targets++;
     *t->last = k;
     t->last = &k->next;
@@ -130,65 +159,131 @@ static int keep_all(struct session *s, struct transaction *t, const struct recip
     return ERR_OK;
 }
 
-static void log_refusal(struct session *s, const struct server_reply *r) {
-    char ip[128];
-    size_t len = tcp_addr_ip(tcp_peer(s->tcp), ip, sizeof ip);
-    LOG_INFO("recipient_refused", LOG_SPAN("client", span_make(ip, len)), LOG_SPAN("helo", s->server.helo),
-             LOG_SPAN("from", s->server.mail.sender.text), LOG_SPAN("to", s->server.rcpt.address.text),
-             LOG_U64("code", r->code), LOG_SPAN("enhanced", r->enhanced), LOG_SPAN("reason", r->text));
+void transaction_judged(struct session *s, const struct recipients_answer *a, struct check_verdict *v) {
+    CHECK((size_t)a->verdict < sizeof verdicts / sizeof *verdicts);
+    struct server_reply r =
+        session_reply(verdicts[a->verdict].code, verdicts[a->verdict].enhanced, verdicts[a->verdict].text);
+    if (a->enhanced.len)
+        r.enhanced = a->enhanced;
+    if (a->text.len)
+        r.text = a->text;
+    metric_add(verdicts[a->verdict].metric, 1);
+    s->transaction->judged = *a;
+    *v =
+        (struct check_verdict){.action = r.code < 300 ? CHECK_PASS : CHECK_REFUSE, .reply = r, .by = SPAN("directory")};
 }
 
-struct server_reply transaction_recipient(struct session *s) {
-    struct transaction *t = s->transaction;
-    struct recipients_answer a = {0};
-    if (!charge(s, t))
-        return reply(452, "4.3.1", "out of memory, try again");
-    int err = recipients_judge(s->front->recipients, &s->server.rcpt.address, front_trusts(s->front, tcp_peer(s->tcp)),
-                               &s->server.mem, &a, NULL);
-    if (err)
-        return reply(err == ERR_NOMEM ? 452 : 451, err == ERR_NOMEM ? "4.3.1" : "4.3.0",
-                     "recipient cannot be checked now");
-    CHECK((size_t)a.verdict < sizeof verdicts / sizeof *verdicts);
-    struct server_reply r = reply(verdicts[a.verdict].code, verdicts[a.verdict].enhanced, verdicts[a.verdict].text);
-    if (a.enhanced.len)
-        r.enhanced = a.enhanced;
-    if (a.text.len)
-        r.text = a.text;
-    metric_add(verdicts[a.verdict].metric, 1);
-    if (r.code < 300 && keep_all(s, t, &a) != ERR_OK)
-        r = reply(452, "4.5.3", "too many recipients");
-    if (r.code >= 300)
-        log_refusal(s, &r);
-    return r;
+struct server_reply transaction_keep(struct session *s) {
+    const struct recipients_answer *a = &s->transaction->judged;
+    struct server_reply r = {250, a->enhanced, a->text};
+    if (!r.enhanced.len || !r.text.len)
+        r = session_reply(250, verdicts[a->verdict].enhanced, verdicts[a->verdict].text);
+    return keep_all(s, s->transaction, a) == ERR_OK ? r : session_reply(452, "4.5.3", "too many recipients");
 }
 
 /* -- the body -- */
 
-int transaction_begin(struct session *s) {
+/* Received and what policy services prepend are the first octets. ERR_AGAIN: no memory to borrow now. */
+static int begin(struct session *s) {
     struct transaction *t = s->transaction;
-    char ip[128];
+    const struct tls_info *tls = tcp_tls_info(s->tcp);
     struct buf text;
     if (!t->body.limits)
         body_init(&t->body, &s->worker->in->limits);
     if (!body_room(&t->body))
         return ERR_AGAIN;
-    t->submission = submission_new(s->worker->submit);
-    if (!t->submission)
-        return ERR_NOMEM;
-    submission_name(t->submission, t->name);
+    int err = transaction_name(s);
+    if (err)
+        return err;
     t->received_ms = clock_wall_ms();
     struct received r = {.helo = s->server.helo,
-                         .by = s->front->server.hostname,
+                         .client = session_ip(s),
+                         .client_name = span_of(s->guard.name),
+                         .hidden = s->listener->hide_client && s->authenticated,
+                         .tls = span_of(tls ? tls->cipher : ""),
+                         .by = span_of(s->front->settings.hostname),
                          .id = span_of(t->name),
-                         .with = received_protocol(s->server.esmtp, false, false, s->server.mail.smtputf8),
+                         .with =
+                             received_protocol(s->server.esmtp, tls != NULL, s->authenticated, s->server.mail.smtputf8),
                          .recipient = t->only,
                          .wall_ms = t->received_ms};
-    r.client = span_make(ip, tcp_addr_ip(tcp_peer(s->tcp), ip, sizeof ip));
-    buf_init(&text, RECEIVED_MAX);
-    int err = received_write(&r, &text);
+    buf_init(&text, RECEIVED_MAX + PREPEND_MAX);
+    err = received_write(&r, &text);
+    if (err == ERR_OK)
+        err = buf_add(&text, buf_span(&t->prepend));
     if (err == ERR_OK)
         err = body_append(&t->body, buf_span(&text));
     buf_deinit(&text);
+    t->began = err == ERR_OK;
+    return err;
+}
+
+/* Memory for what the held message has grown to. */
+static int hold(struct session *s, struct transaction *t, size_t *most) {
+    *most = 0;
+    if (!t->held)
+        t->held = held_new(s->front->settings.spool);
+    if (!t->held)
+        return ERR_NOMEM;
+    if (held_memory(t->held) + HELD_STEP > t->held_charged) {
+        if (!limits_borrow(&s->worker->in->limits, LIMITS_POOL_SHORT, HELD_STEP))
+            return ERR_OK;
+        t->held_charged += HELD_STEP;
+    }
+    *most = HELD_STEP;
+    return ERR_OK;
+}
+
+/* The full piece leaves. */
+static void send_full(struct transaction *t) {
+    struct bus_bytes *full = body_full(&t->body);
+    if (full && submission_chunk(t->submission, full) == ERR_OK)
+        body_gone(&t->body);
+}
+
+int transaction_room(struct session *s, size_t *most) {
+    struct transaction *t = s->transaction;
+    if (session_holds_message(s))
+        return hold(s, t, most);
+    *most = 0;
+    if (!t->began) {
+        int err = begin(s);
+        if (err)
+            return err == ERR_AGAIN ? ERR_OK : err;
+    }
+    send_full(t);
+    *most = body_room(&t->body);
+    return ERR_OK;
+}
+
+int transaction_append(struct transaction *t, struct span octets) {
+    if (t->held)
+        return held_append(t->held, octets);
+    int err = body_append(&t->body, octets);
+    if (err)
+        return ERR_NOMEM;
+    struct bus_bytes *full = body_full(&t->body);
+    err = full ? submission_chunk(t->submission, full) : ERR_AGAIN;
+    if (err == ERR_OK)
+        body_gone(&t->body);
+    return err == ERR_AGAIN ? ERR_OK : err == ERR_NOMEM || err == ERR_FULL ? ERR_CLOSED : err;
+}
+
+/* What filters made of the message streams on, as memory and credit allow. ERR_AGAIN: not all of it yet. */
+static int emit(struct session *s, struct transaction *t) {
+    char piece[16 * 1024];
+    int err = t->began ? ERR_OK : begin(s);
+    while (!err) {
+        send_full(t);
+        size_t room = body_room(&t->body);
+        if (room == 0)
+            return ERR_AGAIN;
+        ptrdiff_t got = held_read(t->held, t->emitted, piece, room < sizeof piece ? room : sizeof piece);
+        if (got <= 0)
+            return got < 0 ? ERR_IO : ERR_OK;
+        err = body_append(&t->body, span_make(piece, (size_t)got));
+        t->emitted += (size_t)got;
+    }
     return err;
 }
 
@@ -231,6 +326,8 @@ static void fill_recipient(Words__Recipient *r, const struct transaction_target 
     r->orcpt = frame_bytes(k->orcpt);
     r->has_notify = k->notify != 0;
     r->notify = k->notify;
+    r->has_return_path = k->target->return_path.len > 0;
+    r->return_path = frame_bytes(k->target->return_path);
 }
 
 static int fill_recipients(struct session *s, Words__Envelope *e) {
@@ -251,13 +348,36 @@ static int fill_recipients(struct session *s, Words__Envelope *e) {
     return ERR_OK;
 }
 
+/* What the sender asked for besides delivery. Priority above normal is for those whom we know (RFC 6710 section 4.2).
+ */
+static void fill_wishes(const struct session *s, Words__Envelope *e) {
+    const struct server_mail *mail = &s->server.mail;
+    int8_t priority = mail->priority > 0 && !s->trusted && !s->authenticated ? 0 : mail->priority;
+    e->has_requiretls = e->requiretls = mail->requiretls;
+    if (mail->has_priority) {
+        e->has_mt_priority = e->has_priority = true;
+        e->mt_priority = priority;
+        e->priority = priority < 0 ? 0 : priority > 3 ? 2 : 1;
+    }
+    if (mail->has_by) {
+        int64_t by = (int64_t)e->received_ms + (int64_t)mail->by_s * 1000;
+        e->has_deliver_by_ms = true;
+        e->deliver_by_ms = by > 0 ? (uint64_t)by : 0;
+        e->has_deliver_by_notify = e->deliver_by_notify = mail->by_notify;
+        e->has_deliver_by_trace = e->deliver_by_trace = mail->by_trace;
+    }
+    if (mail->hold_for_ms || mail->hold_until_ms) {
+        e->has_release_ms = true;
+        e->release_ms = mail->hold_until_ms ? mail->hold_until_ms : e->received_ms + mail->hold_for_ms;
+    }
+}
+
 static int make_envelope(struct session *s) {
     struct transaction *t = s->transaction;
     const struct server_mail *mail = &s->server.mail;
-    char ip[128];
+    const struct tls_info *tls = tcp_tls_info(s->tcp);
     Words__Envelope *e = arena_alloc(&s->server.mem, sizeof *e);
-    struct span client = arena_dup(&s->server.mem, span_make(ip, tcp_addr_ip(tcp_peer(s->tcp), ip, sizeof ip)));
-    if (!e || !client.at)
+    if (!e)
         return ERR_NOMEM;
     words__envelope__init(e);
     e->sender = frame_bytes(mail->sender.text);
@@ -267,14 +387,18 @@ static int make_envelope(struct session *s) {
     e->envid = frame_bytes(mail->envid);
     e->has_ret = mail->ret != 0;
     e->ret = mail->ret;
-    e->has_eight_bit = e->eight_bit = s->server.data.eight_bit;
+    e->has_eight_bit = true;
+    e->eight_bit = t->held ? held_eight_bit(t->held) : s->server.data.eight_bit;
     e->has_smtputf8 = e->smtputf8 = mail->smtputf8;
     e->has_client = e->has_helo = e->has_protocol = true;
-    e->client = frame_bytes(client);
+    e->client = frame_bytes(session_ip(s)); /* session outlives the answer */
     e->helo = frame_bytes(s->server.helo);
-    e->protocol = frame_bytes(received_protocol(s->server.esmtp, false, false, mail->smtputf8));
+    e->protocol = frame_bytes(received_protocol(s->server.esmtp, tls != NULL, s->authenticated, mail->smtputf8));
+    e->has_account = s->authenticated;
+    e->account = frame_bytes(span_of(s->account));
     e->has_checksum = true;
     e->checksum = t->checksum;
+    fill_wishes(s, e);
     int err = fill_recipients(s, e);
     t->envelope = e;
     return err;
@@ -300,12 +424,16 @@ static int send_pieces(struct transaction *t) {
 
 int transaction_commit(struct session *s, submit_answer_cb cb) {
     struct transaction *t = s->transaction;
-    int err = send_pieces(t);
+    int err = t->held ? emit(s, t) : ERR_OK;
+    if (err == ERR_OK)
+        err = send_pieces(t);
     if (err == ERR_OK)
         err = make_envelope(s);
     if (err == ERR_OK)
         err = submission_commit(t->submission, t->envelope, body_full(&t->body), cb, s);
-    if (err == ERR_OK)
-        body_deinit(&t->body);
-    return err;
+    if (err)
+        return err;
+    body_deinit(&t->body);
+    drop_held(s, t);
+    return ERR_OK;
 }

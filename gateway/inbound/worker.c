@@ -17,11 +17,12 @@
 #include "gateway/inbound/worker.h"
 
 enum { TICK_MS = 1000, TICK_STALLED_MS = 20, TICK_GREETING_MS = 50, BACKLOG = 4096 };
+enum { OPENING_MS = 30000, DNS_TIMEOUT_MS = 2000, DNS_TRIES = 2 };
 
 void worker_need_tick(struct worker *w) {
-    uint64_t period = !list_is_empty(&w->stalled)    ? TICK_STALLED_MS
-                      : !list_is_empty(&w->greeting) ? TICK_GREETING_MS
-                                                     : TICK_MS;
+    uint64_t period = !list_is_empty(&w->stalled)                                ? TICK_STALLED_MS
+                      : list_is_empty(&w->greeting) && list_is_empty(&w->slowed) ? TICK_MS
+                                                                                 : TICK_GREETING_MS;
     if (w->tick_ms && w->tick_ms <= period)
         return;
     w->tick_ms = period;
@@ -36,6 +37,29 @@ static void expire_idle(struct worker *w) {
         if (now - s->since_ms < s->front->settings.limits.idle_ms)
             return;
         session_farewell(s, 421, "4.4.2", "idle too long, closing");
+    }
+}
+
+/* Who has not come to the greeting by now does not want to. */
+static void expire_opening(struct worker *w) {
+    uint64_t now = loop_now_ms(w->loop);
+    struct list_node *node;
+    while ((node = list_first(&w->opening))) {
+        struct session *s = LIST_ENTRY(node, struct session, link);
+        if (now - s->since_ms < OPENING_MS)
+            return;
+        session_lose(s, s->expects_proxy ? "no PROXY header in time" : "no TLS handshake in time");
+    }
+}
+
+static void hasten_slowed(struct worker *w) {
+    uint64_t now = loop_now_ms(w->loop);
+    for (size_t n = w->slowed.count; n; n--) {
+        struct list_node *node = list_first(&w->slowed);
+        struct session *s = node ? LIST_ENTRY(node, struct session, link) : NULL;
+        if (!s || now - s->since_ms < s->slow_ms)
+            return;
+        session_hasten(s);
     }
 }
 
@@ -72,14 +96,29 @@ void worker_lost_session(struct worker *w) {
     check_drained(w);
 }
 
+/* Nobody waits for an answer of theirs any more. */
+static void free_retired(struct worker *w) {
+    if (!w->retired || !list_is_empty(&w->waiting))
+        return;
+    policies_free(w->retired);
+    front_unref(w->retired_front);
+    w->retired = NULL;
+    w->retired_front = NULL;
+}
+
 static void on_tick(void *arg) {
     struct worker *w = arg;
     w->tick_ms = 0;
     listener_greet(w);
     expire_idle(w);
+    expire_opening(w);
+    hasten_slowed(w);
     retry_stalled(w);
     submit_tick(w->submit);
+    free_retired(w);
     check_drained(w);
+    if (w->number == 0)
+        guard_tick(w->in->guard, loop_now_ms(w->loop));
     bool welcome = submit_is_ready(w->submit);
     if (w->sessions || submit_pending(w->submit) || !welcome || (w->draining && !w->drained))
         worker_need_tick(w);
@@ -103,12 +142,45 @@ static void after_turn(void *arg) {
 
 /* -- what other threads ask for -- */
 
+static bool same_policies(const struct inbound_settings *a, const struct inbound_settings *b) {
+    if (a->policy_count != b->policy_count)
+        return false;
+    for (size_t i = 0; i < a->policy_count; i++) {
+        const struct policy_config *x = &a->policies[i], *y = &b->policies[i];
+        if (strcmp(x->name, y->name) != 0 || memcmp(&x->address, &y->address, sizeof x->address) != 0 ||
+            x->stage != y->stage || x->failure != y->failure || x->timeout_ms != y->timeout_ms)
+            return false;
+    }
+    return true;
+}
+
+/* The services of the front in force. While an older change is not through, the older ones stay. */
+static int take_policies(struct worker *w) {
+    const struct inbound_settings *fresh = &w->front->settings;
+    if (w->policies_front && (w->retired || same_policies(&w->policies_front->settings, fresh)))
+        return ERR_OK;
+    struct policies *p = fresh->policy_count ? policies_new(w->loop, fresh->policies, fresh->policy_count) : NULL;
+    if (fresh->policy_count && !p)
+        return ERR_NOMEM;
+    w->retired = w->policies;
+    w->retired_front = w->policies_front;
+    w->policies = p;
+    w->policies_front = front_ref(w->front);
+    if (!w->retired && w->retired_front) {
+        front_unref(w->retired_front);
+        w->retired_front = NULL;
+    }
+    return ERR_OK;
+}
+
 static void take_front(struct worker *w) {
     struct front *old = w->front;
     pthread_mutex_lock(&w->in->lock);
     w->front = front_ref(w->in->front);
     pthread_mutex_unlock(&w->in->lock);
     front_unref(old);
+    if (take_policies(w) != ERR_OK)
+        LOG_ERROR("reload_incomplete", LOG_STR("part", "policy services"));
 }
 
 static void close_listeners(struct worker *w) {
@@ -118,7 +190,7 @@ static void close_listeners(struct worker *w) {
 }
 
 static void each_session(struct worker *w, void (*visit)(struct session *s)) {
-    struct list *lists[] = {&w->idle, &w->waiting, &w->stalled, &w->greeting};
+    struct list *lists[] = {&w->idle, &w->waiting, &w->stalled, &w->greeting, &w->opening, &w->slowed};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         LIST_FOREACH(node, next, lists[i])
         visit(LIST_ENTRY(node, struct session, link));
@@ -134,6 +206,18 @@ static void drain(struct worker *w) {
     worker_need_tick(w);
 }
 
+/* After the sessions, which may wait for them. */
+static void close_helpers(struct worker *w) {
+    policies_free(w->policies);
+    policies_free(w->retired);
+    front_unref(w->policies_front);
+    front_unref(w->retired_front);
+    w->policies = w->retired = NULL;
+    w->policies_front = w->retired_front = NULL;
+    dns_free(w->dns);
+    w->dns = NULL;
+}
+
 static void stop(struct worker *w) {
     w->stopping = true;
     close_listeners(w);
@@ -144,6 +228,7 @@ static void stop(struct worker *w) {
     if (w->desk)
         desk_close(w->desk);
     w->desk = NULL;
+    close_helpers(w);
     loop_hook_close(w->hook);
     loop_timer_close(w->tick);
     loop_wake_close(w->wake);
@@ -174,6 +259,8 @@ int worker_open(struct worker *w, struct inbound *in, unsigned number) {
     list_init(&w->waiting);
     list_init(&w->stalled);
     list_init(&w->greeting);
+    list_init(&w->opening);
+    list_init(&w->slowed);
     buf_init(&w->out, SERVER_OUT_MAX);
     w->front = front_ref(in->front);
     w->loop = loop_new();
@@ -182,10 +269,16 @@ int worker_open(struct worker *w, struct inbound *in, unsigned number) {
     w->wake = loop_wake_new(w->loop, on_wake, w);
     w->tick = loop_timer_new(w->loop, on_tick, w);
     w->hook = loop_hook_new(w->loop, before_turn, after_turn, w);
-    if (!w->wake || !w->tick || !w->hook)
+    w->post = post_new(w->loop);
+    if (!w->wake || !w->tick || !w->hook || !w->post)
         return ERR_NOMEM;
+    int err = dns_new(&w->dns, w->loop, in->front->settings.dns, DNS_TIMEOUT_MS, DNS_TRIES);
+    if (err == ERR_OK)
+        err = take_policies(w);
+    if (err)
+        return err;
     snprintf(name, sizeof name, "%.24s.gateway%u", in->front->settings.name, number);
-    int err = submit_open(&w->submit, in->config.bus, w->loop, in->config.scheduler, name, on_room, w);
+    err = submit_open(&w->submit, in->config.bus, w->loop, in->config.scheduler, name, on_room, w);
     if (err == ERR_OK && number == 0 && in->config.admin)
         err = desk_open(&w->desk, w, in->config.admin, name);
     worker_need_tick(w);
@@ -198,7 +291,8 @@ int worker_listen(struct worker *w, const int *fds, uint32_t count) {
         int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
         if (fd < 0)
             return ERR_FULL;
-        struct tcp_listener *t = tcp_listen(w->loop, fd, BACKLOG, listener_accept, w);
+        w->places[i] = (struct worker_listener){w, i};
+        struct tcp_listener *t = tcp_listen(w->loop, fd, BACKLOG, listener_accept, &w->places[i]);
         if (!t)
             return ERR_IO;
         w->listeners[w->listener_count++] = t;
@@ -228,7 +322,10 @@ void worker_close(struct worker *w) {
             desk_close(w->desk);
         if (w->submit)
             submit_close(w->submit);
+        close_helpers(w);
     }
+    if (w->post)
+        post_free(w->post);
     if (w->loop)
         loop_free(w->loop);
     buf_deinit(&w->out);

@@ -18,6 +18,12 @@
 struct desk;
 struct inbound;
 
+/* What a listening socket tells of the connections that it takes. */
+struct worker_listener {
+    struct worker *worker;
+    uint32_t index; /* in the settings */
+};
+
 struct worker {
     struct inbound *in;
     unsigned number;
@@ -29,14 +35,21 @@ struct worker {
     uint64_t tick_ms;       /* of the timer; 0: it does not run */
     struct loop_hook *hook; /* greets those that waited a turn */
     struct submit *submit;
-    struct desk *desk; /* answers the admin hub; NULL on all but the first */
+    struct desk *desk;                            /* answers the admin hub; NULL on all but the first */
+    struct post *post;                            /* answers of directories and others that run on threads */
+    struct dns *dns;                              /* names and lists */
+    struct policies *policies, *retired;          /* NULL: none; retired: still asked by somebody */
+    struct front *policies_front, *retired_front; /* whose settings they borrow */
     struct tcp_listener *listeners[WORKER_LISTENERS_MAX];
+    struct worker_listener places[WORKER_LISTENERS_MAX];
     uint32_t listener_count;
     struct front *front;  /* for new transactions */
     struct list idle;     /* sessions whose client is to speak, longest silent first */
     struct list waiting;  /* sessions that wait for the scheduler */
     struct list stalled;  /* sessions that wait for memory or credit */
     struct list greeting; /* sessions not yet greeted, oldest first */
+    struct list opening;  /* sessions before the end of their PROXY header or TLS handshake */
+    struct list slowed;   /* sessions whose next command is kept waiting */
     size_t sessions;
     uint64_t turn;
     struct buf out; /* replies of the session that runs */
@@ -47,6 +60,7 @@ struct worker {
 struct inbound {
     struct inbound_config config;
     struct limits limits;
+    struct guard *guard;
     pthread_mutex_t lock; /* guards front */
     struct front *front;
     struct worker *workers;

@@ -47,20 +47,40 @@ static void add_recipient(struct buf *to, struct span recipient) {
     buf_add_byte(to, '>');
 }
 
+/* "helo (name [address])"; of our own users only that they are. */
+static void add_client(struct buf *to, const struct received *r) {
+    if (r->hidden) {
+        buf_add(to, r->by);
+        buf_add_str(to, " (submission)");
+        return;
+    }
+    add_name(to, r->helo);
+    buf_add_str(to, " (");
+    if (r->client_name.len) {
+        add_name(to, r->client_name);
+        buf_add_byte(to, ' ');
+    }
+    buf_add_str(to, span_find(r->client, ':') >= 0 ? "[IPv6:" : "[");
+    buf_add(to, r->client);
+    buf_add_str(to, "])");
+}
+
 int received_write(const struct received *r, struct buf *to) {
     char date[32];
     size_t date_len = clock_rfc5322(r->wall_ms, date, sizeof date);
     buf_add_str(to, "Received: from ");
-    add_name(to, r->helo);
-    buf_add_str(to, span_find(r->client, ':') >= 0 ? " ([IPv6:" : " ([");
-    buf_add(to, r->client);
-    buf_add_str(to, "])\r\n\tby ");
+    add_client(to, r);
+    buf_add_str(to, "\r\n\tby ");
     buf_add(to, r->by);
     buf_add_str(to, " (Posthouse) with ");
     buf_add(to, r->with);
     buf_add_str(to, " id ");
     buf_add(to, r->id);
     add_recipient(to, r->recipient);
+    if (r->tls.len) {
+        buf_add_str(to, "\r\n\ttls ");
+        add_name(to, r->tls);
+    }
     buf_add_str(to, ";\r\n\t");
     buf_append(to, date, date_len);
     return buf_add_str(to, "\r\n");

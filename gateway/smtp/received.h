@@ -13,10 +13,13 @@
 #define RECEIVED_MAX 2048
 
 struct received {
-    struct span helo;   /* as the client gave it; hostile */
-    struct span client; /* text of its address, "192.0.2.1" or "2001:db8::1" */
-    struct span by;     /* our name */
-    struct span with;   /* received_protocol */
+    struct span helo;        /* as the client gave it; hostile */
+    struct span client;      /* text of its address, "192.0.2.1" or "2001:db8::1" */
+    struct span client_name; /* confirmed name of the client, or empty */
+    bool hidden;             /* name neither helo nor client: mail of our own users */
+    struct span tls;         /* cipher suite (RFC 8314 section 4.3), or empty */
+    struct span by;          /* our name */
+    struct span with;        /* received_protocol */
     struct span id;
     struct span recipient; /* local@domain, or empty: no `for` clause */
     uint64_t wall_ms;

@@ -30,10 +30,10 @@ void server_use(struct server *s, const struct server_settings *settings) {
     s->settings = settings;
 }
 
-void server_greet(struct server *s, bool refuse, struct buf *out) {
-    server_set_state(s, refuse ? SERVER_REFUSED : SERVER_HELLO);
-    if (refuse)
-        server_say(out, 554, "", "no mail service for you here");
+void server_greet(struct server *s, const struct server_reply *refusal, struct buf *out) {
+    server_set_state(s, refusal ? SERVER_REFUSED : SERVER_HELLO);
+    if (refusal)
+        server_say_reply(out, refusal);
     else
         buf_add(out, s->settings->greeting);
 }

@@ -226,8 +226,8 @@ void server_deinit(struct server *s);
 /* New settings from now on; only between transactions (server_is_idle) . */
 void server_use(struct server *s, const struct server_settings *settings);
 
-/* The greeting. refuse: 554; then everything but QUIT is answered 503. */
-void server_greet(struct server *s, bool refuse, struct buf *out);
+/* The greeting. refusal (may be NULL): a 554 with these words; then everything but QUIT is answered 503. */
+void server_greet(struct server *s, const struct server_reply *refusal, struct buf *out);
 /* A farewell at the owner's wish: appends this reply; CLOSE follows. */
 void server_farewell(struct server *s, struct server_reply reply, struct buf *out);
 /* From now on the next command is answered 421. A body under way is finished first. */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "node/node.h"
+#include "node/parts.h"
 
 #define CONFIG_DEFAULT "/etc/posthouse/posthouse.yaml"
 
@@ -21,7 +22,7 @@ static const char usage[] = "usage: posthoused [--config FILE] [--check]\n"
                             "       posthoused --print-settings-reference | --version | --help\n"
                             "\n"
                             "  --config FILE  the settings (default " CONFIG_DEFAULT ")\n"
-                            "  --check        check the settings and the tables that they name, and exit\n"
+                            "  --check        check the settings and the files that they name, and exit\n"
                             "\n"
                             "Signals: HUP reloads the settings, TERM and INT finish what is under way and exit.\n";
 
@@ -38,16 +39,15 @@ static int print_reference(void) {
     return settings_reference(&text) == ERR_OK ? print_buf(&text, stdout, EX_OK) : EX_SOFTWARE;
 }
 
-/* Settings and tables; on failure everything that is wrong is printed. */
+/* Settings and the files that they name; everything that is wrong is printed, and what is unwise. */
 static int load(struct settings **s, const char *file, bool check) {
     struct buf problems;
-    struct recipients *r = NULL;
+    struct parts *p = NULL;
     buf_init(&problems, 1024 * 1024);
     int err = settings_load(s, file, &problems);
     if (err == ERR_OK && check) {
-        err = recipients_new(&r, &(*s)->recipients, &problems);
-        if (r)
-            recipients_unref(r);
+        err = parts_new(&p, *s, NULL, &problems);
+        parts_unref(p);
         if (err != ERR_OK)
             settings_free(*s);
     }

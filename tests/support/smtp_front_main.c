@@ -32,6 +32,15 @@ static struct {
     struct recipients_domain_config domains[DOMAINS_MAX];
     size_t domain_count;
     struct tcp_net trusted[TRUSTED_MAX];
+    struct tcp_net balancers[TRUSTED_MAX];
+    struct tls_pair pair;
+    struct auth_backend_config backend;
+    struct auth_config auth;
+    struct mailauth_config mailauth;
+    struct mailauth_key dkim_key;
+    struct milter_config milter;
+    struct policy_config policy;
+    const char *client_ca;
     const char *listen, *store, *postmaster, *verdict;
     uint64_t credit, answer_ms, loops;
     bool welcome;
@@ -39,6 +48,10 @@ static struct {
     .inbound = {.hostname = "mx.example.net",
                 .name = "mx",
                 .trusted = options.trusted,
+                .balancers = options.balancers,
+                .listener_count = 1,
+                .listeners = {{.extensions = SERVER_EXT_BASIC, .sign = true}},
+                .release_max_ms = 7u * 86400000u,
                 .limits = {.message_size = 50u << 20,
                            .recipients = 1000,
                            .connections = 10000,
@@ -93,8 +106,119 @@ static uint64_t number(const char *text) {
     return n;
 }
 
-static void take_word(const char *key, const char *value) {
+static void take_balancer(const char *text) {
+    size_t n = options.inbound.balancer_count++;
+    if (n >= TRUSTED_MAX || tcp_net_parse(&options.balancers[n], span_of(text)) != ERR_OK)
+        usage("bad balancer network");
+}
+
+static uint32_t extension(const char *name) {
+    static const struct {
+        const char *name;
+        uint32_t bit;
+    } all[] = {{"REQUIRETLS", SERVER_EXT_REQUIRETLS}, {"MT-PRIORITY", SERVER_EXT_MT_PRIORITY},
+               {"DELIVERBY", SERVER_EXT_DELIVERBY},   {"FUTURERELEASE", SERVER_EXT_FUTURERELEASE},
+               {"CHUNKING", SERVER_EXT_CHUNKING},     {"DSN", SERVER_EXT_DSN},
+               {"SMTPUTF8", SERVER_EXT_SMTPUTF8},     {"LIMITS", SERVER_EXT_LIMITS}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (!strcmp(all[i].name, name))
+            return all[i].bit;
+    }
+    usage("unknown extension");
+    return 0;
+}
+
+static int word(const char *value, const char *const *words) {
+    for (int i = 0; words[i]; i++) {
+        if (!strcmp(words[i], value))
+            return i;
+    }
+    usage("unknown word");
+    return 0;
+}
+
+/* What the one listener offers. False: no such key. */
+static bool take_listener(const char *key, char *value) {
+    static const char *const tls[] = {"off", "offered", "required", "implicit", NULL};
+    static const char *const auth[] = {"off", "offered", "required", NULL};
+    struct inbound_listener *l = &options.inbound.listeners[0];
+    bool on = !strcmp(value, "true");
+    if (!strcmp(key, "tls"))
+        l->tls = (enum inbound_tls)word(value, tls);
+    else if (!strcmp(key, "auth"))
+        l->auth = (enum inbound_auth)word(value, auth);
+    else if (!strcmp(key, "with"))
+        l->extensions |= extension(value);
+    else if (!strcmp(key, "without"))
+        l->extensions &= ~extension(value);
+    else if (!strcmp(key, "submission"))
+        l->submission = on;
+    else if (!strcmp(key, "sender_login"))
+        l->sender_login = on;
+    else if (!strcmp(key, "hide_client"))
+        l->hide_client = on;
+    else if (!strcmp(key, "client_certificate"))
+        l->client_certificate = on;
+    else if (!strcmp(key, "proxy"))
+        l->proxy = on;
+    else
+        return false;
+    return true;
+}
+
+/* tls_pair=CERT:KEY, auth_file=FILE, milter=ADDRESS:PORT, ... False: no such key. */
+static bool take_part(const char *key, char *value) {
     struct inbound_settings *s = &options.inbound;
+    char *colon = strchr(value, ':');
+    if (!strcmp(key, "tls_pair") && colon) {
+        *colon = '\0';
+        options.pair = (struct tls_pair){value, colon + 1};
+    } else if (!strcmp(key, "client_ca")) {
+        options.client_ca = value;
+    } else if (!strcmp(key, "auth_file")) {
+        options.backend = (struct auth_backend_config){.kind = AUTH_FILE, .name = "file", .file = value};
+        options.auth = (struct auth_config){.backends = &options.backend,
+                                            .count = 1,
+                                            .hostname = "mx.example.net",
+                                            .fail_delay_ms = 1,
+                                            .client_failures = 1000,
+                                            .account_failures = 1000,
+                                            .failure_window_ms = 60000,
+                                            .sender_login = options.auth.sender_login};
+    } else if (!strcmp(key, "sender_login_file")) {
+        options.auth.sender_login = value;
+    } else if (!strcmp(key, "milter")) {
+        options.milter.name = "test";
+        if (tcp_addr_parse_port(&options.milter.address, span_of(value)) != ERR_OK)
+            usage("milter=ADDRESS:PORT");
+        s->milters = &options.milter;
+        s->milter_count = 1;
+    } else if (!strcmp(key, "policy")) {
+        options.policy = (struct policy_config){.name = "test", .stage = CHECK_RCPT};
+        if (tcp_addr_parse_port(&options.policy.address, span_of(value)) != ERR_OK)
+            usage("policy=ADDRESS:PORT");
+        s->policies = &options.policy;
+        s->policy_count = 1;
+    } else if (!strcmp(key, "greylist_ms")) {
+        s->guard.greylist_mode = GUARD_ENFORCE;
+        s->guard.grey_delay_ms = strtoull(value, NULL, 10);
+    } else if (!strcmp(key, "messages_per_client")) {
+        s->guard.rate_mode = GUARD_ENFORCE;
+        s->guard.per_client.messages = strtoull(value, NULL, 10);
+    } else if (!strcmp(key, "slow_after_errors")) {
+        s->guard.slow_mode = GUARD_ENFORCE;
+        s->guard.slow_ms = 100;
+        s->guard.slow_after_errors = (uint32_t)strtoul(value, NULL, 10);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void take_word(const char *key, char *value) {
+    struct inbound_settings *s = &options.inbound;
+    if (take_listener(key, value) || take_part(key, value))
+        return;
     if (!strcmp(key, "bare_newline"))
         s->bare_newline = strcmp(value, "normalize") ? INBOUND_BARE_REJECT : INBOUND_BARE_NORMALIZE;
     else if (!strcmp(key, "pregreet"))
@@ -134,6 +258,7 @@ static void take_option(char *text) {
         {"store", NULL, NULL, &options.store},
         {"postmaster", NULL, NULL, &options.postmaster},
         {"verdict", NULL, NULL, &options.verdict},
+        {"spool", NULL, NULL, &options.inbound.spool},
     };
     char *value = strchr(text, '=');
     if (!value)
@@ -154,6 +279,8 @@ static void take_option(char *text) {
         take_domain(value);
     else if (!strcmp(text, "trusted"))
         take_trusted(value);
+    else if (!strcmp(text, "balancer"))
+        take_balancer(value);
     else
         take_word(text, value);
 }
@@ -396,6 +523,21 @@ static uint16_t bound_port(int fd) {
     return tcp_addr_port(&a);
 }
 
+static void make_parts(struct inbound_parts *parts) {
+    struct buf problems;
+    struct tls_server_config tls = {.pairs = &options.pair,
+                                    .count = 1,
+                                    .profile = "intermediate",
+                                    .client_ca = options.client_ca,
+                                    .ask_client = options.client_ca != NULL};
+    buf_init(&problems, 65536);
+    if (options.pair.certificate && tls_server_new(&parts->tls, &tls, &problems) != ERR_OK)
+        usage(buf_cstr(&problems));
+    if (options.auth.count && auth_new(&parts->auth, &options.auth, &problems) != ERR_OK)
+        usage(buf_cstr(&problems));
+    buf_deinit(&problems);
+}
+
 static void start_inbound(struct bus *bus) {
     struct recipients_config rc = {.domains = options.domains,
                                    .count = options.domain_count,
@@ -423,8 +565,14 @@ static void start_inbound(struct bus *bus) {
     }
     struct inbound_config c = {
         .bus = bus, .scheduler = HUB, .loops = (uint32_t)options.loops, .fds = (const int(*)[16])fds, .listeners = 1};
-    CHECK(inbound_start(&inbound, &c, &options.inbound, recipients) == ERR_OK);
+    struct inbound_parts parts = {.recipients = recipients};
+    make_parts(&parts);
+    CHECK(inbound_start(&inbound, &c, &options.inbound, &parts) == ERR_OK);
     recipients_unref(recipients);
+    if (parts.tls)
+        tls_server_unref(parts.tls);
+    if (parts.auth)
+        auth_unref(parts.auth);
     printf("port %u\n", tcp_addr_port(&address));
     fflush(stdout);
     free(fds);

@@ -41,7 +41,8 @@ static inline void transcript_open(struct transcript *t, const struct server_set
     buf_init(&t->text, 1u << 24);
     buf_init(&t->body, 1u << 24);
     buf_init(&t->last_body, 1u << 24);
-    server_greet(&t->server, refuse, &t->out);
+    struct server_reply refusal = {554, SPAN_EMPTY, SPAN("no mail service for you here")};
+    server_greet(&t->server, refuse ? &refusal : NULL, &t->out);
 }
 
 static inline void transcript_close(struct transcript *t) {

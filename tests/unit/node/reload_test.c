@@ -18,7 +18,7 @@ struct world {
     struct loop *loop;
     struct loop_timer *timer;
     struct reload *reload;
-    struct recipients *recipients;
+    struct parts *parts;
     struct settings *settings;
     unsigned calls, with_settings;
     bool stop_on_call;
@@ -45,7 +45,7 @@ static void write_settings(const char *hostname) {
     write_file(file, text);
 }
 
-static void on_reload(void *arg, struct settings *settings, struct recipients *recipients) {
+static void on_reload(void *arg, struct settings *settings, struct parts *parts) {
     struct world *w = arg;
     w->calls++;
     if (settings) {
@@ -53,9 +53,9 @@ static void on_reload(void *arg, struct settings *settings, struct recipients *r
         settings_free(w->settings);
         w->settings = settings;
     }
-    assert_non_null(recipients);
-    recipients_unref(w->recipients);
-    w->recipients = recipients;
+    assert_non_null(parts);
+    parts_unref(w->parts);
+    w->parts = parts;
     if (w->stop_on_call)
         loop_stop(w->loop);
 }
@@ -75,7 +75,7 @@ static bool knows(struct world *w, const char *address) {
     struct recipients_answer out;
     arena_init(&mem, 1024, 0);
     assert_int_equal(address_parse(&a, span_of(address), &mem), ERR_OK);
-    assert_int_equal(recipients_judge(w->recipients, &a, false, &mem, &out, NULL), ERR_OK);
+    assert_int_equal(recipients_judge(parts_recipients(w->parts), &a, false, &mem, &out, NULL), ERR_OK);
     bool known = out.verdict == RECIPIENTS_LOCAL;
     arena_deinit(&mem);
     return known;
@@ -95,10 +95,10 @@ static int set_up(void **state) {
     buf_init(&problems, 65536);
     w = (struct world){.loop = loop_new()};
     assert_int_equal(settings_load(&w.settings, file, &problems), ERR_OK);
-    assert_int_equal(recipients_new(&w.recipients, &w.settings->recipients, &problems), ERR_OK);
+    assert_int_equal(parts_new(&w.parts, w.settings, NULL, &problems), ERR_OK);
     buf_deinit(&problems);
     w.timer = loop_timer_new(w.loop, on_timer, &w);
-    w.reload = reload_new(w.loop, file, w.recipients, on_reload, &w);
+    w.reload = reload_new(w.loop, w.settings, w.parts, on_reload, &w);
     assert_true(w.timer && w.reload);
     *state = &w;
     return 0;
@@ -109,7 +109,7 @@ static int tear_down(void **state) {
     reload_free(w->reload);
     loop_timer_close(w->timer);
     loop_free(w->loop);
-    recipients_unref(w->recipients);
+    parts_unref(w->parts);
     settings_free(w->settings);
     unlink(file);
     unlink(table);

@@ -53,8 +53,8 @@ static void a_name_alone_is_enough(void **state) {
     assert_string_equal(s->postmaster, "postmaster@mx1.example.net");
     assert_string_equal(s->data_dir, "/var/lib/posthouse");
     assert_string_equal(s->user, "posthouse");
-    assert_int_equal(s->listen_count, 2);
-    assert_int_equal(tcp_addr_port(&s->listen[0]), 25);
+    assert_int_equal(s->inbound.listener_count, 2);
+    assert_int_equal(tcp_addr_port(&s->inbound.listeners[0].address), 25);
     assert_int_equal(s->inbound.limits.message_size, 50u << 20);
     assert_int_equal(s->inbound.limits.recipients, 1000);
     assert_int_equal(s->inbound.bare_newline, INBOUND_BARE_REJECT);
@@ -95,16 +95,16 @@ static void reads_every_kind(void **state) {
     assert_string_equal(s->outbound.own_names[0], s->hostname);
     assert_int_equal(s->log_level, LOG_LEVEL_DEBUG);
     assert_int_equal(s->log_format, LOG_FORMAT_JSON);
-    assert_int_equal(s->listen_count, 2);
-    tcp_addr_format(&s->listen[1], ip, sizeof ip);
+    assert_int_equal(s->inbound.listener_count, 2);
+    tcp_addr_format(&s->inbound.listeners[1].address, ip, sizeof ip);
     assert_string_equal(ip, "[::1]:26");
     assert_int_equal(s->inbound.bare_newline, INBOUND_BARE_NORMALIZE);
     assert_true(s->inbound.vrfy);
     assert_int_equal(s->inbound.limits.idle_ms, 30000);
     assert_int_equal(s->recipients.count, 2);
     assert_string_equal(s->recipients.domains[0].name, "xn--bcher-kva.example");
-    assert_int_equal(s->recipients.domains[0].directory, RECIPIENTS_ANY);
-    assert_string_equal(s->recipients.domains[1].table, table); /* beside the settings file */
+    assert_int_equal(s->recipients.domains[0].sources[0].kind, RECIPIENTS_ANY);
+    assert_string_equal(s->recipients.domains[1].sources[0].table, table); /* beside the settings file */
     assert_int_equal(s->outbound.route_count, 4);
     assert_int_equal(s->outbound.routes[1].route.port, 2525);
     assert_string_equal(s->outbound.routes[2].domain, ".partner.example");
@@ -169,15 +169,125 @@ static void names_line_and_key(void **state) {
 static void names_what_comes_later(void **state) {
     (void)state;
     complains("cluster: {name: west}\n", "1: cluster: not supported by this version\n");
-    complains("gateway:\n  tls: {certificate: a}\n", "2: gateway.tls: not supported by this version\n");
-    complains("gateway:\n  auth: {}\n", "2: gateway.auth: not supported by this version\n");
     complains("admin: {http: \"127.0.0.1:8025\"}\n", "1: admin.http: not supported by this version\n");
     complains("admin: {keys: []}\n", "1: admin.keys: not supported by this version\n");
-    complains("gateway:\n  listen:\n    - {address: \"127.0.0.1:25\", tls: required}\n",
-              "3: gateway.listen.tls: not supported by this version\n");
-    complains("domains:\n - name: a.example\n   route: mx\n   recipients:\n     ldap: x\n",
-              "5: domains.recipients.ldap: not supported by this version\n");
     complains("delivery: {retry: {domains: []}}\n", "1: delivery.retry.domains: not supported by this version\n");
+}
+
+static void checks_what_belongs_together(void **state) {
+    (void)state;
+    complains("gateway:\n  tls: {certificate: users}\n", "2: gateway.tls.certificate: certificate and key belong");
+    complains("gateway:\n  tls: {certificate: absent.pem}\n", "2: gateway.tls.certificate: ");
+    complains("gateway:\n  tls: {certificates: [{certificate: users, key: users}]}\n",
+              "2: gateway.tls.certificates: takes gateway.tls.certificate as the first one\n");
+    complains("gateway:\n  tls: {profile: best}\n", "2: gateway.tls.profile: takes one of intermediate|modern|old\n");
+    complains("gateway:\n  listen:\n    - {address: \"127.0.0.1:25\", tls: required}\n",
+              "2: gateway.listen: tls needs gateway.tls.certificate\n");
+    complains("gateway:\n  listen:\n    - {address: \"127.0.0.1:25\", tls: sometimes}\n",
+              "3: gateway.listen.tls: takes one of off|offered|required|implicit\n");
+    complains("gateway:\n  listen:\n    - {address: \"127.0.0.1:25\", auth: required}\n",
+              "2: gateway.listen: auth needs gateway.auth.backends\n");
+    complains("gateway:\n  listen:\n    - {address: \"127.0.0.1:25\", proxy: true}\n",
+              "2: gateway.listen: proxy needs gateway.balancers\n");
+    complains("gateway:\n  listen:\n    - {address: \"127.0.0.1:25\", with: [ETRN]}\n",
+              "3: gateway.listen.with: takes PIPELINING");
+    complains("gateway:\n  auth: {backends: [{kind: ldap}]}\n", "2: gateway.auth.backends.uri: missing\n");
+    complains("gateway:\n  auth: {backends: [{kind: file}]}\n", "2: gateway.auth.backends.file: missing\n");
+    complains("gateway:\n  auth: {backends: [{kind: postgres, uri: x}]}\n",
+              "2: gateway.auth.backends.query: missing\n");
+    complains("gateway:\n  milters: [{name: a}]\n", "2: gateway.milters: takes {name: NAME, address: ");
+    complains("gateway:\n  milters: [{name: a, address: here}]\n", "2: gateway.milters.address: takes ADDRESS:PORT");
+    complains("gateway:\n  policies: [{name: a, address: \"127.0.0.1:1\", stage: helo}]\n",
+              "2: gateway.policies.stage: takes one of rcpt|data|end\n");
+    complains("gateway:\n  dnslists: {lists: [{score: 1}]}\n", "2: gateway.dnslists.lists.zone: missing\n");
+    complains("gateway:\n  dnslists: {lists: [{zone: a.b, score: -1001}]}\n",
+              "2: gateway.dnslists.lists.score: takes a number from -1000 to 1000\n");
+    complains("gateway:\n  dnslists: {lists: [{zone: a.b, answer: yes}]}\n",
+              "2: gateway.dnslists.lists.answer: takes an address or a network\n");
+    complains("gateway:\n  authentication: {dmarc: report}\n", "2: gateway.authentication.dmarc: needs spf and dkim\n");
+    complains("gateway:\n  authentication: {keys: [{domain: a.b}]}\n",
+              "2: gateway.authentication.keys: takes {domain:");
+    complains("srs: {domain: a.example}\n", "srs.secrets: missing, while srs.domain is set\n");
+    complains("srs:\n  secrets: [short]\n", "2: srs.secrets: takes texts of at least 16 characters\n");
+    complains("domains:\n - name: a.example\n   route: mx\n   recipients:\n     ldap: x\n",
+              "5: domains.recipients.ldap: takes a map of keys\n");
+    complains("domains:\n - name: a.example\n   route: mx\n   recipients: {ldap: {uri: \"ldap://x\"}}\n",
+              "4: domains.recipients.ldap.base: missing\n");
+    complains("domains:\n - name: a.example\n   route: mx\n   recipients: {postgres: {uri: x}}\n",
+              "4: domains.recipients.postgres.query: missing\n");
+    complains("domains:\n - name: a.example\n   route: mx\n   recipients: [{http: {url: x}}]\n",
+              "4: domains.recipients.http.url: unknown key\n");
+}
+
+static void reads_the_front_end(void **state) {
+    (void)state;
+    struct settings *s;
+    struct buf problems;
+    buf_init(&problems, 65536);
+    int err =
+        load("node: {hostname: mx1.example.net}\n"
+             "gateway:\n"
+             "  listen:\n"
+             "    - {address: \"127.0.0.1:2525\"}\n"
+             "    - {address: \"127.0.0.1:2587\", tls: required, auth: required, submission: true, without: [BDAT]}\n",
+             &s, &problems);
+    assert_int_equal(err, ERR_INVALID); /* BDAT is a command, CHUNKING the extension */
+    buf_clear(&problems);
+    err = load(
+        "node: {hostname: mx1.example.net}\n"
+        "gateway:\n"
+        "  balancers: [192.0.2.0/24]\n"
+        "  tls: {certificate: users, key: users, profile: modern}\n"
+        "  auth: {backends: [{kind: file, file: users}, {kind: dovecot, uri: \"unix:/x\"}], realm: example.net}\n"
+        "  listen:\n"
+        "    - {address: \"127.0.0.1:2525\", proxy: true, with: [REQUIRETLS]}\n"
+        "    - {address: \"127.0.0.1:2587\", tls: required, auth: required, submission: true, without: [DSN]}\n"
+        "  milters: [{name: a, address: \"127.0.0.1:9\"}, {name: b, address: \"unix:/y\", failure: accept, end: 1m}]\n"
+        "  policies: [{name: p, address: \"127.0.0.1:10\"}]\n"
+        "  dnslists: {lists: [{zone: a.b, answer: 127.0.0.2, score: 7}, {zone: c.d, score: -6}], refuse: 8}\n"
+        "  rates: {window: 10m, account: {messages: 500}, v4_bits: 24}\n"
+        "srs: {domain: example.net, secrets: [0123456789abcdef]}\n"
+        "domains:\n"
+        "  - name: example.net\n"
+        "    route: mx\n"
+        "    tag: \"-\"\n"
+        "    recipients: [{table: users}, {ldap: {uri: \"ldap://x\", base: dc=x, negative: 2s}}, {cdb: users}]\n",
+        &s, &problems);
+    if (err != ERR_OK)
+        fail_msg("%s", buf_cstr(&problems));
+    const struct inbound_settings *in = &s->inbound;
+    assert_int_equal(s->tls.pair_count, 1);
+    assert_int_equal(in->listeners[0].tls, INBOUND_TLS_OFFERED);
+    assert_true(in->listeners[0].proxy);
+    assert_int_equal(in->listeners[0].extensions, SERVER_EXT_BASIC | SERVER_EXT_REQUIRETLS);
+    assert_int_equal(in->listeners[1].auth, INBOUND_AUTH_REQUIRED);
+    assert_false(in->listeners[1].extensions & SERVER_EXT_DSN);
+    assert_true(in->listeners[1].extensions & SERVER_EXT_DELIVERBY);
+    assert_int_equal(s->auth.count, 2);
+    assert_int_equal(s->auth.backends[1].kind, AUTH_DOVECOT);
+    assert_int_equal(in->milter_count, 2);
+    assert_int_equal(in->milters[0].failure, MILTER_TEMPFAIL);
+    assert_int_equal(in->milters[0].end_ms, 300000);
+    assert_int_equal(in->milters[1].failure, MILTER_ACCEPT);
+    assert_int_equal(in->milters[1].end_ms, 60000);
+    assert_int_equal(in->policies[0].stage, CHECK_RCPT);
+    assert_int_equal(in->guard.dnslist_count, 2);
+    assert_int_equal(in->guard.dnslists[1].score, -6);
+    assert_int_equal(in->guard.refuse_score, 8);
+    assert_int_equal(in->guard.per_account.messages, 500);
+    assert_int_equal(in->guard.per_account.window_ms, 600000);
+    assert_int_equal(in->guard.v4_bits, 24);
+    assert_ptr_equal(s->recipients.srs, &s->srs);
+    const struct recipients_domain_config *d = &s->recipients.domains[0];
+    assert_int_equal(d->source_count, 3);
+    assert_int_equal(d->sources[1].kind, RECIPIENTS_DIRECTORY);
+    assert_int_equal(d->sources[1].directory->kind, DIRECTORY_LDAP);
+    assert_int_equal(d->sources[1].directory->negative_ms, 2000);
+    assert_string_equal(d->sources[1].directory->name, "ldap ldap://x");
+    assert_int_equal(d->sources[2].kind, RECIPIENTS_CDB);
+    assert_string_equal(d->tag, "-");
+    settings_free(s);
+    buf_deinit(&problems);
 }
 
 static void checks_lists(void **state) {
@@ -193,10 +303,12 @@ static void checks_lists(void **state) {
     complains("domains: {name: a}\n", "1: domains: takes a list\n");
     complains("domains: [a.example]\n", "1: domains: takes {name: DOMAIN");
     complains("domains: [{recipients: any, route: mx}]\n", "1: domains.name: missing\n");
-    complains("domains: [{name: a.example, route: mx}]\n", "1: domains.recipients: missing: any or {table: FILE}\n");
+    complains("domains: [{name: a.example, route: mx}]\n", "1: domains.recipients: missing: any, {table: FILE}");
     complains("domains: [{name: a.example, recipients: any}]\n", "1: domains.route: missing\n");
-    complains("domains: [{name: a.example, recipients: some, route: mx}]\n", "1: domains.recipients: takes any or");
-    complains("domains: [{name: a.example, recipients: {}, route: mx}]\n", "1: domains.recipients.table: missing\n");
+    complains("domains: [{name: a.example, recipients: some, route: mx}]\n",
+              "1: domains.recipients: takes any, {table");
+    complains("domains: [{name: a.example, recipients: {}, route: mx}]\n",
+              "1: domains.recipients: takes any, {table: FILE}");
     complains("domains: [{name: a..example, recipients: any, route: mx}]\n",
               "1: domains.name: not a domain name: a..example\n");
     complains(
@@ -308,6 +420,8 @@ int main(void) {
         cmocka_unit_test(reads_every_kind),
         cmocka_unit_test(names_line_and_key),
         cmocka_unit_test(names_what_comes_later),
+        cmocka_unit_test(checks_what_belongs_together),
+        cmocka_unit_test(reads_the_front_end),
         cmocka_unit_test(checks_lists),
         cmocka_unit_test(takes_no_tricks_of_yaml),
         cmocka_unit_test(takes_many_domains_quickly),

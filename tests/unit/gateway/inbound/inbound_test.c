@@ -191,7 +191,8 @@ static int setup(void **state) {
                                .loops = 1,
                                .fds = (const int(*)[16])fds,
                                .listeners = 1};
-    assert_int_equal(inbound_start(&t.inbound, &c, &t.settings, t.recipients), ERR_OK);
+    struct inbound_parts parts = {.recipients = t.recipients};
+    assert_int_equal(inbound_start(&t.inbound, &c, &t.settings, &parts), ERR_OK);
     WAIT(t.desk_len > 0);
     return 0;
 }
@@ -244,7 +245,8 @@ static void test_reload(void **state) {
     t.settings.limits.message_size = 80000;
     t.settings.hostname = "new.example";
     use_domain("new.example", &fresh);
-    assert_int_equal(inbound_reconfigure(t.inbound, &t.settings, fresh), ERR_OK);
+    struct inbound_parts parts = {.recipients = fresh};
+    assert_int_equal(inbound_reconfigure(t.inbound, &t.settings, &parts), ERR_OK);
     recipients_unref(t.recipients);
     t.recipients = fresh;
     turn(100);
