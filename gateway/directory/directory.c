@@ -31,7 +31,12 @@
 #include "gateway/directory/directory_cache.h"
 #include "gateway/directory/directory_config.h"
 
-enum { SHARDS = 16, WHY_MAX = 300, TARGETS_MAX = 512 * 1024, RETRY_MS_MIN = 20 };
+enum {
+    SHARDS = 16 /* by the upper four bits of a hash; maps take the lower ones */,
+    WHY_MAX = 300,
+    TARGETS_MAX = 512 * 1024,
+    RETRY_MS_MIN = 20
+};
 
 /* One for all waits of a question. */
 struct result {
@@ -249,7 +254,7 @@ void backend_answer(struct backend_question *bq, const struct backend_reply *r) 
         return;
     }
     uint64_t hash = q->node.hash, now = clock_mono_ms();
-    struct shard *s = &d->shards[hash % SHARDS];
+    struct shard *s = &d->shards[hash >> 60];
     struct buf why;
     buf_init(&why, 4 * WHY_MAX);
     struct directory_answer a = answer_of(d, r, &why), old;
@@ -337,7 +342,7 @@ static bool find_cached(struct directory *d, struct shard *s, uint64_t hash, str
 int directory_find(struct directory *d, struct post *home, struct span key, struct span domain, struct arena *mem,
                    struct directory_answer *a, struct directory_wait **wait, directory_cb cb, void *arg) {
     uint64_t hash = hash_of(key, domain);
-    struct shard *s = &d->shards[hash % SHARDS];
+    struct shard *s = &d->shards[hash >> 60];
     struct question *put = NULL;
     int err = ERR_NOMEM;
     *wait = NULL;
