@@ -96,20 +96,11 @@ int held_spill_append(struct held_spill *s, struct span octets) {
     return err;
 }
 
-ptrdiff_t held_spill_read(struct held_spill *s, uint64_t at, char *to, size_t max) {
-    if (at >= s->size || max == 0)
-        return 0;
-    struct span memory = buf_span(&s->memory);
-    if (at < memory.len) {
-        struct span part = span_first(span_from(memory, (size_t)at), max);
-        memcpy(to, part.at, part.len);
-        return (ptrdiff_t)part.len;
-    }
-    if (max > s->size - at)
-        max = (size_t)(s->size - at);
+/* Octets of the file, at least one. */
+static ptrdiff_t read_file(struct held_spill *s, uint64_t at, char *to, size_t max) {
     ssize_t got;
     do {
-        got = pread(s->fd, to, max, (off_t)(at - HELD_MEMORY));
+        got = pread(s->fd, to, max, (off_t)at);
     } while (got < 0 && errno == EINTR);
     if (got == 0)
         errno = EIO; /* shorter than what was written */
@@ -117,6 +108,22 @@ ptrdiff_t held_spill_read(struct held_spill *s, uint64_t at, char *to, size_t ma
         return got;
     (void)failed(s, "read");
     return ERR_IO;
+}
+
+ptrdiff_t held_spill_read(struct held_spill *s, uint64_t at, char *to, size_t max) {
+    if (at >= s->size)
+        return 0;
+    if (max > s->size - at)
+        max = (size_t)(s->size - at);
+    struct span part = SPAN_EMPTY, memory = buf_span(&s->memory);
+    if (at < memory.len)
+        part = span_first(span_from(memory, (size_t)at), max);
+    if (part.len)
+        memcpy(to, part.at, part.len);
+    if (part.len == max)
+        return (ptrdiff_t)max;
+    ptrdiff_t got = read_file(s, at + part.len - HELD_MEMORY, to + part.len, max - part.len);
+    return got < 0 ? got : (ptrdiff_t)part.len + got;
 }
 
 int held_spill_clear(struct held_spill *s) {

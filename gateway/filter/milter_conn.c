@@ -342,29 +342,33 @@ static enum milter_turn conclude(struct milter_conn *f, const struct milter_pack
     }
 }
 
-/* One packet; *more: the same command still waits for its answer. */
-static enum milter_turn on_packet(struct milter_conn *f, const struct milter_packet *p, bool *more) {
+/* Packets that may come any number of times before the one that ends the command. */
+static bool is_on_the_way(const struct milter_conn *f, char command) {
+    return f->state == MILTER_READY &&
+           (command == MILTER_R_PROGRESS || (f->awaiting == MILTER_BODYEOB && milter_is_change(command)));
+}
+
+static enum milter_turn on_the_way(struct milter_conn *f, const struct milter_packet *p) {
     struct milters *m = f->owner;
-    *more = true;
+    if (p->command == MILTER_R_PROGRESS)
+        return tell_progress(f);
+    int err = milter_changes_take(&m->changes, p, f->actions, m->held);
+    if (err == ERR_INVALID)
+        return fail(f, "a change that is malformed or was not agreed on");
+    return err ? fail(f, err_text(err)) : TURN_AGAIN;
+}
+
+/* The packet that ends the command. */
+static enum milter_turn on_last(struct milter_conn *f, const struct milter_packet *p) {
+    char asked = f->awaiting;
+    f->awaiting = 0;
     if (f->state == MILTER_NEGOTIATING) {
         const char *why = p->command == MILTER_OPTNEG ? agree(f, p->data) : "no options";
-        *more = false;
         if (why)
             return fail(f, why);
         f->state = MILTER_READY;
-        f->awaiting = 0;
         return TURN_AGAIN;
     }
-    if (p->command == MILTER_R_PROGRESS && f->awaiting)
-        return tell_progress(f);
-    if (milter_is_change(p->command) && f->awaiting == MILTER_BODYEOB) {
-        int err = milter_changes_take(&m->changes, p, f->actions, m->held);
-        return err ? fail(f, err == ERR_INVALID ? "a change that is malformed or was not agreed on" : err_text(err))
-                   : TURN_AGAIN;
-    }
-    *more = false;
-    char asked = f->awaiting;
-    f->awaiting = 0;
     enum milter_turn turn = conclude(f, p, asked);
     if (asked == MILTER_BODYEOB && f->state == MILTER_READY)
         f->told = TOLD_HELO;
@@ -384,16 +388,16 @@ static enum milter_turn on_octets(struct milter_conn *f) {
             return TURN_AGAIN;
         if (err)
             return fail(f, "a packet of a length that cannot be");
-        if (!f->awaiting)
+        bool last = !is_on_the_way(f, p.command);
+        if (!f->awaiting || (last && buf_len(in) > used))
             return fail(f, "speaks out of turn");
-        bool more;
-        enum milter_turn turn = on_packet(f, &p, &more);
-        if (turn != TURN_AGAIN || !f->tcp)
+        enum milter_turn turn = last ? on_last(f, &p) : on_the_way(f, &p);
+        if (f->tcp)
+            buf_consume(in, used);
+        if (turn != TURN_AGAIN)
             return turn;
-        buf_consume(in, used);
-        if (more)
-            continue;
-        return buf_len(in) ? fail(f, "speaks out of turn") : milter_conn_go(f);
+        if (last)
+            return milter_conn_go(f);
     }
 }
 
