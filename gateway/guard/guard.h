@@ -57,11 +57,13 @@ struct guard_config {
     uint32_t good_entries;     /* networks remembered as good (their mail was accepted), default 100,000 */
 };
 
+/* NULL, or what is wrong with it, as a static text for whoever checks settings. */
+const char *guard_config_is_wrong(const struct guard_config *c);
+
 /* One for the process, shared by all loops, thread-safe; outlives reloads (its memory stays), guard_reconfigure. */
 struct guard;
 /* Copies the configuration; 0 stands for the default where one is named, but for reserved_percent. Reads grey_file; a
- * damaged one is named in the log and ignored. ERR_INVALID: a zone or answer that is none, bits or percent too large,
- * too many lists; ERR_NOMEM. */
+ * damaged one is named in the log and ignored. ERR_INVALID (guard_config_is_wrong says why); ERR_NOMEM. */
 int guard_new(struct guard **g, const struct guard_config *c) MUST_CHECK;
 /* Any thread. After an error the old configuration stays. What was remembered stays; another grey_file is read by the
  * helper thread. */

@@ -35,28 +35,58 @@ static bool in_loopback(const struct tcp_net *n) {
     return n->bits >= 96 + 8 && n->bytes[10] == 0xff && n->bytes[11] == 0xff && n->bytes[12] == 127;
 }
 
+static const char *list_is_wrong(const struct guard_dnslist *l) {
+    struct span zone = span_of(l->zone);
+    struct tcp_net net;
+    if (!dns_name_is_good(zone))
+        return "the zone of a DNS list is no domain name";
+    if (zone.len > DNS_REVERSE_ZONE_MAX)
+        return "the zone of a DNS list is longer than 189 octets";
+    if (l->answer && tcp_net_parse(&net, span_of(l->answer)))
+        return "the answer of a DNS list is no address and no network";
+    if (l->answer && !in_loopback(&net))
+        return "the answer of a DNS list lies outside of 127.0.0.0/8";
+    return NULL;
+}
+
+const char *guard_config_is_wrong(const struct guard_config *c) {
+    struct guard_config filled = *c;
+    fill_defaults(&filled);
+    if (c->dnslist_count > GUARD_DNSLISTS_MAX)
+        return "more than 32 DNS lists";
+    for (unsigned i = 0; i < c->dnslist_count; i++) {
+        const char *why = list_is_wrong(&c->dnslists[i]);
+        if (why)
+            return why;
+    }
+    if (c->v4_bits > 32 || c->v6_bits > 128)
+        return "a network with more bits than an address";
+    if (c->reserved_percent > 100)
+        return "more than 100 percent of the sessions reserved";
+    if (filled.grey_delay_ms > filled.grey_retry_ms)
+        return "the delay of greylisting is longer than the time for a retry: nobody would pass";
+    return NULL;
+}
+
 static int copy_list(struct guard_rules *r, unsigned i, const struct guard_dnslist *from) {
     struct guard_list *to = &r->lists[i];
-    struct span zone = span_of(from->zone);
-    if (!dns_name_is_good(zone) || zone.len > DNS_REVERSE_ZONE_MAX)
-        return ERR_INVALID;
     to->zone = strdup(from->zone);
     if (!to->zone)
         return ERR_NOMEM;
     to->any = !from->answer;
     to->score = from->score;
-    if (from->answer && (tcp_net_parse(&to->answer, span_of(from->answer)) || !in_loopback(&to->answer)))
+    if (from->answer && tcp_net_parse(&to->answer, span_of(from->answer)))
         return ERR_INVALID;
-    while (!span_eq_nocase(span_of(r->lists[to->first].zone), zone)) /* ends at itself */
+    while (!span_eq_nocase(span_of(r->lists[to->first].zone), span_of(from->zone))) /* ends at itself */
         to->first++;
     return ERR_OK;
 }
 
 static int copy_all(struct guard_rules *r, const struct guard_config *c) {
-    if (c->dnslist_count > GUARD_DNSLISTS_MAX || c->v4_bits > 32 || c->v6_bits > 128 || c->reserved_percent > 100)
-        return ERR_INVALID;
     r->c.dnslists = NULL; /* r->lists has them */
     r->c.grey_file = NULL;
+    if (guard_config_is_wrong(c))
+        return ERR_INVALID;
     for (unsigned i = 0; i < c->dnslist_count; i++) {
         int err = copy_list(r, i, &c->dnslists[i]);
         if (err)
@@ -65,7 +95,7 @@ static int copy_all(struct guard_rules *r, const struct guard_config *c) {
     if (c->grey_file && !(r->c.grey_file = strdup(c->grey_file)))
         return ERR_NOMEM;
     fill_defaults(&r->c);
-    return r->c.grey_delay_ms <= r->c.grey_retry_ms ? ERR_OK : ERR_INVALID;
+    return ERR_OK;
 }
 
 static void rules_free(struct guard_rules *r) {

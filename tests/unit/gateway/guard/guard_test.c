@@ -107,6 +107,7 @@ static void bad_configurations_are_refused(void **state) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct guard_config c = {.dnslist_mode = GUARD_ENFORCE, .dnslists = &wrong[i], .dnslist_count = 1};
         assert_int_equal(guard_new(&g, &c), ERR_INVALID);
+        assert_non_null(guard_config_is_wrong(&c));
     }
     struct guard_config many = {.dnslists = wrong, .dnslist_count = GUARD_DNSLISTS_MAX + 1};
     assert_int_equal(guard_new(&g, &many), ERR_INVALID);
@@ -116,6 +117,10 @@ static void bad_configurations_are_refused(void **state) {
     assert_int_equal(guard_new(&g, &bits), ERR_INVALID);
     bits = (struct guard_config){.reserved_percent = 101};
     assert_int_equal(guard_new(&g, &bits), ERR_INVALID);
+    bits = (struct guard_config){.grey_retry_ms = 60000}; /* the default delay is longer */
+    assert_int_equal(guard_new(&g, &bits), ERR_INVALID);
+    bits = (struct guard_config){.reserved_percent = 100};
+    assert_null(guard_config_is_wrong(&bits));
 }
 
 static void what_is_off_says_nothing(void **state) {
