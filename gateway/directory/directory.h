@@ -20,7 +20,7 @@
 enum directory_kind { DIRECTORY_LDAP, DIRECTORY_POSTGRES, DIRECTORY_HTTP, DIRECTORY_CALLOUT };
 struct directory_config {
     enum directory_kind kind;
-    const char *name; /* for logs, metrics and verify; unique */
+    const char *name; /* for logs and verify; should be unique */
     /* common; 0: the default */
     uint64_t timeout_ms;               /* one question with its retry, 5 s */
     uint64_t positive_ms, negative_ms; /* 5 min, 1 min */

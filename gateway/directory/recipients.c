@@ -209,9 +209,9 @@ static int complain(struct making *m, const char *what, const char *name, const 
     return ERR_INVALID;
 }
 
-static struct directory *living(const struct recipients *r, const char *name) {
+static struct directory *living(const struct recipients *r, const struct directory_config *c) {
     for (size_t i = 0; r && i < r->directory_count; i++) {
-        if (strcmp(directory_name(r->directories[i]), name) == 0)
+        if (directory_fits(r->directories[i], c))
             return r->directories[i];
     }
     return NULL;
@@ -219,12 +219,9 @@ static struct directory *living(const struct recipients *r, const char *name) {
 
 /* The directory of these settings: of this set, of the old one, or a new one. The set gets its reference. */
 static int find_directory(struct making *m, const struct directory_config *c, struct directory **d) {
-    *d = living(m->r, c->name);
-    if (*d)
-        return directory_fits(*d, c) ? ERR_OK
-                                     : complain(m, "directories: ", c->name, "one name for two different directories");
-    *d = living(m->old, c->name);
-    if (*d && directory_fits(*d, c)) {
+    if ((*d = living(m->r, c)))
+        return ERR_OK;
+    if ((*d = living(m->old, c))) {
         hold(m->r, *d);
         return ERR_OK;
     }

@@ -32,7 +32,7 @@ enum recipients_directory { RECIPIENTS_TABLE, RECIPIENTS_ANY, RECIPIENTS_CDB, RE
 struct recipients_source {
     enum recipients_directory kind;
     const char *table;                        /* path of the file, for RECIPIENTS_TABLE and RECIPIENTS_CDB */
-    const struct directory_config *directory; /* for RECIPIENTS_DIRECTORY; one name is one directory, shared */
+    const struct directory_config *directory; /* for RECIPIENTS_DIRECTORY; equal ones are one, shared */
 };
 struct recipients_domain_config {
     const char *name;                    /* any case, U-labels allowed */

@@ -99,8 +99,25 @@ static size_t warn(struct buf *lines, const struct recipients_domain *d, const c
     return 1;
 }
 
+/* Whether an earlier directory, set up in another way, has the name of the nth. */
+static bool is_namesake(const struct recipients *r, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(directory_name(r->directories[i]), directory_name(r->directories[n])) == 0)
+            return true;
+    }
+    return false;
+}
+
 size_t recipients_warnings(const struct recipients *r, struct buf *lines) {
     size_t count = 0;
+    for (size_t i = 0; i < r->directory_count; i++) {
+        if (!is_namesake(r, i))
+            continue;
+        buf_add_str(lines, "directories: ");
+        buf_add_escaped(lines, span_of(directory_name(r->directories[i])));
+        buf_add_str(lines, ": two different ones have this name: the log cannot tell them apart\n");
+        count++;
+    }
     for (size_t i = 0; i < r->count; i++) {
         const struct recipients_domain *d = &r->domains[i];
         bool files = false;
