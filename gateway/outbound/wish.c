@@ -57,8 +57,9 @@ bool wish_check(struct attempt *a) {
     if (!has_time(a) || is_notify(a))
         return true;
     int64_t left = left_s(a);
+    bool over = a->job->deliver_by_ms <= clock_wall_ms();
     enum outcome_local what = OUTCOME_LOCALS;
-    if (left <= 0)
+    if (left <= 0) /* a relay cannot be given BY=0: for it the last second counts as over */
         what = OUTCOME_TIME_OVER;
     else if (!ext->deliver_by)
         what = OUTCOME_NO_DELIVERBY;
@@ -69,7 +70,7 @@ bool wish_check(struct attempt *a) {
     struct attempt_result r = attempt_local_result(what);
     r.remote = arena_dup(&a->mem, span_of(a->conn->remote));
     for (uint32_t i = 0; i < a->count; i++) {
-        if (a->recipients[i].fate == FATE_PENDING && (what == OUTCOME_TIME_OVER || is_relayed(a, i)))
+        if (a->recipients[i].fate == FATE_PENDING && (over || is_relayed(a, i)))
             attempt_judge(a, i, &r);
     }
     return a->open > 0;

@@ -80,8 +80,8 @@ def lines_as_objects_for_a_while(world):
 def the_dialogue_of_a_client(world):
     post = start(world)
     w = Watcher(world, post, "trace", "smtp", "in", "127.0.0.1")
-    text = w.until("C: RCPT TO:<good@there.test>", lambda: post.send("a@back.test", "good@there.test", body="X: secret words\r\n\r\n"))
-    assert "C: MAIL FROM:<a@back.test>" in text and "S: 250 " in text, text
+    text = w.until("C: rcpt TO:<good@there.test>", lambda: post.send("a@back.test", "good@there.test", body="X: secret words\r\n\r\n"))
+    assert "C: mail FROM:<a@back.test>" in text and "S: 250 " in text, text
     assert "secret words" not in text, "the content of a message is shown"
     assert w.end(signal.SIGTERM) == 0
 
