@@ -21,7 +21,6 @@
 #include "gateway/auth/state.h"
 
 enum {
-    FAIL_DELAY_MS = 1000,
     CLIENT_FAILURES = 20,
     ACCOUNT_FAILURES = 50,
     WINDOW_MS = 15 * 60 * 1000,
@@ -231,8 +230,6 @@ static int copy_config(struct auth *a, const struct auth_config *c) {
     int err = ERR_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && !err; i++)
         err = copy_text(a, texts[i]);
-    if (m->fail_delay_ms == 0)
-        m->fail_delay_ms = FAIL_DELAY_MS;
     if (m->failure_window_ms == 0)
         m->failure_window_ms = WINDOW_MS;
     set_default(&m->client_failures, CLIENT_FAILURES);

@@ -40,14 +40,14 @@ struct auth_backend_config {
     const char *query; /* POSTGRES: $1 account; first column: hash as in a file */
 };
 #define AUTH_BACKENDS_MAX 8
-/* Copied by auth_new. Where a default is told, 0 stands for it (but cache_ms 0: no cache). */
+/* Copied by auth_new. Where a default is told, 0 stands for it, except for fail_delay_ms and cache_ms. */
 struct auth_config {
     const struct auth_backend_config *backends;
     size_t count;
     const char *mechanisms; /* "PLAIN LOGIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS" (default: all that work) */
     const char *realm;      /* appended as @realm to accounts without '@', or NULL */
     const char *hostname;
-    uint64_t fail_delay_ms;     /* 1 s; doubles with each failure up to 16 s */
+    uint64_t fail_delay_ms;     /* should be 1 s; doubles with each failure up to 16 s; 0: none */
     uint32_t client_failures;   /* per client network and window, 20; then refused unseen */
     uint32_t account_failures;  /* per account and window, 50 */
     uint64_t failure_window_ms; /* 15 min */
@@ -86,6 +86,7 @@ struct auth_client {   /* borrowed during the exchange */
     const struct tcp_addr *client, *local;
     struct span client_ip;
     bool tls;
+    bool trusted; /* many people behind one address (webmail): its network is not counted, only accounts are */
     const char *binding_type; /* "tls-exporter", "tls-unique" or NULL */
     uint8_t binding[64];
     size_t binding_len;

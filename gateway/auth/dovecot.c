@@ -106,7 +106,8 @@ static bool put_question(struct dovecot *d, struct auth_question *q) {
         d->last_id = d->last_id == UINT32_MAX ? 1 : d->last_id + 1;
         q->id = d->last_id;
         q->link = d->number;
-        buf_printf(&line, "AUTH\t%u\t%s\tservice=smtp\tnologin%s", q->id, password ? "PLAIN" : q->mechanism,
+        /* no-penalty: Dovecot would let clients wait for the failures of their network, which is done here already */
+        buf_printf(&line, "AUTH\t%u\t%s\tservice=smtp\tnologin\tno-penalty%s", q->id, password ? "PLAIN" : q->mechanism,
                    q->tls ? "\tsecured" : "");
         add_addresses(q, &line);
         if (password || q->has_in) /* the last one, whatever it holds */

@@ -122,7 +122,9 @@ enum guess_verdict exchange_open_key(struct auth_exchange *x, bool *open, struct
 
 static void try_admit(struct auth_exchange *x) {
     const struct auth_config *c = &x->auth->config;
-    enum guess_verdict verdict = exchange_open_key(x, &x->client_open, x->client_key, c->client_failures);
+    enum guess_verdict verdict = GUESS_GO;
+    if (!x->client->trusted)
+        verdict = exchange_open_key(x, &x->client_open, x->client_key, c->client_failures);
     if (verdict == GUESS_GO && x->q->account[0]) {
         x->account_key = guess_key_account(x->auth->guess, span_of(x->q->account));
         verdict = exchange_open_key(x, &x->account_open, x->account_key, c->account_failures);
@@ -152,9 +154,10 @@ bool exchange_is_over(struct auth_exchange *x) {
     const struct auth_config *c = &x->auth->config;
     struct guess *g = x->auth->guess;
     uint64_t now = clock_mono_ms();
-    return guess_is_over(g, x->client_key, c->client_failures, c->failure_window_ms, now) ||
-           (x->q->account[0] && guess_is_over(g, guess_key_account(g, span_of(x->q->account)), c->account_failures,
-                                              c->failure_window_ms, now));
+    if (!x->client->trusted && guess_is_over(g, x->client_key, c->client_failures, c->failure_window_ms, now))
+        return true;
+    return x->q->account[0] && guess_is_over(g, guess_key_account(g, span_of(x->q->account)), c->account_failures,
+                                             c->failure_window_ms, now);
 }
 
 /* -- ends -- */

@@ -177,7 +177,9 @@ size_t guess_count(struct guess *g) {
 
 uint64_t guess_delay_ms(uint32_t failures, uint64_t base_ms) {
     uint64_t delay = base_ms;
+    if (base_ms == 0 || base_ms >= DELAY_MAX_MS)
+        return base_ms;
     for (uint32_t i = 1; i < failures && delay < DELAY_MAX_MS; i++)
         delay *= 2;
-    return delay < DELAY_MAX_MS || base_ms > DELAY_MAX_MS ? (delay > base_ms ? delay : base_ms) : DELAY_MAX_MS;
+    return delay < DELAY_MAX_MS ? delay : DELAY_MAX_MS;
 }

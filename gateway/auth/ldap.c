@@ -99,6 +99,8 @@ static int find_dn(struct seat *s, const struct auth_question *q, char **dn) {
         return err == ERR_DENIED ? ERR_INVALID : err; /* our own password is wrong, not the client's */
     struct found f = {0};
     err = ldap_link_search(s->link, c->base, buf_cstr(&s->text), none, on_value, &f, &s->why);
+    if (err == ERR_DENIED || err == ERR_NOT_FOUND) /* the service user may not search, or the base is not there */
+        err = ERR_INVALID;
     if (!err && f.no_memory)
         err = ERR_NOMEM;
     if (!err && f.count > 1) {

@@ -562,6 +562,10 @@ static void test_client_cap(void **state) {
     assert_int_equal(rig_begin(&r, "SCRAM-SHA-256", SPAN_EMPTY), ERR_OK);
     assert_int_equal(rig_wait(&r), AUTH_TEMPFAIL);
     assert_int_equal(rig_metric("posthouse_auth_total", "result=\"refused\""), refused + 2);
+    r.client.trusted = true;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(rig_plain(&r, "argon", "wrong"), AUTH_FAILURE);
+    r.client.trusted = false;
     rig_client(&r, "192.0.2.2");
     assert_int_equal(rig_plain(&r, "bcrypt", "secret"), AUTH_SUCCESS);
     /* counted over a reload */

@@ -55,7 +55,7 @@ static bool on_auth(struct server *s, int fd, const char *id, const char *line) 
     struct buf plain;
     const char *resp = strstr(line, "\tresp=");
     buf_init(&plain, 4096);
-    if (strstr(line, "\tservice=smtp\tnologin\tsecured\t") && strstr(line, "\tlip=127.0.0.1\tlport=587") &&
+    if (strstr(line, "\tservice=smtp\tnologin\tno-penalty\tsecured\t") && strstr(line, "\tlip=127.0.0.1\tlport=587") &&
         strstr(line, "\trip=192.0.2.1\trport=40000"))
         s->saw_addresses = true;
     if (strstr(line, "\tX-ASK\t")) {

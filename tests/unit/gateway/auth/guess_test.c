@@ -96,6 +96,7 @@ static void test_delay(void **state) {
     assert_int_equal(guess_delay_ms(6, 1000), 16000);
     assert_int_equal(guess_delay_ms(UINT32_MAX, 1000), 16000);
     assert_int_equal(guess_delay_ms(4, 3000), 16000);
+    assert_int_equal(guess_delay_ms(UINT32_MAX, 0), 0);
     assert_int_equal(guess_delay_ms(9, 60000), 60000); /* as configured */
 }
 
