@@ -18,7 +18,7 @@ enum mailauth_mode { MAILAUTH_OFF, MAILAUTH_REPORT /* header only */, MAILAUTH_E
 struct mailauth_key {     /* a DKIM signing key */
     const char *domain;   /* d=, and of the senders (From) that it signs; "*" for all others is not allowed */
     const char *selector; /* s= */
-    const char *key;      /* PEM file: RSA >= 2048 or Ed25519 */
+    const char *key;      /* PEM file that others may not read: RSA >= 2048 */
 };
 struct mailauth_config {
     const char *authserv_id;  /* our host name */

@@ -63,6 +63,10 @@ struct raw_signing {
     uint64_t now_s, lifetime_s; /* 0: now, none */
 };
 
+/* The library leaks when it makes Ed25519 signatures; a leak checker need not say so in a test of verifying. */
+void __lsan_disable(void) __attribute__((weak));
+void __lsan_enable(void) __attribute__((weak));
+
 /* Puts a signature in front. False: the library does not sign so. */
 static inline bool keys_sign(struct held *h, const struct raw_signing *s) {
     DKIM_STAT stat;
@@ -75,6 +79,9 @@ static inline bool keys_sign(struct held *h, const struct raw_signing *s) {
     if (s->lifetime_s)
         dkim_options(lib, DKIM_OP_SETOPT, DKIM_OPTS_SIGNATURETTL, (void *)(uintptr_t)&s->lifetime_s,
                      sizeof s->lifetime_s);
+    bool leaks = s->algorithm == DKIM_SIGN_ED25519SHA256;
+    if (leaks && __lsan_disable)
+        __lsan_disable();
     u_int flags = s->length >= 0 ? DKIM_LIBFLAGS_SIGNLEN : 0, bits = 512;
     dkim_options(lib, DKIM_OP_SETOPT, DKIM_OPTS_MINKEYBITS, &bits, sizeof bits);
     dkim_options(lib, DKIM_OP_SETOPT, DKIM_OPTS_FLAGS, &flags, sizeof flags);
@@ -101,6 +108,8 @@ static inline bool keys_sign(struct held *h, const struct raw_signing *s) {
     if (d)
         dkim_free(d);
     dkim_close(lib);
+    if (leaks && __lsan_enable)
+        __lsan_enable();
     return ok;
 }
 
