@@ -406,6 +406,40 @@ static void names_of_addresses_are_found_behind_small_delegations(void **state) 
     assert_int_equal(a.status, DNS_TEMPFAIL);
 }
 
+/* Damaged packets with every kind of record, each an exact copy that stays while the records are read. */
+static void damaged_texts_stay_inside_the_packet(void **state) {
+    (void)state;
+    static const enum dns_type types[] = {DNS_TXT, DNS_TLSA, DNS_PTR};
+    static const char *const pieces[] = {"listed, ", "", "see there"};
+    struct rand r;
+    rand_init(&r, 3);
+    for (int round = 0; round < 20000; round++) {
+        enum dns_type type = types[round % 3];
+        put_question(&p, 1, 0, "1.example", type);
+        put_text(NULL, pieces, 3);
+        size_t at = put_head(&p, SECTION_ANSWER, NULL, DNS_TLSA, 60);
+        put_number(&p, 0x03010100, 4);
+        end_data(&p, at);
+        put_pointer(NULL, "mail.example");
+        for (uint64_t i = rand_below(&r, 4); i; i--)
+            p.bytes[rand_below(&r, p.len)] = (unsigned char)rand_u64(&r);
+        size_t len = rand_below(&r, 4) ? p.len : rand_below(&r, p.len);
+        char *copy = malloc(len ? len : 1), text[16];
+        memcpy(copy, p.bytes, len);
+        dns_parse(&a, records, span_make(copy, len), "1.example", type);
+        assert_true(a.count == 0 || a.status == DNS_OK);
+        for (size_t i = 0; i < a.count; i++) {
+            if (type == DNS_TXT)
+                assert_true(dns_record_text(&a.records[i], text, sizeof text) < len);
+            else if (type == DNS_TLSA)
+                assert_true(dns_record_tlsa(&a.records[i]).association.len > 0);
+            else
+                assert_true(a.records[i].name[0] == '\0' || dns_name_is_good(span_of(a.records[i].name)));
+        }
+        free(copy);
+    }
+}
+
 static void addresses_have_names_in_reverse_zones(void **state) {
     (void)state;
     static const struct {
@@ -456,6 +490,7 @@ int main(void) {
         cmocka_unit_test(text_beyond_its_record_is_malformed),
         cmocka_unit_test(tlsa_has_its_fields),
         cmocka_unit_test(names_of_addresses_are_found_behind_small_delegations),
+        cmocka_unit_test(damaged_texts_stay_inside_the_packet),
         cmocka_unit_test(addresses_have_names_in_reverse_zones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
