@@ -9,15 +9,21 @@
  * is sent under that lock. So a cancel, which runs on the home loop as the opening of letters does, either takes
  * the wait off its question or knows that the letter will be opened later and marks it.
  *
+ * A backend answers within the deadline of a question, but for what it cannot help, such as the system's resolver. So a
+ * thread of the directory, started with the first question, looks over the open ones and answers those who waited long
+ * enough; the question stays open until the backend is done with it.
+ *
  * The last reference of a directory with open questions is closed by a thread of its own, since closing joins the
  * backend's threads, and those may be waiting for a dead server; no loop waits for that.
  */
 #include "gateway/directory/directory.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -35,7 +41,8 @@ enum {
     SHARDS = 16 /* by the upper four bits of a hash; maps take the lower ones */,
     WHY_MAX = 300,
     TARGETS_MAX = 512 * 1024,
-    RETRY_MS_MIN = 20
+    RETRY_MS_MIN = 20,
+    GRACE_MS = 250 /* that a backend gets beyond a deadline, to give its own reason */
 };
 
 /* One for all waits of a question. */
@@ -79,8 +86,11 @@ struct directory {
     struct directory_config config;
     struct backend *backend;
     struct directory_breaker breaker;
-    pthread_mutex_t lock; /* of idle */
-    pthread_cond_t idle;
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t idle;  /* nothing is open any more */
+    pthread_cond_t busy;  /* something is open, or it ends */
+    pthread_t watcher;
+    bool watched, sleeping, ending;
     struct shard shards[SHARDS];
 };
 
@@ -106,6 +116,7 @@ BY_KIND(metric_failed, "posthouse_directory_answers_total", ",from=\"backend\",r
 BY_KIND(metric_merged, "posthouse_directory_merged_total", "", "Questions that joined an equal one under way")
 BY_KIND(metric_refused, "posthouse_directory_refused_total", "", "Questions not put: backend at rest, or too many open")
 BY_KIND(metric_retried, "posthouse_directory_retries_total", "", "Questions put a second time")
+BY_KIND(metric_overdue, "posthouse_directory_overdue_total", "", "Questions given up while the backend went on")
 METRIC_GAUGE(metric_open, "posthouse_directory_questions_open", "Questions that wait for a backend")
 METRIC_HISTOGRAM(metric_time, "posthouse_directory_question_microseconds", "Time of a question, retry included")
 
@@ -283,6 +294,72 @@ void backend_answer(struct backend_question *bq, const struct backend_reply *r) 
     leave(d);
 }
 
+/* -- who waited long enough -- */
+
+static void expire_shard(struct directory *d, struct shard *s, uint64_t now) {
+    pthread_mutex_lock(&s->lock);
+    for (struct map_node *n = map_next(&s->open, NULL); n; n = map_next(&s->open, n)) {
+        struct question *q = CONTAINER_OF(n, struct question, node);
+        struct directory_answer a;
+        if (list_is_empty(&q->waits) || now < q->q.deadline_ms + GRACE_MS)
+            continue;
+        if (directory_cache_get(&s->cache, n->hash, q->q.key, q->q.domain, now, true, &a))
+            count(d, metric_stale);
+        else
+            a = (struct directory_answer){.status = DIRECTORY_TEMPFAIL};
+        a.why = SPAN("no answer in time");
+        count(d, metric_overdue);
+        struct result *r = result_new(&a);
+        post_all(q, r);
+        result_unref(r);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void *watch(void *arg) {
+    struct directory *d = arg;
+    pthread_mutex_lock(&d->lock);
+    while (!d->ending) {
+        d->sleeping = atomic_load(&d->open) == 0;
+        if (d->sleeping) {
+            pthread_cond_wait(&d->busy, &d->lock);
+            continue;
+        }
+        struct timespec at;
+        clock_gettime(CLOCK_MONOTONIC, &at);
+        at.tv_nsec += GRACE_MS * 1000000l;
+        at.tv_sec += at.tv_nsec / 1000000000l;
+        at.tv_nsec %= 1000000000l;
+        if (pthread_cond_timedwait(&d->busy, &d->lock, &at) != ETIMEDOUT)
+            continue; /* began, or ends */
+        pthread_mutex_unlock(&d->lock);
+        for (size_t i = 0; i < SHARDS; i++)
+            expire_shard(d, &d->shards[i], clock_mono_ms());
+        pthread_mutex_lock(&d->lock);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return NULL;
+}
+
+/* A question is open: the watcher looks. Without a thread for it the backend's own deadlines must do. */
+static void wake_watcher(struct directory *d) {
+    pthread_mutex_lock(&d->lock);
+    if (!d->watched && pthread_create(&d->watcher, NULL, watch, d) == 0)
+        d->watched = true;
+    else if (d->sleeping)
+        pthread_cond_signal(&d->busy);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void end_watcher(struct directory *d) {
+    pthread_mutex_lock(&d->lock);
+    d->ending = true;
+    pthread_cond_signal(&d->busy);
+    pthread_mutex_unlock(&d->lock);
+    if (d->watched)
+        pthread_join(d->watcher, NULL);
+}
+
 /* -- asking -- */
 
 static int copy_answer(struct directory_answer *a, struct arena *mem) {
@@ -366,8 +443,10 @@ int directory_find(struct directory *d, struct post *home, struct span key, stru
         return err;
     }
     *wait = w;
-    if (put)
+    if (put) {
+        wake_watcher(d);
         d->backend->ops->ask(d->backend, &put->q);
+    }
     return ERR_AGAIN;
 }
 
@@ -391,6 +470,7 @@ void directory_cancel(struct directory_wait *w) {
 static void release(struct directory *d) {
     if (d->backend)
         d->backend->ops->close(d->backend);
+    end_watcher(d);
     for (size_t i = 0; i < SHARDS; i++) {
         CHECK(d->shards[i].open.count == 0);
         map_deinit(&d->shards[i].open);
@@ -399,9 +479,18 @@ static void release(struct directory *d) {
     }
     directory_breaker_deinit(&d->breaker);
     pthread_cond_destroy(&d->idle);
+    pthread_cond_destroy(&d->busy);
     pthread_mutex_destroy(&d->lock);
     arena_deinit(&d->mem);
     free(d);
+}
+
+static void init_locks(struct directory *d) {
+    pthread_condattr_t monotonic;
+    CHECK(pthread_mutex_init(&d->lock, NULL) == 0 && pthread_cond_init(&d->idle, NULL) == 0);
+    CHECK(pthread_condattr_init(&monotonic) == 0 && pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
+    CHECK(pthread_cond_init(&d->busy, &monotonic) == 0);
+    pthread_condattr_destroy(&monotonic);
 }
 
 int directory_new_with(struct directory **out, const struct directory_config *c, backend_maker make,
@@ -416,7 +505,7 @@ int directory_new_with(struct directory **out, const struct directory_config *c,
     int err = directory_config_copy(&d->config, c, &d->mem);
     if (!err)
         directory_config_default(&d->config);
-    CHECK(pthread_mutex_init(&d->lock, NULL) == 0 && pthread_cond_init(&d->idle, NULL) == 0);
+    init_locks(d);
     directory_breaker_init(&d->breaker, d->config.breaker_failures, d->config.breaker_ms);
     for (size_t i = 0; i < SHARDS; i++) {
         CHECK(pthread_mutex_init(&d->shards[i].lock, NULL) == 0);

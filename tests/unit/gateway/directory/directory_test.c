@@ -426,6 +426,34 @@ static void is_bounded(void **state) {
     directory_unref(d);
 }
 
+/* A backend that hangs holds up nobody: not who asked, not who joins later. */
+static void gives_up(void **state) {
+    (void)state;
+    struct directory *d = open_with((struct directory_config){.timeout_ms = 1, .positive_ms = 1}, FINDS);
+    struct asked q[3];
+    ask(d, "alice");
+    usleep(5000);
+    fake->mode = HOLDS;
+    begin(d, &q[0], "alice");
+    begin(d, &q[1], "bob");
+    for (int i = 0; i < 5000 && q[0].calls + q[1].calls < 2; i++)
+        turn();
+    expect(&q[0], DIRECTORY_FOUND, true, true);
+    expect(&q[1], DIRECTORY_TEMPFAIL, false, false);
+    assert_string_equal(q[1].why, "no answer in time");
+    begin(d, &q[2], "bob");
+    assert_int_equal(q[2].err, ERR_AGAIN);
+    for (int i = 0; i < 5000 && q[2].calls < 1; i++)
+        turn();
+    expect(&q[2], DIRECTORY_TEMPFAIL, false, false);
+    assert_int_equal(fake->asked, 3); /* it is still the same question */
+    assert_true(release_one(FINDS));
+    assert_true(release_one(KNOWS_NOT));
+    expect(ask(d, "bob"), DIRECTORY_UNKNOWN, true, false);
+    assert_int_equal(q[0].calls + q[1].calls + q[2].calls, 3);
+    directory_unref(d);
+}
+
 static void *release_later(void *arg) {
     usleep(20000);
     assert_true(release_one(FINDS));
@@ -586,11 +614,17 @@ static void many_at_once(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(remembers),    cmocka_unit_test(forgets),
-        cmocka_unit_test(merges),       cmocka_unit_test(retries),
-        cmocka_unit_test(rests),        cmocka_unit_test(recovers),
-        cmocka_unit_test(is_bounded),   cmocka_unit_test(lives_on_old_answers),
-        cmocka_unit_test(ends),         cmocka_unit_test(knows_its_settings),
+        cmocka_unit_test(remembers),
+        cmocka_unit_test(forgets),
+        cmocka_unit_test(merges),
+        cmocka_unit_test(retries),
+        cmocka_unit_test(rests),
+        cmocka_unit_test(recovers),
+        cmocka_unit_test(is_bounded),
+        cmocka_unit_test(lives_on_old_answers),
+        cmocka_unit_test(gives_up),
+        cmocka_unit_test(ends),
+        cmocka_unit_test(knows_its_settings),
         cmocka_unit_test(many_at_once),
     };
     return cmocka_run_group_tests_name("directory", tests, setup, teardown);
