@@ -33,7 +33,7 @@ void *password_scratch_new(void);
 void password_scratch_free(void *scratch);
 /* ERR_OK: fits; ERR_DENIED: does not, or is locked; ERR_INVALID: the hash is no hash; ERR_NOMEM. */
 int password_verify(const char *hash, const char *password, void *scratch) MUST_CHECK;
-/* A hash that no password is known for, as costly as the usual ones. False: no memory. */
+/* A hash that no password is known for, as costly as the usual ones. False: no room. */
 bool password_decoy(char *to, size_t size);
 
 #endif

@@ -108,6 +108,8 @@ static void test_password(void **state) {
     assert_int_equal(password_verify("$argon2id$v=19$m=64,t=1,p=1$!$!", "secret", scratch), ERR_INVALID);
     assert_true(password_decoy(hashes[5], sizeof hashes[5]));
     assert_int_equal(password_kind(hashes[5]), PASSWORD_CRYPT);
+    assert_int_equal(password_verify(hashes[5], "secret", scratch), ERR_DENIED);
+    assert_false(password_decoy(hashes[5], 60));
     password_scratch_free(scratch);
 }
 
