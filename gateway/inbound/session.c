@@ -8,12 +8,10 @@
  */
 #include <stdlib.h>
 
-#include "base/base32.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "proto/frame.h"
-#include "proto/outcome.h"
 
 #include "gateway/inbound/session.h"
 #include "gateway/inbound/transaction.h"
@@ -25,7 +23,7 @@ METRIC_COUNTER_L(metric_syntax, "posthouse_smtp_errors_total", "class=\"syntax\"
 METRIC_COUNTER_L(metric_order, "posthouse_smtp_errors_total", "class=\"order\"", "Commands refused")
 METRIC_COUNTER_L(metric_unknown, "posthouse_smtp_errors_total", "class=\"unknown\"", "Commands refused")
 
-enum { FINISH_MS = 10000, STALL_MS = 120000, PROTO_LINE_MAX = 12288 };
+enum { FINISH_MS = 10000, STALL_MS = 120000 };
 
 /* -- places -- */
 
@@ -227,8 +225,6 @@ static bool take_step(struct session *s, const struct server_step *step, struct 
         return true;
     case SERVER_STEP_FLUSH:
         return session_flush(s) && !s->blocked;
-    case SERVER_STEP_STARTTLS:
-        return begin_tls(s);
     case SERVER_STEP_AUTH:
         return session_auth_begin(s, out);
     case SERVER_STEP_RESPONSE:
@@ -244,6 +240,7 @@ static bool take_step(struct session *s, const struct server_step *step, struct 
     case SERVER_STEP_CLOSE:
         s->ending = true;
         return false;
+    case SERVER_STEP_STARTTLS:
     case SERVER_STEP_INPUT:
     case SERVER_STEP_ANSWER:
         break;
@@ -291,6 +288,10 @@ static bool advance(struct session *s, struct buf *out, bool slowed, bool *moved
     server_next(&s->server, given, out, &step);
     if (spoke && step.used)
         session_trace_in(s, span_first(given, step.used), secret);
+    if (step.kind == SERVER_STEP_STARTTLS) { /* nothing may be left in front of the handshake */
+        buf_consume(tcp_in(s->tcp), step.used);
+        return begin_tls(s);
+    }
     bool go_on = take_step(s, &step, out); /* a step may point into the input */
     /* Cut off by `most`, the core may have used all it was given while there is more. */
     go_on = go_on ||
@@ -313,6 +314,8 @@ void session_run(struct session *s) {
     if (s->blocked || s->ending)
         return;
     s->hastened = false;
+    if (s->listener->extensions & SERVER_EXT_FUTURERELEASE)
+        s->server.wall_ms = clock_wall_ms();
     if (slowed || !is_slowed(s)) {
         while (advance(s, &s->worker->out, slowed, &moved)) {
         }
