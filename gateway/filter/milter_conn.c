@@ -205,19 +205,14 @@ static enum milter_turn on_connected(struct milter_conn *f) {
     return TURN_AGAIN;
 }
 
+/* Some filters (Rspamd) name all actions there are, whether they will use them or not. What is not offered is left out
+ * here; a filter that does it all the same has failed then. */
 static const char *agree(struct milter_conn *f, struct span data) {
     struct milter_options o;
     if (milter_unpack_options(data, &o))
         return "malformed options";
     if (o.version < MILTER_VERSION_MIN || o.version > MILTER_VERSION)
         return "protocol version not supported";
-    if (o.actions & (MILTER_CAN_ADD_RECIPIENTS | MILTER_CAN_DELETE_RECIPIENTS |
-                     MILTER_CAN_ADD_RECIPIENTS_WITH_ARGUMENTS | MILTER_CAN_CHANGE_SENDER))
-        return "wants to change the envelope, which is not offered";
-    if (o.actions & MILTER_CAN_QUARANTINE)
-        return "wants to quarantine, which is not offered";
-    if (o.actions & ~offered_actions)
-        return "wants actions that are not offered";
     if (o.protocol & ~offered_protocol)
         return "wants protocol options that are not offered";
     for (size_t i = 0; i < MILTER_LISTS; i++) {
@@ -228,7 +223,7 @@ static const char *agree(struct milter_conn *f, struct span data) {
             return "no memory";
     }
     f->version = o.version;
-    f->actions = o.actions;
+    f->actions = o.actions & offered_actions;
     f->protocol = o.protocol;
     return NULL;
 }
@@ -337,8 +332,15 @@ static enum milter_turn conclude(struct milter_conn *f, const struct milter_pack
             return fail(f, "skips what cannot be skipped");
         f->part = PART_EOB;
         return TURN_AGAIN;
+    case MILTER_R_ADDRCPT:
+    case MILTER_R_ADDRCPT_PAR:
+    case MILTER_R_DELRCPT:
+    case MILTER_R_CHGFROM:
+        return fail(f, "changes the envelope, which is not offered");
+    case MILTER_R_QUARANTINE:
+        return fail(f, "quarantines, which is not offered");
     default:
-        return fail(f, "unknown reply");
+        return fail(f, milter_is_change(p->command) ? "changes the message before its end" : "unknown reply");
     }
 }
 

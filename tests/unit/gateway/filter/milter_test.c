@@ -126,6 +126,11 @@ static bool answer(struct fake *f, int fd, char command) {
         put(f, fd, f->script[i].reply);
         return f->script[i].reply.len > 0;
     }
+    for (int i = 0; command == 'E' && i < f->progress; i++) {
+        if (send(fd, P("\1", "p"), 5, MSG_NOSIGNAL) < 0)
+            return false;
+        usleep(100000);
+    }
     if (command == 'O')
         put_options(f, fd);
     else if (!strchr("DAQ", command) && !(no_reply_flag(command) & f->protocol))
@@ -735,6 +740,38 @@ static void bad_options_are_a_failure(void **state) {
     }
 }
 
+/* Rspamd names all actions there are; only doing what is not offered is a failure. */
+static void what_a_filter_merely_names_is_no_failure(void **state) {
+    (void)state;
+    struct fake *f = fake_new();
+    f->actions = 0xffff;
+    f->script[0] = (struct line){'E', SPAN(P("\7", "hX-A\0b\0") P("\1", "c"))};
+    fake_start(f);
+    struct session *s = session_of(&f, 1, MILTER_REJECT);
+    assert_int_equal(ask_to(s, CHECK_END), CHECK_PASS);
+    assert_message(s, "From: a\r\nSubject: hello\r\n world\r\nX: 1\r\nx:2\r\nX-A: b\r\n\r\nbody\r\n");
+    session_free(s);
+    fake_free(f);
+}
+
+/* A filter that tells progress may take longer than the time-out, but not for ever. */
+static void progress_extends_the_time_out(void **state) {
+    (void)state;
+    struct fake *f = fake_new();
+    f->progress = 4;
+    fake_start(f);
+    struct session *s = session_of(&f, 1, MILTER_REJECT);
+    s->configs[0].end_ms = 300;
+    assert_int_equal(ask_to(s, CHECK_END), CHECK_PASS);
+    f->progress = 1000;
+    s->configs[0].end_ms = 120;
+    for (enum check_stage stage = CHECK_MAIL; stage <= CHECK_DATA; stage++)
+        assert_int_equal(ask(s, stage), CHECK_PASS);
+    assert_int_equal(ask(s, CHECK_END), CHECK_REFUSE);
+    session_free(s);
+    fake_free(f);
+}
+
 static void silence_runs_into_a_time_out(void **state) {
     (void)state;
     for (const char *c = "OCHMRTLNBE"; *c; c++) {
@@ -955,6 +992,8 @@ int main(void) {
         cmocka_unit_test(changes_before_the_end_are_refused),
         cmocka_unit_test(a_header_made_too_large_is_a_failure),
         cmocka_unit_test(bad_options_are_a_failure),
+        cmocka_unit_test(what_a_filter_merely_names_is_no_failure),
+        cmocka_unit_test(progress_extends_the_time_out),
         cmocka_unit_test(silence_runs_into_a_time_out),
         cmocka_unit_test(a_filter_that_dies_is_a_failure_at_any_stage),
         cmocka_unit_test(nobody_listens),
