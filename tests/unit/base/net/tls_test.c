@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
 
@@ -806,6 +808,59 @@ static void what_waits_is_bounded(void **state) {
     tls_server_unref(s);
 }
 
+/* -- threads -- */
+
+enum { THREADS = 4, VISITS = 25 };
+
+struct shared {
+    struct tls_server *server;
+    struct tls_client *client;
+    atomic_int good;
+};
+
+static void move(struct tls *from, struct tls *to) {
+    struct span out = tls_out(from);
+    if (out.len && tls_put(to, out) == ERR_OK)
+        tls_out_taken(from, out.len);
+}
+
+/* No asserts here: they belong to the main thread. */
+static void *visits(void *arg) {
+    struct shared *s = arg;
+    for (int i = 0; i < VISITS; i++) {
+        struct tls *a = tls_accept(s->server), *b = tls_connect(s->client, "one.example");
+        int at_server = ERR_AGAIN, at_client = ERR_AGAIN;
+        for (int n = 0; n < 5; n++) {
+            at_client = tls_handshake(b);
+            move(b, a);
+            at_server = tls_handshake(a);
+            move(a, b);
+        }
+        s->good += at_server == ERR_OK && at_client == ERR_OK && tls_info(b)->peer_verified;
+        tls_free(a);
+        tls_free(b);
+    }
+    return NULL;
+}
+
+static void contexts_serve_all_threads(void **state) {
+    (void)state;
+    struct tls_tickets *keys;
+    pthread_t threads[THREADS];
+    assert_int_equal(tls_tickets_new(&keys, NULL, 1, &problems), ERR_OK);
+    struct shared s = {.server = server_of((struct tls_server_config){.tickets = keys}),
+                       .client =
+                           client_of((struct tls_client_config){.ca_file = certs_path("good.pem"), .verify = true})};
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, visits, &s), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(s.good, THREADS * VISITS);
+    tls_server_unref(s.server);
+    tls_client_unref(s.client);
+    tls_tickets_free(keys);
+}
+
 static int begin(void **state) {
     (void)state;
     certs_begin();
@@ -857,6 +912,7 @@ int main(void) {
         cmocka_unit_test(damage_breaks_the_stream),
         cmocka_unit_test(close_notify_ends_the_input),
         cmocka_unit_test(what_waits_is_bounded),
+        cmocka_unit_test(contexts_serve_all_threads),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
