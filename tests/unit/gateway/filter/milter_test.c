@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,8 +40,9 @@ struct fake {
     struct span options; /* raw instead of the three above */
     struct span lists;
     struct line script[SCRIPT_MAX];
-    bool chop;       /* sends octet by octet */
-    int close_after; /* so many connections are closed behind the reply to the first CONNECT */
+    bool chop;           /* sends octet by octet */
+    atomic_int progress; /* so many are told before a message's end is answered, with a pause behind each */
+    int close_after;     /* so many connections are closed behind the reply to the first CONNECT */
     pthread_mutex_t lock;
     char trace[TRACE_MAX]; /* "C:data\n" for each packet, NUL as '|' */
     size_t traced;
