@@ -39,10 +39,11 @@ static int parse_server(struct tcp_addr *a, struct span text) {
 static int parse_servers(struct resolver *r, const char *servers) {
     struct span rest = span_of(servers);
     while (rest.len) {
-        struct span one = span_trim(span_cut(rest, ',', &rest));
-        if (r->count == RESOLVER_SERVERS_MAX || parse_server(&r->servers[r->count], one))
+        struct tcp_addr a;
+        if (parse_server(&a, span_trim(span_cut(rest, ',', &rest))))
             return ERR_INVALID;
-        r->count++;
+        if (r->count < RESOLVER_SERVERS_MAX)
+            r->servers[r->count++] = a;
     }
     return r->count ? ERR_OK : ERR_INVALID;
 }

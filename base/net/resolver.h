@@ -17,7 +17,7 @@
 #include "base/span.h"
 
 #define RESOLVER_RECORDS_MAX 100 /* more are left out */
-#define RESOLVER_SERVERS_MAX 3
+#define RESOLVER_SERVERS_MAX 3   /* more are not used */
 
 enum resolver_type { RESOLVER_A = 1, RESOLVER_PTR = 12, RESOLVER_MX = 15, RESOLVER_TXT = 16, RESOLVER_AAAA = 28 };
 enum resolver_status {
@@ -38,7 +38,7 @@ struct resolver_answer {
 };
 
 struct resolver;
-/* One for each thread. servers: "127.0.0.1:5302,[::1]:53" (port 53 when it is left out), at most three; NULL: the
+/* One for each thread. servers: "127.0.0.1:5302,[::1]:53" (port 53 when it is left out); NULL: the
  * system's. ERR_INVALID, ERR_NOMEM. */
 int resolver_new(struct resolver **r, const char *servers) MUST_CHECK;
 void resolver_free(struct resolver *r);

@@ -51,7 +51,7 @@ static int check_config(const struct mailauth_config *c, struct buf *problems) {
         err = ERR_INVALID;
     }
     if (c->dns && resolver_new(&r, c->dns) == ERR_INVALID) {
-        buf_printf(problems, "not a list of at most three DNS servers: %s\n", c->dns);
+        buf_printf(problems, "not a list of DNS servers: %s\n", c->dns);
         err = ERR_INVALID;
     }
     resolver_free(r);
