@@ -9,167 +9,17 @@
  * is sent under that lock. So a cancel, which runs on the home loop as the opening of letters does, either takes
  * the wait off its question or knows that the letter will be opened later and marks it.
  *
- * A backend answers within the deadline of a question, but for what it cannot help, such as the system's resolver. So a
- * thread of the directory, started with the first question, looks over the open ones and answers those who waited long
- * enough; the question stays open until the backend is done with it.
- *
  * The last reference of a directory with open questions is closed by a thread of its own, since closing joins the
  * backend's threads, and those may be waiting for a dead server; no loop waits for that.
  */
-#include "gateway/directory/directory.h"
-
-#include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/hash.h"
-#include "base/log.h"
-#include "base/map.h"
-#include "base/metrics.h"
 
-#include "gateway/directory/backend.h"
-#include "gateway/directory/directory_breaker.h"
-#include "gateway/directory/directory_cache.h"
-#include "gateway/directory/directory_config.h"
-
-enum {
-    SHARDS = 16 /* by the upper four bits of a hash; maps take the lower ones */,
-    WHY_MAX = 300,
-    TARGETS_MAX = 512 * 1024,
-    RETRY_MS_MIN = 20,
-    GRACE_MS = 250 /* that a backend gets beyond a deadline, to give its own reason */
-};
-
-/* One for all waits of a question. */
-struct result {
-    atomic_uint refs;
-    struct directory_answer answer; /* texts behind the struct */
-};
-
-struct question {
-    struct backend_question q; /* the backend sees this */
-    struct map_node node;      /* in the shard's open questions */
-    struct directory *d;
-    struct list waits;
-    uint64_t started_us;
-    bool retried, probe;
-    char text[]; /* key@domain */
-};
-
-struct directory_wait {
-    struct list_node node; /* in the question's waits, until it is posted */
-    struct post_letter letter;
-    struct post *home;
-    struct shard *shard;       /* of the question */
-    struct question *question; /* NULL once posted */
-    struct result *result;     /* NULL: no memory for one */
-    directory_cb cb;
-    void *arg;
-    bool canceled;
-};
-
-struct shard {
-    pthread_mutex_t lock;
-    struct map open; /* questions at the backend */
-    struct directory_cache cache;
-};
-
-struct directory {
-    atomic_uint refs;
-    atomic_size_t open; /* questions at the backend */
-    struct arena mem;
-    struct directory_config config;
-    struct backend *backend;
-    struct directory_breaker breaker;
-    pthread_mutex_t lock; /* of what follows */
-    pthread_cond_t idle;  /* nothing is open any more */
-    pthread_cond_t busy;  /* something is open, or it ends */
-    pthread_t watcher;
-    bool watched, sleeping, ending;
-    struct shard shards[SHARDS];
-};
-
-/* -- metrics: a series for each kind of directory, so that names do not make them grow -- */
-
-#define BY_KIND(var, name, extra, help)                                                                                \
-    METRIC_COUNTER_L(var##_ldap, name, "kind=\"ldap\"" extra, help)                                                    \
-    METRIC_COUNTER_L(var##_postgres, name, "kind=\"postgres\"" extra, help)                                            \
-    METRIC_COUNTER_L(var##_http, name, "kind=\"http\"" extra, help)                                                    \
-    METRIC_COUNTER_L(var##_callout, name, "kind=\"callout\"" extra, help)                                              \
-    static struct metric *const var[] = {&var##_ldap, &var##_postgres, &var##_http, &var##_callout};
-
-BY_KIND(metric_cached, "posthouse_directory_answers_total", ",from=\"cache\"", "Answers of slow directories")
-BY_KIND(metric_stale, "posthouse_directory_answers_total", ",from=\"stale\"", "Answers of slow directories")
-BY_KIND(metric_found, "posthouse_directory_answers_total", ",from=\"backend\",result=\"found\"",
-        "Answers of slow directories")
-BY_KIND(metric_unknown, "posthouse_directory_answers_total", ",from=\"backend\",result=\"unknown\"",
-        "Answers of slow directories")
-BY_KIND(metric_tempfail, "posthouse_directory_answers_total", ",from=\"backend\",result=\"tempfail\"",
-        "Answers of slow directories")
-BY_KIND(metric_failed, "posthouse_directory_answers_total", ",from=\"backend\",result=\"failed\"",
-        "Answers of slow directories")
-BY_KIND(metric_merged, "posthouse_directory_merged_total", "", "Questions that joined an equal one under way")
-BY_KIND(metric_refused, "posthouse_directory_refused_total", "", "Questions not put: backend at rest, or too many open")
-BY_KIND(metric_retried, "posthouse_directory_retries_total", "", "Questions put a second time")
-BY_KIND(metric_overdue, "posthouse_directory_overdue_total", "", "Questions given up while the backend went on")
-METRIC_GAUGE(metric_open, "posthouse_directory_questions_open", "Questions that wait for a backend")
-METRIC_HISTOGRAM(metric_time, "posthouse_directory_question_microseconds", "Time of a question, retry included")
-
-static void count(struct directory *d, struct metric *const *of_kind) {
-    metric_add(of_kind[d->config.kind], 1);
-}
-
-/* -- results -- */
-
-/* An answer in one piece; why is cut to its size. NULL: no memory. */
-static struct result *result_new(const struct directory_answer *a) {
-    struct result *r = calloc(1, sizeof *r + a->targets.len + a->why.len);
-    if (!r)
-        return NULL;
-    char *text = (char *)(r + 1);
-    atomic_init(&r->refs, 1);
-    r->answer = *a;
-    if (a->targets.len)
-        memcpy(text, a->targets.at, a->targets.len);
-    if (a->why.len)
-        memcpy(text + a->targets.len, a->why.at, a->why.len);
-    r->answer.targets = span_make(text, a->targets.len);
-    r->answer.why = span_make(text + a->targets.len, a->why.len);
-    return r;
-}
-
-static void result_unref(struct result *r) {
-    if (r && atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1)
-        free(r);
-}
-
-static void open_letter(struct post_letter *letter) {
-    static const struct directory_answer none = {.status = DIRECTORY_TEMPFAIL};
-    struct directory_wait *w = CONTAINER_OF(letter, struct directory_wait, letter);
-    if (!w->canceled)
-        w->cb(w->arg, w->result ? &w->result->answer : &none);
-    result_unref(w->result);
-    free(w);
-}
-
-/* With the shard's lock: the question has its answer, which goes to all who wait. */
-static void post_all(struct question *q, struct result *r) {
-    struct list_node *node;
-    while ((node = list_pop_front(&q->waits))) {
-        struct directory_wait *w = LIST_ENTRY(node, struct directory_wait, node);
-        w->question = NULL;
-        w->result = r;
-        if (r)
-            atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
-        w->letter.open = open_letter;
-        post_send(w->home, &w->letter);
-    }
-}
+#include "gateway/directory/directory_inner.h"
 
 /* -- questions -- */
 
@@ -178,13 +28,13 @@ struct question_key {
 };
 
 static bool question_match(const struct map_node *n, const void *key) {
-    const struct question *q = CONTAINER_OF(n, struct question, node);
+    const struct directory_question *q = CONTAINER_OF(n, struct directory_question, node);
     const struct question_key *k = key;
     return span_eq(q->q.key, k->key) && span_eq(q->q.domain, k->domain);
 }
 
-static struct question *question_new(struct directory *d, struct span key, struct span domain) {
-    struct question *q = calloc(1, sizeof *q + key.len + domain.len + 2);
+static struct directory_question *question_new(struct directory *d, struct span key, struct span domain) {
+    struct directory_question *q = calloc(1, sizeof *q + key.len + domain.len + 2);
     if (!q)
         return NULL;
     q->d = d;
@@ -205,14 +55,6 @@ static uint64_t hash_of(struct span key, struct span domain) {
     return hash_span(key, hash_span(domain, 0));
 }
 
-/* A question less is open. Nothing of d may be touched behind it. */
-static void leave(struct directory *d) {
-    pthread_mutex_lock(&d->lock);
-    if (atomic_fetch_sub(&d->open, 1) == 1)
-        pthread_cond_broadcast(&d->idle);
-    pthread_mutex_unlock(&d->lock);
-}
-
 /* Whether a question may be put now; *why when not. Counts it as open. */
 static bool admit(struct directory *d, bool *probe, const char **why) {
     if (atomic_fetch_add(&d->open, 1) >= d->config.waiting)
@@ -221,143 +63,8 @@ static bool admit(struct directory *d, bool *probe, const char **why) {
         *why = "the directory failed and is left alone for a while";
     else
         return true;
-    leave(d);
+    directory_leave(d);
     return false;
-}
-
-/* -- the backend's answer -- */
-
-static bool may_retry(const struct question *q, const struct backend_reply *r) {
-    return r->err != ERR_OK && r->err != ERR_FULL && r->err != ERR_TIMEOUT && !q->retried && !q->probe &&
-           clock_mono_ms() + RETRY_MS_MIN < q->q.deadline_ms && directory_breaker_is_closed(&q->d->breaker);
-}
-
-/* What goes to those who wait, with clean texts in why. */
-static struct directory_answer answer_of(struct directory *d, const struct backend_reply *r, struct buf *why) {
-    struct directory_answer a = {.status = r->err ? DIRECTORY_TEMPFAIL : r->status, .kind = r->kind};
-    struct span text = r->why.len ? r->why : r->err ? span_of(err_text(r->err)) : SPAN_EMPTY;
-    (void)buf_add_escaped(why, span_first(text, WHY_MAX));
-    a.why = buf_span(why);
-    if (a.status == DIRECTORY_FOUND && a.kind != TABLE_MAILBOX) {
-        a.targets = r->targets;
-        if (r->targets.len == 0 || r->targets.len > TARGETS_MAX) {
-            a = (struct directory_answer){.status = DIRECTORY_TEMPFAIL, .why = SPAN("it gave no targets, or too many")};
-            LOG_WARN("directory_bad_targets", LOG_STR("directory", d->config.name), LOG_U64("octets", r->targets.len));
-        }
-    }
-    return a;
-}
-
-static void count_reply(struct directory *d, const struct backend_reply *r, enum directory_status status) {
-    count(d, r->err                        ? metric_failed
-             : status == DIRECTORY_FOUND   ? metric_found
-             : status == DIRECTORY_UNKNOWN ? metric_unknown
-                                           : metric_tempfail);
-}
-
-void backend_answer(struct backend_question *bq, const struct backend_reply *r) {
-    struct question *q = CONTAINER_OF(bq, struct question, q);
-    struct directory *d = q->d;
-    if (may_retry(q, r)) {
-        q->retried = true;
-        count(d, metric_retried);
-        d->backend->ops->ask(d->backend, bq);
-        return;
-    }
-    uint64_t hash = q->node.hash, now = clock_mono_ms();
-    struct shard *s = &d->shards[hash >> 60];
-    struct buf why;
-    buf_init(&why, 4 * WHY_MAX);
-    struct directory_answer a = answer_of(d, r, &why), old;
-    if (r->err != ERR_FULL) /* the queue was full: says nothing of the backend */
-        directory_breaker_report(&d->breaker, d->config.name, now, q->probe, r->err == ERR_OK, a.why);
-    else if (q->probe)
-        directory_breaker_forget(&d->breaker);
-    count_reply(d, r, a.status);
-    metric_observe(&metric_time, clock_mono_us() - q->started_us);
-    pthread_mutex_lock(&s->lock);
-    map_remove(&s->open, &q->node);
-    if (a.status != DIRECTORY_TEMPFAIL) {
-        directory_cache_put(&s->cache, hash, bq->key, bq->domain, &a, now);
-    } else if (directory_cache_get(&s->cache, hash, bq->key, bq->domain, now, true, &old)) {
-        old.why = a.why; /* what the backend has to say now matters more */
-        a = old;
-        count(d, metric_stale);
-    }
-    struct result *result = list_is_empty(&q->waits) ? NULL : result_new(&a);
-    post_all(q, result);
-    pthread_mutex_unlock(&s->lock);
-    result_unref(result);
-    buf_deinit(&why);
-    free(q);
-    metric_sub(&metric_open, 1);
-    leave(d);
-}
-
-/* -- who waited long enough -- */
-
-static void expire_shard(struct directory *d, struct shard *s, uint64_t now) {
-    pthread_mutex_lock(&s->lock);
-    for (struct map_node *n = map_next(&s->open, NULL); n; n = map_next(&s->open, n)) {
-        struct question *q = CONTAINER_OF(n, struct question, node);
-        struct directory_answer a;
-        if (list_is_empty(&q->waits) || now < q->q.deadline_ms + GRACE_MS)
-            continue;
-        if (directory_cache_get(&s->cache, n->hash, q->q.key, q->q.domain, now, true, &a))
-            count(d, metric_stale);
-        else
-            a = (struct directory_answer){.status = DIRECTORY_TEMPFAIL};
-        a.why = SPAN("no answer in time");
-        count(d, metric_overdue);
-        struct result *r = result_new(&a);
-        post_all(q, r);
-        result_unref(r);
-    }
-    pthread_mutex_unlock(&s->lock);
-}
-
-static void *watch(void *arg) {
-    struct directory *d = arg;
-    pthread_mutex_lock(&d->lock);
-    while (!d->ending) {
-        d->sleeping = atomic_load(&d->open) == 0;
-        if (d->sleeping) {
-            pthread_cond_wait(&d->busy, &d->lock);
-            continue;
-        }
-        struct timespec at;
-        clock_gettime(CLOCK_MONOTONIC, &at);
-        at.tv_nsec += GRACE_MS * 1000000l;
-        at.tv_sec += at.tv_nsec / 1000000000l;
-        at.tv_nsec %= 1000000000l;
-        if (pthread_cond_timedwait(&d->busy, &d->lock, &at) != ETIMEDOUT)
-            continue; /* began, or ends */
-        pthread_mutex_unlock(&d->lock);
-        for (size_t i = 0; i < SHARDS; i++)
-            expire_shard(d, &d->shards[i], clock_mono_ms());
-        pthread_mutex_lock(&d->lock);
-    }
-    pthread_mutex_unlock(&d->lock);
-    return NULL;
-}
-
-/* A question is open: the watcher looks. Without a thread for it the backend's own deadlines must do. */
-static void wake_watcher(struct directory *d) {
-    pthread_mutex_lock(&d->lock);
-    if (!d->watched && pthread_create(&d->watcher, NULL, watch, d) == 0)
-        d->watched = true;
-    else if (d->sleeping)
-        pthread_cond_signal(&d->busy);
-    pthread_mutex_unlock(&d->lock);
-}
-
-static void end_watcher(struct directory *d) {
-    pthread_mutex_lock(&d->lock);
-    d->ending = true;
-    pthread_cond_signal(&d->busy);
-    pthread_mutex_unlock(&d->lock);
-    if (d->watched)
-        pthread_join(d->watcher, NULL);
 }
 
 /* -- asking -- */
@@ -372,61 +79,61 @@ static int copy_answer(struct directory_answer *a, struct arena *mem) {
 
 /* With the shard's lock. ERR_OK: *a is the answer, not yet copied. ERR_AGAIN: w waits; *put is to be asked, unless it
  * is NULL, because an equal one is under way. */
-static int find_or_wait(struct directory *d, struct shard *s, struct question *fresh, uint64_t hash,
-                        struct directory_wait *w, struct directory_answer *a, struct question **put) {
+static int find_or_wait(struct directory *d, struct directory_shard *s, struct directory_question *fresh, uint64_t hash,
+                        struct directory_wait *w, struct directory_answer *a, struct directory_question **put) {
     struct question_key k = {fresh->q.key, fresh->q.domain};
     const char *why = NULL;
     struct map_node *same = map_find(&s->open, hash, question_match, &k);
     if (same) {
-        w->question = CONTAINER_OF(same, struct question, node);
+        w->question = CONTAINER_OF(same, struct directory_question, node);
         list_push_back(&w->question->waits, &w->node);
-        count(d, metric_merged);
+        directory_count(d, COUNT_MERGED);
         return ERR_AGAIN;
     }
     if (admit(d, &fresh->probe, &why)) {
         if (map_insert(&s->open, &fresh->node, hash) == ERR_OK) {
-            metric_add(&metric_open, 1);
+            directory_count_open(true);
             w->question = *put = fresh;
             list_push_back(&fresh->waits, &w->node);
             return ERR_AGAIN;
         }
         if (fresh->probe)
             directory_breaker_forget(&d->breaker);
-        leave(d);
+        directory_leave(d);
         return ERR_NOMEM;
     }
-    count(d, metric_refused);
+    directory_count(d, COUNT_REFUSED);
     if (directory_cache_get(&s->cache, hash, k.key, k.domain, clock_mono_ms(), true, a))
-        count(d, metric_stale);
+        directory_count(d, COUNT_STALE);
     else
         *a = (struct directory_answer){.status = DIRECTORY_TEMPFAIL};
     a->why = span_of(why);
     return ERR_OK;
 }
 
-static bool find_cached(struct directory *d, struct shard *s, uint64_t hash, struct question_key k, struct arena *mem,
-                        struct directory_answer *a, int *err) {
+static bool find_cached(struct directory *d, struct directory_shard *s, uint64_t hash, struct question_key k,
+                        struct arena *mem, struct directory_answer *a, int *err) {
     pthread_mutex_lock(&s->lock);
     bool found = directory_cache_get(&s->cache, hash, k.key, k.domain, clock_mono_ms(), false, a);
     if (found)
         *err = copy_answer(a, mem);
     pthread_mutex_unlock(&s->lock);
     if (found)
-        count(d, metric_cached);
+        directory_count(d, COUNT_CACHED);
     return found;
 }
 
 int directory_find(struct directory *d, struct post *home, struct span key, struct span domain, struct arena *mem,
                    struct directory_answer *a, struct directory_wait **wait, directory_cb cb, void *arg) {
     uint64_t hash = hash_of(key, domain);
-    struct shard *s = &d->shards[hash >> 60];
-    struct question *put = NULL;
+    struct directory_shard *s = &d->shards[hash >> 60];
+    struct directory_question *put = NULL;
     int err = ERR_NOMEM;
     *wait = NULL;
     if (find_cached(d, s, hash, (struct question_key){key, domain}, mem, a, &err))
         return err;
     *a = (struct directory_answer){.status = DIRECTORY_TEMPFAIL};
-    struct question *fresh = question_new(d, key, domain);
+    struct directory_question *fresh = question_new(d, key, domain);
     struct directory_wait *w = calloc(1, sizeof *w);
     if (fresh && w) {
         *w = (struct directory_wait){.home = home, .shard = s, .cb = cb, .arg = arg};
@@ -444,7 +151,7 @@ int directory_find(struct directory *d, struct post *home, struct span key, stru
     }
     *wait = w;
     if (put) {
-        wake_watcher(d);
+        directory_wake_watcher(d);
         d->backend->ops->ask(d->backend, &put->q);
     }
     return ERR_AGAIN;
@@ -453,7 +160,7 @@ int directory_find(struct directory *d, struct post *home, struct span key, stru
 void directory_cancel(struct directory_wait *w) {
     if (!w)
         return;
-    struct shard *s = w->shard; /* there while somebody may cancel: he holds the directory */
+    struct directory_shard *s = w->shard; /* there while somebody may cancel: he holds the directory */
     pthread_mutex_lock(&s->lock);
     bool waiting = w->question != NULL;
     if (waiting)
@@ -470,8 +177,8 @@ void directory_cancel(struct directory_wait *w) {
 static void release(struct directory *d) {
     if (d->backend)
         d->backend->ops->close(d->backend);
-    end_watcher(d);
-    for (size_t i = 0; i < SHARDS; i++) {
+    directory_end_watcher(d);
+    for (size_t i = 0; i < DIRECTORY_SHARDS; i++) {
         CHECK(d->shards[i].open.count == 0);
         map_deinit(&d->shards[i].open);
         directory_cache_deinit(&d->shards[i].cache);
@@ -507,10 +214,10 @@ int directory_new_with(struct directory **out, const struct directory_config *c,
         directory_config_default(&d->config);
     init_locks(d);
     directory_breaker_init(&d->breaker, d->config.breaker_failures, d->config.breaker_ms);
-    for (size_t i = 0; i < SHARDS; i++) {
+    for (size_t i = 0; i < DIRECTORY_SHARDS; i++) {
         CHECK(pthread_mutex_init(&d->shards[i].lock, NULL) == 0);
         map_init(&d->shards[i].open);
-        directory_cache_init(&d->shards[i].cache, &d->config, 1 + d->config.cache_entries / SHARDS);
+        directory_cache_init(&d->shards[i].cache, &d->config, 1 + d->config.cache_entries / DIRECTORY_SHARDS);
     }
     if (!err)
         err = make(&d->backend, &d->config, problems);

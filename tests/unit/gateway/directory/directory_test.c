@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/pool.h"
 #include "gateway/directory/backend.h"
 
@@ -513,6 +514,31 @@ static void knows_its_settings(void **state) {
     buf_deinit(&problems);
 }
 
+/* By kind only: a hundred directories make no more series than one. */
+static void counts(void **state) {
+    (void)state;
+    struct buf text;
+    buf_init(&text, 1 << 22);
+    struct directory *d = open_with((struct directory_config){0}, FINDS);
+    ask(d, "alice");
+    ask(d, "alice");
+    assert_int_equal(metric_expose(&text), ERR_OK);
+    static const char *const series[] = {
+        "posthouse_directory_answers_total{kind=\"ldap\",from=\"cache\"} ",
+        "posthouse_directory_answers_total{kind=\"ldap\",from=\"backend\",result=\"found\"} ",
+        "posthouse_directory_answers_total{kind=\"callout\",from=\"backend\",result=\"failed\"} 0\n",
+        "posthouse_directory_retries_total{kind=\"ldap\"} ",
+        "posthouse_directory_questions_open 0\n",
+        "posthouse_directory_breakers_open 0\n",
+    };
+    for (size_t i = 0; i < sizeof series / sizeof *series; i++)
+        assert_non_null(strstr(buf_cstr(&text), series[i]));
+    assert_null(strstr(buf_cstr(&text), "staff"));
+    assert_null(strstr(buf_cstr(&text), "posthouse_directory_answers_total{kind=\"ldap\",from=\"cache\"} 0\n"));
+    directory_unref(d);
+    buf_deinit(&text);
+}
+
 /* -- many threads -- */
 
 enum { ASKERS = 4, ROUNDS = 3000 };
@@ -626,6 +652,7 @@ int main(void) {
         cmocka_unit_test(ends),
         cmocka_unit_test(knows_its_settings),
         cmocka_unit_test(many_at_once),
+        cmocka_unit_test(counts),
     };
     return cmocka_run_group_tests_name("directory", tests, setup, teardown);
 }
