@@ -300,6 +300,8 @@ static enum milter_turn end_well(struct milter_conn *f) {
 }
 
 static enum milter_turn tell_progress(struct milter_conn *f) {
+    if (!f->awaiting) /* of work on what it does not answer */
+        return TURN_AGAIN;
     if (loop_now_ms(f->owner->loop) > f->deadline)
         return fail(f, "tells progress without end");
     loop_timer_set(f->owner->timer, wait_ms(f));
@@ -391,7 +393,7 @@ static enum milter_turn on_octets(struct milter_conn *f) {
         if (err)
             return fail(f, "a packet of a length that cannot be");
         bool last = !is_on_the_way(f, p.command);
-        if (!f->awaiting || (last && buf_len(in) > used))
+        if (last && (!f->awaiting || buf_len(in) > used))
             return fail(f, "speaks out of turn");
         enum milter_turn turn = last ? on_last(f, &p) : on_the_way(f, &p);
         if (f->tcp)

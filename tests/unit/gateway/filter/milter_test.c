@@ -464,6 +464,7 @@ static void what_it_does_not_answer_is_not_waited_for(void **state) {
     struct fake *f = fake_new();
     f->protocol = MILTER_NR_CONNECT | MILTER_NR_HELO | MILTER_NR_MAIL | MILTER_NR_RCPT | MILTER_NR_DATA |
                   MILTER_NR_HEADER | MILTER_NR_EOH | MILTER_NR_BODY | MILTER_LEADING_SPACE;
+    f->script[0] = (struct line){'M', SPAN(P("\1", "p"))}; /* progress is no answer */
     fake_start(f);
     struct session *s = session_of(&f, 1, MILTER_REJECT);
     char *body = malloc(700001); /* more than the write queue holds at once */
