@@ -263,6 +263,10 @@ static bool add_slot(struct callout_conn *k, struct backend_question *q, struct 
 static bool add_question(struct callout_conn *k, struct backend_question *q, uint32_t limit) {
     bool ascii = is_ascii(q->key);
     char random[RANDOM_LEN];
+    if (!q->key.len) { /* a catch-all is no address */
+        answer(k, q, ERR_OK, DIRECTORY_UNKNOWN, "", "is not asked for catch-alls");
+        return true;
+    }
     if (!ascii && !k->client.ext.smtputf8) {
         answer(k, q, ERR_OK, DIRECTORY_UNKNOWN, "", "takes no addresses beyond ASCII");
         return true;

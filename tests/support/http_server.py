@@ -2,7 +2,7 @@
 """
 A small HTTP server whose answers are told by the path or, for the questions of a directory, by the address; also a hostile one.
 
-    http_server.py [--tls CERT KEY] [--user NAME:PASSWORD]
+    http_server.py [--tls CERT KEY] [--user NAME:PASSWORD] [--port N]
 
 Prints "port N" when it listens on 127.0.0.1, ends when its standard input ends. Paths: /echo gives back method, body and the
 headers that matter; /status/N; /slow answers after a minute; /silent says nothing; /cut promises more than it sends; /huge sends
@@ -25,6 +25,7 @@ DIRECTORY = {
     "forward": (200, {"result": "forward", "targets": ["f@elsewhere.example"]}),
     "keep": (200, {"result": "forward", "targets": ["f@elsewhere.example"], "keep": True}),
     "thousand": (200, {"result": "alias", "targets": MANY[:1000]}),
+    "": (200, {"result": "unknown"}),
     "nobody": (200, {"result": "unknown"}),
     "missing": (404, {}),
     "denied": (403, {}),
@@ -133,8 +134,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tls", nargs=2)
     parser.add_argument("--user")
+    parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", options.port), Handler)
     server.user = options.user
     if options.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

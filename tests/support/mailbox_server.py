@@ -3,7 +3,7 @@
 A mailbox server that is asked by RCPT TO and never gets a message. It knows the local parts that begin with "box"; some others
 make it behave badly.
 
-    mailbox_server.py [--accept-all] [--refuse-null] [--rcpt-max N] [--unix PATH] [--lmtp] [--extensions A,B] [STAGE=REPLY]...
+    mailbox_server.py [--accept-all] [--refuse-null] [--rcpt-max N] [--unix PATH] [--port N] [--lmtp] [--extensions A,B] [STAGE=REPLY]...
 
 Prints "port N" when it listens on 127.0.0.1 (0 for a unix socket), ends when its standard input ends. STAGE=REPLY and the special
 replies are those of smtp_server.py. Local parts: "later" 450, "odd" 354, "close", "silent" and "mixed" do so, "once" closes the
@@ -76,6 +76,7 @@ def main():
     parser.add_argument("--refuse-null", action="store_true")
     parser.add_argument("--rcpt-max", type=int, default=0)
     parser.add_argument("--unix")
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--lmtp", action="store_true")
     parser.add_argument("--extensions", default=",".join(EXTENSIONS))
     parser.add_argument("script", nargs="*")
@@ -83,7 +84,7 @@ def main():
     script = dict(word.split("=", 1) for word in options.script)
     MailboxServer.accept_all, MailboxServer.refuse_null = options.accept_all, options.refuse_null
     MailboxServer.rcpt_max = options.rcpt_max
-    server = MailboxServer(script, lmtp=options.lmtp, extensions=[e for e in options.extensions.split(",") if e])
+    server = MailboxServer(script, port=options.port, lmtp=options.lmtp, extensions=[e for e in options.extensions.split(",") if e])
     if options.unix:
         import threading
         threading.Thread(target=server.listen_unix, args=(options.unix,), daemon=True).start()

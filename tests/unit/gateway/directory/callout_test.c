@@ -69,6 +69,7 @@ static void test_verdicts(void **state) {
     START(&w, "smtp:", "--extensions", "PIPELINING,SMTPUTF8");
     ask_usual(&w);
     expect(&w, "b\xc3\xbcx", ERR_OK, DIRECTORY_FOUND, "250");
+    expect(&w, "", ERR_OK, DIRECTORY_UNKNOWN, "is not asked for catch-alls");
     stop(&w);
     START(&w, "smtp:", "--extensions", ""); /* step by step */
     ask_usual(&w);
