@@ -136,12 +136,25 @@ static void on_timer(void *arg) {
         milters_resume(m, milter_conn_timed_out(&m->conns[m->at]));
 }
 
+static struct check_verdict not_held(void) {
+    struct check_verdict v = {.action = CHECK_REFUSE, .by = SPAN("milters")};
+    v.reply = (struct server_reply){.code = 451,
+                                    .enhanced = SPAN("4.3.0"),
+                                    .text = SPAN("Message filters could not see the message, try again later")};
+    return v;
+}
+
 int milters_check(struct milters *m, enum check_stage stage, const struct check_facts *f, struct held *held,
                   struct check_verdict *v, struct check_wait **wait, check_cb cb, void *arg) {
-    CHECK(!m->busy && (stage != CHECK_END || held));
+    CHECK(!m->busy);
     *v = m->verdict = (struct check_verdict){.action = CHECK_PASS};
     if (!m->count)
         return ERR_OK;
+    if (stage == CHECK_END && !held) { /* it was not held, since nobody wanted it */
+        if (milters_want_message(m))
+            *v = not_held();
+        return ERR_OK;
+    }
     m->stage = stage;
     m->facts = f;
     m->held = held;

@@ -37,8 +37,8 @@ void milters_free(struct milters *m); /* QUIT to each; a pending check is cancel
 /* Whether any filter is still interested: else the message need not be held. */
 bool milters_want_message(const struct milters *m);
 /* One stage. f must stay until the session is over (it may change between stages). `held` for CHECK_END only: it is
- * read, and changed as the filters ask. *wait is set with ERR_AGAIN. At CHECK_RCPT CHECK_REFUSE concerns that
- * recipient. Other errors do not come: failures are verdicts. */
+ * read, and changed as the filters ask; NULL only where milters_want_message was false. *wait is set with ERR_AGAIN. At
+ * CHECK_RCPT CHECK_REFUSE concerns that recipient. Other errors do not come: failures are verdicts. */
 int milters_check(struct milters *m, enum check_stage stage, const struct check_facts *f, struct held *held,
                   struct check_verdict *v, struct check_wait **wait, check_cb cb, void *arg) MUST_CHECK;
 /* The transaction is over without CHECK_END (RSET, refused, lost): SMFIC_ABORT. Not while a check waits. */

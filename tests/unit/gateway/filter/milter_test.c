@@ -857,6 +857,25 @@ static void who_accepts_hears_no_more(void **state) {
     fake_free(f);
 }
 
+/* What was streamed cannot be judged: fine where nobody wanted it, refused for now where somebody did. */
+static void a_message_that_was_not_held(void **state) {
+    (void)state;
+    struct fake *f = fake_new();
+    f->script[0] = (struct line){'T', SPAN(P("\1", "a"))};
+    fake_start(f);
+    struct session *s = session_of(&f, 1, MILTER_REJECT);
+    struct check_wait *wait = NULL;
+    assert_int_equal(ask_to(s, CHECK_RCPT), CHECK_PASS);
+    assert_int_equal(milters_check(s->m, CHECK_END, &s->facts, NULL, &s->v, &wait, on_verdict, s), ERR_OK);
+    assert_int_equal(s->v.action, CHECK_REFUSE);
+    assert_int_equal(s->v.reply.code, 451);
+    assert_int_equal(ask(s, CHECK_DATA), CHECK_PASS);
+    assert_int_equal(milters_check(s->m, CHECK_END, &s->facts, NULL, &s->v, &wait, on_verdict, s), ERR_OK);
+    assert_int_equal(s->v.action, CHECK_PASS);
+    session_free(s);
+    fake_free(f);
+}
+
 static void skip_ends_the_body(void **state) {
     (void)state;
     struct fake *f = fake_new();
@@ -1001,6 +1020,7 @@ int main(void) {
         cmocka_unit_test(a_filter_that_dies_is_a_failure_at_any_stage),
         cmocka_unit_test(nobody_listens),
         cmocka_unit_test(who_accepts_hears_no_more),
+        cmocka_unit_test(a_message_that_was_not_held),
         cmocka_unit_test(skip_ends_the_body),
         cmocka_unit_test(transactions_follow_each_other),
         cmocka_unit_test(lost_between_transactions_it_is_called_again),
