@@ -154,6 +154,20 @@ const char *parts_file(const struct parts *p, size_t n) {
 
 /* -- all of them -- */
 
+/* "FILE: warning: what", as those of the certificates. */
+static void add_warnings(struct parts *p, const struct settings *s, struct buf *problems) {
+    struct buf lines;
+    buf_init(&lines, 65536);
+    recipients_warnings(p->in.recipients, &lines);
+    for (struct span rest = buf_span(&lines); rest.len;) {
+        struct span line = span_cut(rest, '\n', &rest);
+        buf_printf(problems, "%s: warning: ", s->file);
+        buf_add(problems, line);
+        buf_add_byte(problems, '\n');
+    }
+    buf_deinit(&lines);
+}
+
 int parts_new(struct parts **out, const struct settings *s, struct parts *old, struct buf *problems) {
     struct parts *p = alloc();
     *out = NULL;
@@ -169,7 +183,7 @@ int parts_new(struct parts **out, const struct settings *s, struct parts *old, s
         parts_unref(p);
         return err == ERR_NOMEM ? err : ERR_INVALID;
     }
-    recipients_warnings(p->in.recipients, problems);
+    add_warnings(p, s, problems);
     *out = p;
     return ERR_OK;
 }

@@ -10,7 +10,7 @@
 #include "node/settings.h"
 
 struct parts;
-/* old may be NULL: what can live on is taken over. problems gets a line for each error and, beginning with "warning:",
+/* old may be NULL: what can live on is taken over. problems gets a line for each error and, with ": warning: ",
  * for what works and is yet unwise. ERR_INVALID; ERR_NOMEM. */
 int parts_new(struct parts **p, const struct settings *s, struct parts *old, struct buf *problems) MUST_CHECK;
 struct parts *parts_ref(struct parts *p);

@@ -67,11 +67,16 @@ static void work(void *arg) {
         r->err = parts_new(&r->fresh, r->settings, r->current, &r->problems);
 }
 
+/* "FILE: warning: what" */
+static bool is_warning(struct span line) {
+    return line.len && memmem(line.at, line.len, ": warning: ", strlen(": warning: "));
+}
+
 void reload_log_problems(const struct buf *problems) {
     struct span rest = buf_span(problems);
     while (rest.len) {
         struct span line = span_cut(rest, '\n', &rest);
-        if (span_starts_nocase(line, SPAN("warning:")))
+        if (is_warning(line))
             LOG_WARN("settings_warning", LOG_SPAN("problem", line));
         else if (line.len)
             LOG_ERROR("settings_problem", LOG_SPAN("problem", line));

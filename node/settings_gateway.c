@@ -448,4 +448,7 @@ void settings_check_gateway(struct settings_reading *r) {
     s->inbound.guard.v4_bits = (uint8_t)s->v4_bits;
     s->inbound.guard.v6_bits = (uint8_t)s->v6_bits;
     s->inbound.guard.per_client.window_ms = s->inbound.guard.per_account.window_ms = s->rate_window_ms;
+    const char *wrong = guard_config_is_wrong(&s->inbound.guard);
+    if (wrong)
+        settings_complain(r, NULL, "gateway: %s", wrong);
 }

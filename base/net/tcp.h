@@ -116,6 +116,8 @@ struct tls_info;
  * TCP_CONNECTED. ERR_INVALID: octets wait in tcp_in (the peer spoke too early: end it), or TLS is on already;
  * ERR_CLOSED: the connection has ended; ERR_NOMEM. */
 int tcp_secure_server(struct tcp *c, struct tls_server *t) MUST_CHECK;
+/* The same where TLS begins with what waits in tcp_in: behind a header in plain text, such as PROXY. */
+int tcp_secure_server_early(struct tcp *c, struct tls_server *t) MUST_CHECK;
 /* name: for SNI and verification, or NULL. */
 int tcp_secure_client(struct tcp *c, struct tls_client *t, const char *name) MUST_CHECK;
 /* NULL before TCP_SECURED and without TLS. */

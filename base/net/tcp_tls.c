@@ -212,6 +212,22 @@ int tcp_secure_server(struct tcp *c, struct tls_server *t) {
     return err ? err : secure(c, tls_accept(t));
 }
 
+int tcp_secure_server_early(struct tcp *c, struct tls_server *t) {
+    struct span sealed = buf_span(&c->in);
+    CHECK(c->cb);
+    if (c->tls || c->eof || c->broken || c->failed || c->finishing || tcp_is_closing(c))
+        return c->tls ? ERR_INVALID : ERR_CLOSED;
+    int err = secure(c, tls_accept(t));
+    if (!err && sealed.len)
+        err = tls_put(c->tls, sealed);
+    if (err)
+        return err;
+    buf_consume(&c->in, sealed.len);
+    if (sealed.len)
+        tcp_wait_for_turn(c, WAITING_RESUMED);
+    return ERR_OK;
+}
+
 int tcp_secure_client(struct tcp *c, struct tls_client *t, const char *name) {
     CHECK(c->cb);
     int err = may_secure(c);

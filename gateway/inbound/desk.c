@@ -1,9 +1,10 @@
 /*
- * desk: the gateway's end of the admin RPC. Requests are answered at once from what the worker holds;
- * a question that is malformed or not ours is answered with an error and never ignored.
+ * desk: the gateway's end of the admin RPC. Requests are answered from what the worker holds, at once, or when a
+ * slow directory has spoken; a question that is malformed or not ours is answered with an error and never ignored.
  */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "proto/admin.pb-c.h"
@@ -12,7 +13,7 @@
 
 #include "gateway/inbound/desk.h"
 
-enum { STEPS_MAX = 256, FIGURES_MAX = 96, MEM_MAX = 4 * 1024 * 1024 };
+enum { VERIFIES_MAX = 1000, STEPS_MAX = 256, FIGURES_MAX = 96, MEM_MAX = 4 * 1024 * 1024 };
 #define DESK_QUEUE_MAX ((size_t)16 << 20)
 
 struct desk {
@@ -20,6 +21,7 @@ struct desk {
     struct bus_peer *peer;
     struct buf scratch;
     struct arena mem;
+    struct list verifies;
 };
 
 static void send_reply(struct desk *d, uint64_t correlation, Words__AdminReply *r) {
@@ -128,28 +130,75 @@ static void send_verdict(struct desk *d, uint64_t correlation, const struct reci
     send_reply(d, correlation, &r);
 }
 
+/* A question whose directories may take their time. */
+struct verify {
+    struct list_node node;
+    struct desk *desk;
+    uint64_t correlation;
+    struct arena mem;
+    struct buf steps;
+    struct recipients_wait *wait;
+};
+
+static void verify_free(struct verify *v) {
+    list_remove(&v->desk->verifies, &v->node);
+    arena_deinit(&v->mem);
+    buf_deinit(&v->steps);
+    free(v);
+}
+
+static void on_verified(void *arg, const struct recipients_answer *a) {
+    struct verify *v = arg;
+    send_verdict(v->desk, v->correlation, a, buf_span(&v->steps));
+    arena_deinit(&v->desk->mem);
+    verify_free(v);
+}
+
+static int parse_address(struct address *a, struct span given, struct arena *mem) {
+    size_t used = given.len;
+    bool bracketed = given.len && given.at[0] == '<';
+    int err = bracketed ? address_parse_path(a, given, false, true, mem, &used) : address_parse(a, given, mem);
+    return err || used != given.len ? ERR_INVALID : ERR_OK;
+}
+
+static struct verify *verify_new(struct desk *d, uint64_t correlation) {
+    struct verify *v = d->verifies.count < VERIFIES_MAX ? calloc(1, sizeof *v) : NULL;
+    if (!v)
+        return NULL;
+    v->desk = d;
+    v->correlation = correlation;
+    arena_init(&v->mem, 4096, MEM_MAX);
+    buf_init(&v->steps, 65536);
+    list_push_back(&d->verifies, &v->node);
+    return v;
+}
+
 static void answer_verify(struct desk *d, uint64_t correlation, const Words__AdminRequest *q) {
     struct recipients_answer answer = {0};
     struct address a;
-    struct buf steps;
-    struct span given = q->has_address ? frame_span(q->address) : SPAN_EMPTY;
-    size_t used = given.len;
-    bool bracketed = given.len && given.at[0] == '<';
-    int err =
-        bracketed ? address_parse_path(&a, given, false, true, &d->mem, &used) : address_parse(&a, given, &d->mem);
-    if (err || used != given.len) {
-        send_error(d, correlation, ERR_INVALID, "not a mail address");
+    struct verify *v = verify_new(d, correlation);
+    if (!v) {
+        send_error(d, correlation, ERR_FULL, "too many questions at once");
         return;
     }
-    buf_init(&steps, 65536);
-    err = recipients_judge(d->worker->front->parts.recipients, &a,
-                           client_may_relay(d, q->has_client ? frame_span(q->client) : SPAN_EMPTY), &d->mem, &answer,
-                           &steps);
+    struct recipients_caller who = {.may_relay =
+                                        client_may_relay(d, q->has_client ? frame_span(q->client) : SPAN_EMPTY),
+                                    .wall_ms = clock_wall_ms()};
+    int err = parse_address(&a, q->has_address ? frame_span(q->address) : SPAN_EMPTY, &v->mem);
+    if (err) {
+        send_error(d, correlation, ERR_INVALID, "not a mail address");
+        verify_free(v);
+        return;
+    }
+    err = recipients_ask(d->worker->front->parts.recipients, d->worker->post, &a, &who, &v->mem, &answer, &v->wait,
+                         on_verified, v, &v->steps);
+    if (err == ERR_AGAIN)
+        return;
     if (err)
         send_error(d, correlation, err, err_text(err));
     else
-        send_verdict(d, correlation, &answer, buf_span(&steps));
-    buf_deinit(&steps);
+        send_verdict(d, correlation, &answer, buf_span(&v->steps));
+    verify_free(v);
 }
 
 /* -- what arrives -- */
@@ -181,6 +230,7 @@ int desk_open(struct desk **out, struct worker *w, const char *endpoint, const c
     if (!d)
         return ERR_NOMEM;
     d->worker = w;
+    list_init(&d->verifies);
     buf_init(&d->scratch, FRAME_META_MAX);
     arena_init(&d->mem, 4096, MEM_MAX);
     Words__Hello hello = WORDS__HELLO__INIT;
@@ -199,6 +249,12 @@ int desk_open(struct desk **out, struct worker *w, const char *endpoint, const c
 }
 
 void desk_close(struct desk *d) {
+    LIST_FOREACH(node, next, &d->verifies) {
+        struct verify *v = LIST_ENTRY(node, struct verify, node);
+        if (v->wait)
+            recipients_cancel(v->wait);
+        verify_free(v);
+    }
     if (d->peer)
         bus_peer_close(d->peer);
     buf_deinit(&d->scratch);

@@ -151,6 +151,8 @@ struct server_reply session_xclient(struct session *s, struct span args) {
 int session_secure(struct session *s) {
     if (!s->front->parts.tls)
         return ERR_DENIED;
+    if (s->listener->proxy && s->server.state == SERVER_START) /* the header may have brought some of the handshake */
+        return tcp_secure_server_early(s->tcp, s->front->parts.tls);
     return tcp_secure_server(s->tcp, s->front->parts.tls);
 }
 

@@ -117,11 +117,16 @@ static void on_tick(void *arg) {
     submit_tick(w->submit);
     free_retired(w);
     check_drained(w);
-    if (w->number == 0)
-        guard_tick(w->in->guard, loop_now_ms(w->loop));
     bool welcome = submit_is_ready(w->submit);
     if (w->sessions || submit_pending(w->submit) || !welcome || (w->draining && !w->drained))
         worker_need_tick(w);
+}
+
+/* The first worker lets time pass for what all share, with or without sessions. */
+static void on_guard(void *arg) {
+    struct worker *w = arg;
+    guard_tick(w->in->guard, loop_now_ms(w->loop));
+    loop_timer_set(w->guard_tick, TICK_MS);
 }
 
 /* Credit came. */
@@ -231,6 +236,8 @@ static void stop(struct worker *w) {
     close_helpers(w);
     loop_hook_close(w->hook);
     loop_timer_close(w->tick);
+    if (w->guard_tick)
+        loop_timer_close(w->guard_tick);
     loop_wake_close(w->wake);
     loop_stop(w->loop);
 }
@@ -270,6 +277,8 @@ int worker_open(struct worker *w, struct inbound *in, unsigned number) {
     w->tick = loop_timer_new(w->loop, on_tick, w);
     w->hook = loop_hook_new(w->loop, before_turn, after_turn, w);
     w->post = post_new(w->loop);
+    if (number == 0 && (w->guard_tick = loop_timer_new(w->loop, on_guard, w)))
+        loop_timer_set(w->guard_tick, TICK_MS);
     if (!w->wake || !w->tick || !w->hook || !w->post)
         return ERR_NOMEM;
     int err = dns_new(&w->dns, w->loop, in->front->settings.dns, DNS_TIMEOUT_MS, DNS_TRIES);

@@ -32,8 +32,9 @@ struct worker {
     struct loop *loop;
     struct loop_wake *wake;
     struct loop_timer *tick;
-    uint64_t tick_ms;       /* of the timer; 0: it does not run */
-    struct loop_hook *hook; /* greets those that waited a turn */
+    uint64_t tick_ms;              /* of the timer; 0: it does not run */
+    struct loop_timer *guard_tick; /* of the first worker; else NULL */
+    struct loop_hook *hook;        /* greets those that waited a turn */
     struct submit *submit;
     struct desk *desk;                            /* answers the admin hub; NULL on all but the first */
     struct post *post;                            /* answers of directories and others that run on threads */

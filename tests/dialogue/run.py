@@ -402,6 +402,7 @@ class Daemon(Server):
             out.append(f"  pregreet_wait: {settings['pregreet_ms']}ms")
         if "loops" in settings:
             out.append(f"  loops: {settings['loops']}")
+        out.append("  slow: {mode: off}")  # what a dialogue waits for is its own matter
         inner = [f"    {limits[k]}: {v}" for k, v in settings.items() if k in limits]
         if "idle" in settings:
             inner.append(f"    idle: {settings['idle']}ms")
