@@ -407,6 +407,7 @@ void node_close(struct node *n) {
     if (n->bus)
         bus_free(n->bus);
     parts_unref(n->parts);
+    directory_settle();
     close_fds(n);
     settings_free(n->settings);
     free(n);

@@ -107,6 +107,8 @@ const struct schema_key schema_keys[] = {
      "For all DNS questions of one message; then the result is temperror."},
     {"gateway.authentication.keys", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {domain, selector, key}", settings_read_keys,
      "DKIM keys: mail of our users from these domains is signed. Read again when a file changes."},
+    {"gateway.authentication.must_sign", SCHEMA_BOOL, AT(mailauth.must_sign), 0, 0, "false", NULL, NULL,
+     "Mail that has a key and cannot be signed now is refused for now (451), not sent unsigned."},
     {"gateway.names", SCHEMA_BOOL, AT(inbound.guard.names), 0, 0, "true", NULL, NULL,
      "Look up the client's name, for Received and the filters."},
     {"gateway.dnslists.mode", SCHEMA_WORD, AT(inbound.guard.dnslist_mode), 0, 0, "enforce", "off|log|enforce", NULL,

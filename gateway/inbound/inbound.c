@@ -14,7 +14,32 @@ static void poke_all(struct inbound *in) {
         worker_poke(&in->workers[i]);
 }
 
+/* Threads that verify mail write to the loops of sessions: they end first. */
+static void stop_mailauth(struct inbound *in) {
+    struct mailauth *now = in->front ? in->front->parts.mailauth : NULL;
+    if (now)
+        mailauth_stop(now);
+    for (size_t i = 0; i < in->older_count; i++) {
+        mailauth_stop(in->older[i]);
+        mailauth_unref(in->older[i]);
+    }
+}
+
+/* Keeps what a reload replaced until the end, or until so many have followed that its work is long over. */
+static void retire_mailauth(struct inbound *in, struct mailauth *m) {
+    if (!m)
+        return;
+    if (in->older_count == INBOUND_OLDER_MAX) {
+        mailauth_unref(in->older[0]);
+        memmove(in->older, in->older + 1, --in->older_count * sizeof *in->older);
+    }
+    in->older[in->older_count++] = mailauth_ref(m);
+}
+
 static void free_all(struct inbound *in) {
+    for (uint32_t i = 0; i < in->worker_count; i++)
+        worker_join(&in->workers[i]);
+    stop_mailauth(in);
     for (uint32_t i = 0; i < in->worker_count; i++)
         worker_close(&in->workers[i]);
     front_unref(in->front);
@@ -100,6 +125,8 @@ int inbound_reconfigure(struct inbound *in, const struct inbound_settings *s, co
     struct front *old = in->front;
     in->front = fresh;
     pthread_mutex_unlock(&in->lock);
+    if (old->parts.mailauth != parts->mailauth)
+        retire_mailauth(in, old->parts.mailauth);
     front_unref(old);
     limits_set_memory(&in->limits, s->limits.memory);
     poke_all(in);

@@ -322,10 +322,16 @@ int worker_run(struct worker *w) {
     return ERR_OK;
 }
 
-void worker_close(struct worker *w) {
-    if (w->running) {
+void worker_join(struct worker *w) {
+    if (w->running)
         pthread_join(w->thread, NULL);
-    } else {
+    w->joined |= w->running;
+    w->running = false;
+}
+
+void worker_close(struct worker *w) {
+    worker_join(w);
+    if (!w->joined) {
         close_listeners(w);
         if (w->desk)
             desk_close(w->desk);

@@ -14,6 +14,7 @@
 #include "gateway/inbound/submit.h"
 
 #define WORKER_LISTENERS_MAX 16
+#define INBOUND_OLDER_MAX 8
 
 struct desk;
 struct inbound;
@@ -28,7 +29,7 @@ struct worker {
     struct inbound *in;
     unsigned number;
     pthread_t thread;
-    bool running;
+    bool running, joined;
     struct loop *loop;
     struct loop_wake *wake;
     struct loop_timer *tick;
@@ -62,6 +63,8 @@ struct inbound {
     struct inbound_config config;
     struct limits limits;
     struct guard *guard;
+    struct mailauth *older[INBOUND_OLDER_MAX]; /* replaced by reloads; their threads may still work for a session */
+    size_t older_count;
     pthread_mutex_t lock; /* guards front */
     struct front *front;
     struct worker *workers;
@@ -80,6 +83,8 @@ int worker_listen(struct worker *w, const int *fds, uint32_t count) MUST_CHECK;
 int worker_run(struct worker *w) MUST_CHECK;
 /* Any thread: looks at the front, at draining and at stopping soon. */
 void worker_poke(struct worker *w);
+/* Waits for the end of its thread, if there is one. */
+void worker_join(struct worker *w);
 /* After its thread has ended, or when it never ran. */
 void worker_close(struct worker *w);
 /* There are sessions: time must pass for them. */
