@@ -8,23 +8,21 @@
  * (gateway/outbound/outcome.c).
  */
 #include "gateway/smtp/client.h"
+#include "base/base64.h"
 #include "base/check.h"
+
+enum { CLIENT_CHALLENGE_MAX = 8192 };
 
 const char *client_stage_name(enum client_stage stage) {
     static const char *const names[CLIENT_STAGES] = {
-        [CLIENT_CONNECT] = "connecting",
-        [CLIENT_GREETING] = "the greeting",
-        [CLIENT_EHLO] = "EHLO",
-        [CLIENT_HELO] = "HELO",
-        [CLIENT_READY] = "waiting",
-        [CLIENT_MAIL] = "MAIL FROM",
-        [CLIENT_RCPT] = "RCPT TO",
-        [CLIENT_DATA] = "DATA",
-        [CLIENT_BODY] = "sending the message",
-        [CLIENT_DOT] = "end of data",
-        [CLIENT_DRAIN] = "an empty message",
-        [CLIENT_RSET] = "RSET",
-        [CLIENT_QUIT] = "QUIT",
+        [CLIENT_CONNECT] = "connecting", [CLIENT_GREETING] = "the greeting",
+        [CLIENT_EHLO] = "EHLO",          [CLIENT_HELO] = "HELO",
+        [CLIENT_STARTTLS] = "STARTTLS",  [CLIENT_SHAKING] = "the TLS handshake",
+        [CLIENT_AUTH] = "AUTH",          [CLIENT_READY] = "waiting",
+        [CLIENT_MAIL] = "MAIL FROM",     [CLIENT_RCPT] = "RCPT TO",
+        [CLIENT_DATA] = "DATA",          [CLIENT_BODY] = "sending the message",
+        [CLIENT_DOT] = "end of data",    [CLIENT_DRAIN] = "an empty message",
+        [CLIENT_RSET] = "RSET",          [CLIENT_QUIT] = "QUIT",
         [CLIENT_END] = "the end",
     };
     return stage < CLIENT_STAGES ? names[stage] : "?";
@@ -47,7 +45,9 @@ void client_init(struct client *c, enum client_protocol protocol, const char *ho
     c->parser.arg = c;
     c->mail = NULL;
     c->next_rcpt = c->accepted = c->transactions = 0;
-    c->announce = c->failed = c->ehlo_lines = false;
+    c->announce = c->failed = c->ehlo_lines = c->secured = false;
+    c->tls = CLIENT_TLS_NEVER;
+    c->login = NULL;
 }
 
 void client_deinit(struct client *c) {
@@ -109,20 +109,58 @@ static void put_hello(struct client *c, const char *verb) {
     buf_add(&c->out, SPAN("\r\n"));
 }
 
-static enum client_event_kind on_greeting(struct client *c, struct client_event *e) {
-    if (e->answer != CLIENT_ANSWER_2)
-        return e->answer == CLIENT_ANSWER_421 ? end(c) : leave(c);
+static void put_ehlo(struct client *c) {
     put_hello(c, c->protocol == CLIENT_LMTP ? "LHLO " : "EHLO ");
     c->ehlo_lines = true;
     c->state = CLIENT_EHLO;
+}
+
+static enum client_event_kind on_greeting(struct client *c, struct client_event *e) {
+    if (e->answer != CLIENT_ANSWER_2)
+        return e->answer == CLIENT_ANSWER_421 ? end(c) : leave(c);
+    put_ehlo(c);
     return CLIENT_EV_MORE;
+}
+
+/* The session cannot go on for a reason that no reply told. */
+static enum client_event_kind leave_at(struct client *c, enum client_stage stage, struct client_event *e) {
+    e->stage = stage;
+    e->answer = CLIENT_ANSWER_5;
+    e->reply = NULL;
+    return leave(c);
+}
+
+static enum client_event_kind begin_login(struct client *c, struct client_event *e) {
+    if (!c->login)
+        return become_ready(c);
+    size_t before = buf_len(&c->out);
+    buf_add(&c->out, SPAN("AUTH "));
+    if (!c->login->begin(c->login, span_of(c->ext.auth), &c->out)) {
+        buf_truncate(&c->out, before);
+        return leave_at(c, CLIENT_AUTH, e);
+    }
+    buf_add(&c->out, SPAN("\r\n"));
+    c->state = CLIENT_AUTH;
+    return CLIENT_EV_MORE;
+}
+
+/* The server is known: TLS next, or the login, or mail. */
+static enum client_event_kind after_hello(struct client *c, struct client_event *e) {
+    if (c->secured || c->tls == CLIENT_TLS_NEVER)
+        return begin_login(c, e);
+    if (c->ext.starttls) {
+        buf_add(&c->out, SPAN("STARTTLS\r\n"));
+        c->state = CLIENT_STARTTLS;
+        return CLIENT_EV_MORE;
+    }
+    return c->tls == CLIENT_TLS_MUST ? leave_at(c, CLIENT_STARTTLS, e) : begin_login(c, e);
 }
 
 static enum client_event_kind on_ehlo(struct client *c, struct client_event *e) {
     c->ehlo_lines = false;
     if (e->answer == CLIENT_ANSWER_2) {
         c->ext.esmtp = true;
-        return become_ready(c);
+        return after_hello(c, e);
     }
     c->ext = (struct client_extensions){0};
     if (c->protocol == CLIENT_SMTP && (e->reply->code == 500 || e->reply->code == 502)) {
@@ -135,8 +173,45 @@ static enum client_event_kind on_ehlo(struct client *c, struct client_event *e) 
 
 static enum client_event_kind on_helo(struct client *c, struct client_event *e) {
     if (e->answer == CLIENT_ANSWER_2)
-        return become_ready(c);
+        return after_hello(c, e);
     return e->answer == CLIENT_ANSWER_421 ? end(c) : leave(c);
+}
+
+static enum client_event_kind on_starttls(struct client *c, struct client_event *e) {
+    if (e->answer == CLIENT_ANSWER_2) {
+        c->state = CLIENT_SHAKING;
+        return CLIENT_EV_SECURE;
+    }
+    if (e->answer == CLIENT_ANSWER_421 || e->answer == CLIENT_ANSWER_BAD)
+        return end(c);
+    return c->tls == CLIENT_TLS_MUST ? leave(c) : begin_login(c, e);
+}
+
+void client_secured(struct client *c) {
+    CHECK(c->state == CLIENT_SHAKING || c->state == CLIENT_GREETING);
+    c->secured = true;
+    if (c->state == CLIENT_GREETING) /* TLS from the first octet on */
+        return;
+    c->ext = (struct client_extensions){0};
+    put_ehlo(c);
+}
+
+/* 334: the decoded challenge goes to the login, and its answer back. */
+static enum client_event_kind on_auth(struct client *c, struct client_event *e) {
+    if (e->answer == CLIENT_ANSWER_2)
+        return become_ready(c);
+    if (e->reply->code != 334)
+        return e->answer == CLIENT_ANSWER_421 || e->answer == CLIENT_ANSWER_BAD ? end(c) : leave(c);
+    struct buf challenge;
+    struct span text = reply_text(e->reply);
+    buf_init(&challenge, CLIENT_CHALLENGE_MAX);
+    bool fine = base64_decode(span_trim(text), &challenge) == ERR_OK &&
+                c->login->respond(c->login, buf_span(&challenge), &c->out);
+    buf_deinit(&challenge);
+    if (!fine)
+        return leave_at(c, CLIENT_AUTH, e);
+    buf_add(&c->out, SPAN("\r\n"));
+    return CLIENT_EV_MORE;
 }
 
 /* -- the transaction -- */
@@ -318,7 +393,8 @@ static enum client_event_kind on_other(struct client *c, struct client_event *e)
 static enum client_event_kind on_reply(struct client *c, struct client_event *e) {
     static enum client_event_kind (*const handlers[CLIENT_STAGES])(struct client *, struct client_event *) = {
         [CLIENT_CONNECT] = on_other, [CLIENT_GREETING] = on_greeting, [CLIENT_EHLO] = on_ehlo,
-        [CLIENT_HELO] = on_helo,     [CLIENT_READY] = on_other,       [CLIENT_MAIL] = on_mail,
+        [CLIENT_HELO] = on_helo,     [CLIENT_STARTTLS] = on_starttls, [CLIENT_SHAKING] = on_other,
+        [CLIENT_AUTH] = on_auth,     [CLIENT_READY] = on_other,       [CLIENT_MAIL] = on_mail,
         [CLIENT_RCPT] = on_rcpt,     [CLIENT_DATA] = on_data,         [CLIENT_BODY] = on_early,
         [CLIENT_DOT] = on_dot,       [CLIENT_DRAIN] = on_drain,       [CLIENT_RSET] = on_rset,
         [CLIENT_QUIT] = on_other,    [CLIENT_END] = on_other,

@@ -6,6 +6,8 @@
  * a reply means for a recipient. The core knows the order of the dialogue:
  *
  *     GREETING -> EHLO [-> HELO] -> READY
+ *     EHLO -> STARTTLS -> SHAKING -> EHLO                          TLS, where .tls asks for it
+ *     EHLO -> AUTH -> READY                                        where there is a .login
  *     READY -> MAIL -> RCPT -> DATA -> BODY -> DOT -> READY       client_begin .. verdicts
  *     RCPT, DATA -> DRAIN -> RSET -> READY                         nobody was accepted, but 354 came
  *     MAIL, RCPT, DATA -> RSET -> READY                            the transaction failed and is still open there,
@@ -35,6 +37,9 @@ enum client_stage {
     CLIENT_GREETING,
     CLIENT_EHLO,
     CLIENT_HELO,
+    CLIENT_STARTTLS,
+    CLIENT_SHAKING, /* the owner shakes hands: client_secured */
+    CLIENT_AUTH,
     CLIENT_READY,
     CLIENT_MAIL,
     CLIENT_RCPT,
@@ -68,6 +73,7 @@ struct client_extensions {
     uint64_t size_max;           /* 0: not stated */
     uint32_t rcpt_max, mail_max; /* LIMITS; 0: not stated */
     bool deliver_by, mt_priority, requiretls;
+    char auth[200];            /* mechanisms, as offered; "" none */
     uint64_t deliver_by_min_s; /* least time that it takes a message with mode R for; 0: any */
 };
 
@@ -94,6 +100,19 @@ struct client_mail {
     bool probe;     /* only asks: after the last RCPT comes RSET, and accepted recipients are told too */
 };
 
+enum client_tls {
+    CLIENT_TLS_NEVER,
+    CLIENT_TLS_OFFERED, /* when the server has it */
+    CLIENT_TLS_MUST,    /* else the session ends at CLIENT_STARTTLS */
+};
+/* Who logs in (gateway/outbound/login.c); the core only carries lines. Appends what follows "AUTH " (the mechanism and,
+ * after a blank, the initial response in base64) for the mechanisms offered, or the base64 line that answers a
+ * challenge (decoded). False: it cannot be done; the session ends at CLIENT_AUTH. */
+struct client_login {
+    bool (*begin)(struct client_login *l, struct span mechanisms, struct buf *line);
+    bool (*respond)(struct client_login *l, struct span challenge, struct buf *line);
+};
+
 enum client_event_kind {
     CLIENT_EV_MORE,      /* nothing more to tell from these octets */
     CLIENT_EV_READY,     /* a transaction may begin, and the last one is over */
@@ -103,6 +122,7 @@ enum client_event_kind {
     CLIENT_EV_ALL,       /* .answer at .stage for all recipients that have no verdict yet */
     CLIENT_EV_BODY,      /* send the body and the final dot, then call client_body_sent */
     CLIENT_EV_END,       /* close; .answer at .stage holds for all recipients without verdict */
+    CLIENT_EV_SECURE,    /* begin TLS when nothing is left in the input; then client_secured */
 };
 struct client_event {
     enum client_event_kind kind;
@@ -117,6 +137,9 @@ struct client {
     enum client_stage state;
     const char *hostname; /* borrowed: our name for EHLO */
     struct client_extensions ext;
+    enum client_tls tls;        /* set by the owner before the greeting */
+    struct client_login *login; /* the same; or NULL */
+    bool secured;
     struct buf out; /* the owner sends and consumes it */
     struct reply_parser parser;
     const struct client_mail *mail; /* under way */
@@ -134,6 +157,8 @@ void client_deinit(struct client *c);
 /* Takes octets from *in and tells the next event. Call until CLIENT_EV_MORE (then *in is empty) or
  * CLIENT_EV_END. Events that wait need no octets: call it with an empty span too. */
 void client_next(struct client *c, struct span *in, struct client_event *e);
+/* State SHAKING: the handshake is done. The server's first words in the clear are forgotten. */
+void client_secured(struct client *c);
 /* State READY: sends MAIL. ERR_INVALID: an address that cannot be sent (control characters); ERR_FULL,
  * ERR_NOMEM. The session is as before then. */
 int client_begin(struct client *c, const struct client_mail *m) MUST_CHECK;

@@ -51,6 +51,8 @@ void client_ehlo_line(struct client_extensions *ext, struct span line) {
         ext->deliver_by_min_s = span_u64(rest, &n) ? n : 0;
     } else if (span_eq_nocase(word, SPAN("MT-PRIORITY"))) {
         ext->mt_priority = true;
+    } else if (span_eq_nocase(word, SPAN("AUTH"))) {
+        span_copy(rest, ext->auth, sizeof ext->auth);
     } else if (span_eq_nocase(word, SPAN("REQUIRETLS"))) {
         ext->requiretls = true;
     }

@@ -34,6 +34,9 @@ static bool on_event(struct client *c, const struct client_event *e, const struc
     case CLIENT_EV_BODY:
         client_body_sent(c);
         return true;
+    case CLIENT_EV_SECURE:
+        client_secured(c);
+        return true;
     case CLIENT_EV_RECIPIENT:
     case CLIENT_EV_LATER:
         CHECK(e->index < m->count);

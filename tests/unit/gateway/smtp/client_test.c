@@ -20,6 +20,9 @@ static const char *const answers[CLIENT_ANSWERS] = {"2", "4", "421", "5", "bad",
 static void show(const struct client_event *e, char *to, size_t size) {
     unsigned code = e->reply ? e->reply->code : 0;
     switch (e->kind) {
+    case CLIENT_EV_SECURE:
+        snprintf(to, size, "secure");
+        break;
     case CLIENT_EV_MORE:
         snprintf(to, size, "more");
         break;
@@ -148,6 +151,93 @@ static void test_opening_failures(void **state) {
     RUN(&t, "S:554 go away", "E:end the greeting 5 554");
     assert_string_equal(buf_cstr(&t.c.out), "QUIT\r\n");
     client_deinit(&t.c);
+}
+
+/* RFC 3207: what was said in the clear is forgotten. */
+static void test_starttls(void **state) {
+    (void)state;
+    struct talk t;
+    begin(&t, CLIENT_SMTP);
+    t.c.tls = CLIENT_TLS_OFFERED;
+    RUN(&t, GREET, "S:250-SIZE 1000", "S:250 STARTTLS", "C:STARTTLS", "S:220 go", "E:secure");
+    client_secured(&t.c);
+    RUN(&t, "C:EHLO me.example", "S:250-mx", "S:250 DSN", READY);
+    assert_true(t.c.ext.dsn && t.c.secured);
+    assert_false(t.c.ext.size);
+    client_deinit(&t.c);
+    begin(&t, CLIENT_SMTP); /* not there, or not now: in the clear, where that is allowed */
+    t.c.tls = CLIENT_TLS_OFFERED;
+    RUN(&t, GREET, "S:250 DSN", READY, "C:");
+    client_deinit(&t.c);
+    begin(&t, CLIENT_SMTP);
+    t.c.tls = CLIENT_TLS_OFFERED;
+    RUN(&t, GREET, "S:250 STARTTLS", "C:STARTTLS", "S:454 not now", READY, "C:");
+    client_deinit(&t.c);
+    static const char *const musts[][8] = {
+        {GREET, "S:250 DSN", "E:end STARTTLS 5 0"},
+        {GREET, "S:250 STARTTLS", "C:STARTTLS", "S:454 not now", "E:end STARTTLS 4 454"},
+        {GREET, "S:250 STARTTLS", "C:STARTTLS", "S:502 what", "E:end STARTTLS 5 502"},
+        {GREET, "S:250 STARTTLS", "C:STARTTLS", "S:421 bye", "E:end STARTTLS 421 421"},
+        {GREET, "S:250 STARTTLS", "C:STARTTLS", "S:350 what", "E:end STARTTLS bad 350"},
+    };
+    for (size_t i = 0; i < sizeof musts / sizeof *musts; i++) {
+        begin(&t, CLIENT_SMTP);
+        t.c.tls = CLIENT_TLS_MUST;
+        run(&t, musts[i]);
+        client_deinit(&t.c);
+    }
+    begin(&t, CLIENT_SMTP); /* a server that answers HELO alone has no TLS */
+    t.c.tls = CLIENT_TLS_MUST;
+    RUN(&t, "S:220 old", "C:EHLO me.example", "S:500 what", "C:HELO me.example", "S:250 old", "E:end STARTTLS 5 0");
+    client_deinit(&t.c);
+    begin(&t, CLIENT_SMTP); /* octets of a dialogue that TLS should have hidden */
+    t.c.tls = CLIENT_TLS_MUST;
+    RUN(&t, GREET, "S:250 STARTTLS", "C:STARTTLS", "S:220 go", "E:secure", "S:250 injected",
+        "E:end the TLS handshake 2 250");
+    client_deinit(&t.c);
+}
+
+struct script_login {
+    struct client_login login;
+    int left; /* responses that it has */
+};
+
+static bool login_begin(struct client_login *l, struct span mechanisms, struct buf *line) {
+    (void)l;
+    return span_starts_nocase(mechanisms, SPAN("LOGIN")) && buf_add_str(line, "LOGIN") == ERR_OK;
+}
+
+static bool login_respond(struct client_login *l, struct span challenge, struct buf *line) {
+    struct script_login *s = (struct script_login *)l;
+    buf_add(line, challenge);
+    return s->left-- > 0;
+}
+
+static void test_login(void **state) {
+    (void)state;
+    struct talk t;
+    struct script_login l = {{login_begin, login_respond}, 2};
+    begin(&t, CLIENT_SMTP);
+    t.c.login = &l.login;
+    RUN(&t, GREET, "S:250 AUTH LOGIN PLAIN", "C:AUTH LOGIN", "S:334 VXNlcg==", "C:User", "S:334 UGFzcw==", "C:Pass", "S:235 in",
+        READY, "C:");
+    client_deinit(&t.c);
+    static const char *const failures[][8] = {
+        {GREET, "S:250 AUTH CRAM-MD5", "E:end AUTH 5 0"},
+        {GREET, "S:250 DSN", "E:end AUTH 5 0"},
+        {GREET, "S:250 AUTH LOGIN", "C:AUTH LOGIN", "S:535 no", "E:end AUTH 5 535"},
+        {GREET, "S:250 AUTH LOGIN", "C:AUTH LOGIN", "S:454 later", "E:end AUTH 4 454"},
+        {GREET, "S:250 AUTH LOGIN", "C:AUTH LOGIN", "S:334 no=base64", "E:end AUTH 5 0"},
+        {GREET, "S:250 AUTH LOGIN", "C:AUTH LOGIN", "S:354 what", "E:end AUTH bad 354"},
+        {GREET, "S:250 AUTH LOGIN", "C:AUTH LOGIN", "S:334 VXNlcg==", "E:end AUTH 5 0"},
+    };
+    for (size_t i = 0; i < sizeof failures / sizeof *failures; i++) {
+        l.left = 0;
+        begin(&t, CLIENT_SMTP);
+        t.c.login = &l.login;
+        run(&t, failures[i]);
+        client_deinit(&t.c);
+    }
 }
 
 static void test_helo(void **state) {
@@ -519,6 +609,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_extensions),
         cmocka_unit_test(test_opening_failures),
+        cmocka_unit_test(test_starttls),
+        cmocka_unit_test(test_login),
         cmocka_unit_test(test_helo),
         cmocka_unit_test(test_step_by_step),
         cmocka_unit_test(test_pipelined),
