@@ -40,7 +40,7 @@ enum dns_status {
 
 struct dns_record {
     uint16_t preference;         /* MX */
-    char name[DNS_NAME_MAX + 1]; /* MX or PTR target, lower case, no final dot; "" is the root (null MX) */
+    char name[DNS_NAME_MAX + 1]; /* MX, PTR or CNAME target, lower case, no final dot; "" is the root (null MX) */
     uint8_t addr[16];            /* A (4 bytes) or AAAA (16 bytes) */
     struct span data;            /* TXT, TLSA: as it stands in the packet; valid in the callback only */
 };
@@ -64,8 +64,9 @@ struct dns_answer {
     enum dns_status status;
     const char *why; /* static text for TEMPFAIL, LOOP and a bad name, else "" */
     uint32_t ttl_s;  /* the smallest of all records used; bounded to [0, 7 days] */
-    bool authentic;  /* AD bit */
+    bool authentic;  /* AD bit: the whole answer was validated, every link of its CNAME chain included */
     bool truncated;  /* more than DNS_RECORDS_MAX records */
+    char canonical[DNS_NAME_MAX + 1]; /* the name at the end of the CNAME chain, "" when there is no chain */
     size_t count;
     struct dns_record *records; /* MX: sorted by preference, then name; valid in the callback only */
 };
@@ -76,9 +77,10 @@ int dns_new(struct dns **d, struct loop *l, const char *servers, uint32_t timeou
 /* Pending queries end with DNS_TEMPFAIL "canceled". Not from inside a dns_cb. */
 void dns_free(struct dns *d);
 typedef void (*dns_cb)(void *arg, const struct dns_answer *a);
-/* For A, AAAA, MX, PTR, TXT and TLSA (others end with DNS_TEMPFAIL). At most DNS_PENDING_MAX queries wait at a time;
- * more end with DNS_TEMPFAIL. Always answers through cb, possibly before it returns. name without trailing dot; labels
- * with bytes other than letters, digits, '-', '_' are refused as DNS_NXDOMAIN "bad name". */
+/* For A, AAAA, MX, PTR, TXT, TLSA and CNAME (others end with DNS_TEMPFAIL); CNAME: the alias itself. At most
+ * DNS_PENDING_MAX queries wait at a time; more end with DNS_TEMPFAIL. Always answers through cb, possibly before it
+ * returns. name without trailing dot; labels with bytes other than letters, digits, '-', '_' are refused as
+ * DNS_NXDOMAIN "bad name". */
 void dns_query(struct dns *d, const char *name, enum dns_type type, dns_cb cb, void *arg);
 /* Abandons all queries of this arg: no callback comes. */
 void dns_cancel(struct dns *d, void *arg);

@@ -109,6 +109,7 @@ void tcp_close(struct tcp *c);
 struct tls_server;
 struct tls_client;
 struct tls_info;
+struct tls_wish;
 /* From now on the octets are TLS; what was queued before goes out in front as it is. TCP_SECURED follows, or TCP_FAILED
  * with ERR_DENIED (a failed handshake; later: a broken stream). tcp_in and tcp_write then hold and take plain octets;
  * tcp_queued counts sealed ones, and no TCP_DRAINED comes before TCP_SECURED. tcp_write says ERR_AGAIN until then.
@@ -120,10 +121,14 @@ int tcp_secure_server(struct tcp *c, struct tls_server *t) MUST_CHECK;
 int tcp_secure_server_early(struct tcp *c, struct tls_server *t) MUST_CHECK;
 /* name: for SNI and verification, or NULL. */
 int tcp_secure_client(struct tcp *c, struct tls_client *t, const char *name) MUST_CHECK;
+/* The same by a wish (borrowed during the call). */
+int tcp_secure_client_with(struct tcp *c, struct tls_client *t, const struct tls_wish *w) MUST_CHECK;
 /* NULL before TCP_SECURED and without TLS. */
 const struct tls_info *tcp_tls_info(const struct tcp *c);
 /* Why the handshake or the stream failed: one clean line, "" when it did not; until close. */
 const char *tcp_tls_why(const struct tcp *c);
+/* What was wrong with the peer, also after a failed handshake: an enum tls_fault (tls.h). */
+int tcp_tls_fault(const struct tcp *c);
 /* Channel binding after TCP_SECURED, see tls_binding. */
 bool tcp_tls_binding(struct tcp *c, const char **type, uint8_t to[64], size_t *len);
 

@@ -1,6 +1,6 @@
 /*
- * mxcache: what the DNS answered, kept for as long as it said (smtp-rules lines 34-36): MX, A and AAAA. Answers by
- * their TTL, at most a day; absence by the SOA's minimum, at most an hour; failures for seconds, so
+ * mxcache: what the DNS answered, kept for as long as it said (smtp-rules lines 34-36): MX, A, AAAA, CNAME, TXT and
+ * TLSA. Answers by their TTL, at most a day; absence by the SOA's minimum, at most an hour; failures for seconds, so
  * that a broken name server is not asked once per message.
  *
  * One query is under way per name and type, however many wait for it. Entries and octets are
@@ -19,15 +19,19 @@
 /* One answer, shared by reference. */
 struct mxrecord {
     uint16_t preference;
-    const char *name; /* MX: target, "" is the root */
-    uint8_t addr[16]; /* A (4 octets), AAAA */
+    uint8_t usage, selector, matching; /* TLSA */
+    const char *name;                  /* MX, CNAME: target, "" is the root */
+    uint8_t addr[16];                  /* A (4 octets), AAAA */
+    struct span data; /* TLSA: the association; TXT: its strings joined (any octets), NUL behind them */
 };
 struct mxset {
     uint32_t refs;
     enum dns_status status;
     const char *why;     /* static */
     uint64_t expires_ms; /* in the time of now_ms */
-    bool authentic, truncated;
+    bool authentic;      /* a validating resolver vouches for the whole answer */
+    bool truncated;
+    const char *canonical; /* the name that the records belong to when the one asked for is an alias, else "" */
     size_t bytes;
     uint32_t count;
     struct mxrecord records[]; /* MX: sorted by preference, then name */
