@@ -9,6 +9,10 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/metrics.h"
+
+METRIC_GAUGE(metric_not_after, "posthouse_tls_not_after_seconds",
+             "When the certificate that expires first does so, seconds since 1970 (0: no TLS)")
 
 enum { FILES_MAX = 4096 };
 
@@ -94,7 +98,11 @@ static int make_tls(struct parts *p, const struct settings *s, struct parts *old
                                   .client_ca = t->client_ca,
                                   .ask_client = asks && t->client_ca,
                                   .tickets = p->tickets ? p->tickets->keys : NULL};
-    return err ? err : tls_server_new(&p->in.tls, &c, problems);
+    if (!err)
+        err = tls_server_new(&p->in.tls, &c, problems);
+    if (!err)
+        metric_set(&metric_not_after, (uint64_t)tls_server_not_after(p->in.tls));
+    return err;
 }
 
 static int make_auth(struct parts *p, const struct settings *s, struct parts *old, struct buf *problems) {

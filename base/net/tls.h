@@ -107,7 +107,8 @@ enum tls_fault {
 /* -- one connection, no sockets -- */
 struct tls_info {
     char version[12]; /* "TLSv1.3" */
-    char cipher[64];
+    char cipher[64];  /* OpenSSL's name, as filters know it */
+    char suite[64];   /* the registered name (IANA), for Received (RFC 8314) */
     uint32_t bits;
     bool resumed;
     char sni[256];      /* as the client named it, cleaned; "" none */

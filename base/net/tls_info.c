@@ -71,6 +71,7 @@ struct tls_info *tls_info_of(struct tls *t) {
     int bits = SSL_get_cipher_bits(t->ssl, NULL);
     tls_clean(span_of(SSL_get_version(t->ssl)), info->version, sizeof info->version);
     tls_clean(span_of(SSL_get_cipher_name(t->ssl)), info->cipher, sizeof info->cipher);
+    tls_clean(span_of(SSL_CIPHER_standard_name(SSL_get_current_cipher(t->ssl))), info->suite, sizeof info->suite);
     info->bits = bits > 0 ? (uint32_t)bits : 0;
     info->resumed = SSL_session_reused(t->ssl) == 1;
     tls_clean(span_of(SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name)), info->sni, sizeof info->sni);

@@ -17,6 +17,8 @@
 #include "base/net/secret.h"
 #include "base/net/tls_in.h"
 
+enum { EXPIRES_SOON_DAYS = 14 }; /* programs that renew certificates do so 30 days before */
+
 void tls_problem(struct buf *problems, const char *path, const char *what) {
     buf_printf(problems, "%s: %s\n", path, what);
 }
@@ -172,8 +174,11 @@ int64_t tls_pem_not_after(const X509 *x) {
 }
 
 static void warn_of_dates(const X509 *x, const char *path, struct buf *problems) {
+    int days, seconds;
     if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0)
         tls_problem(problems, path, "warning: the certificate has expired");
+    else if (ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(x)) == 1 && days < EXPIRES_SOON_DAYS)
+        buf_printf(problems, "%s: warning: the certificate expires in %d days\n", path, days);
     else if (X509_cmp_current_time(X509_get0_notBefore(x)) > 0)
         tls_problem(problems, path, "warning: the certificate is not valid yet");
 }

@@ -200,7 +200,7 @@ static int begin(struct session *s) {
                          .client = session_ip(s),
                          .client_name = span_of(s->guard.name),
                          .hidden = s->listener->hide_client && s->authenticated,
-                         .tls = span_of(tls ? tls->cipher : ""),
+                         .tls = span_of(tls ? tls->suite : ""),
                          .by = span_of(s->front->settings.hostname),
                          .id = span_of(t->name),
                          .with =
