@@ -292,6 +292,7 @@ static bool fill(struct dns_record *to, const struct packet *p, const struct rec
         to->preference = (uint16_t)read_number(&data, 2);
         /* fall through */
     case DNS_PTR:
+    case DNS_CNAME:
         read_name(&data, &target);
         if (target.odd || target.slash)
             return false;
@@ -396,7 +397,7 @@ void dns_parse(struct dns_answer *a, struct dns_record *records, struct span pac
         return;
     }
     a->authentic = p.flags & 0x0020;
-    for (unsigned links = 0; step_alias(a, &p, &at); links++) {
+    for (unsigned links = 0; type != DNS_CNAME && step_alias(a, &p, &at); links++) {
         if (links == CHAIN_MAX) {
             fail(a, DNS_LOOP, "CNAME chain loops or is too long");
             return;
@@ -405,6 +406,7 @@ void dns_parse(struct dns_answer *a, struct dns_record *records, struct span pac
             fail(a, DNS_TEMPFAIL, "CNAME target is no host name");
             return;
         }
+        span_copy(span_make(at.text, at.len), a->canonical, sizeof a->canonical);
     }
     unsigned odd = collect(a, &p, &at, type);
     if (a->count) {
@@ -419,7 +421,7 @@ void dns_parse(struct dns_answer *a, struct dns_record *records, struct span pac
 
 bool dns_type_is_known(enum dns_type type) {
     return type == DNS_A || type == DNS_AAAA || type == DNS_MX || type == DNS_PTR || type == DNS_TXT ||
-           type == DNS_TLSA;
+           type == DNS_TLSA || type == DNS_CNAME;
 }
 
 bool dns_name_is_good(struct span name) {

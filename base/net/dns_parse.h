@@ -14,7 +14,7 @@
  * case, without a final dot. type: one that dns_type_is_known. What TXT and TLSA records hold stays in the packet. */
 void dns_parse(struct dns_answer *a, struct dns_record *records, struct span packet, const char *name,
                enum dns_type type);
-/* A, AAAA, MX, PTR, TXT and TLSA: what dns_parse collects. */
+/* A, AAAA, MX, PTR, TXT, TLSA and CNAME: what dns_parse collects. */
 bool dns_type_is_known(enum dns_type type);
 /* 1..253 bytes; labels of 1..63 letters, digits, '-' and '_'; no final dot. */
 bool dns_name_is_good(struct span name);

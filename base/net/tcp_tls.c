@@ -228,11 +228,8 @@ int tcp_secure_server_early(struct tcp *c, struct tls_server *t) {
     return ERR_OK;
 }
 
-int tcp_secure_client(struct tcp *c, struct tls_client *t, const char *name) {
-    CHECK(c->cb);
-    int err = may_secure(c);
-    if (!err)
-        err = secure(c, tls_connect(t, name));
+static int secure_client(struct tcp *c, struct tls *t) {
+    int err = secure(c, t);
     if (err)
         return err;
     if (tls_handshake(c->tls) != ERR_AGAIN) {
@@ -243,6 +240,18 @@ int tcp_secure_client(struct tcp *c, struct tls_client *t, const char *name) {
     return ERR_OK;
 }
 
+int tcp_secure_client(struct tcp *c, struct tls_client *t, const char *name) {
+    CHECK(c->cb);
+    int err = may_secure(c);
+    return err ? err : secure_client(c, tls_connect(t, name));
+}
+
+int tcp_secure_client_with(struct tcp *c, struct tls_client *t, const struct tls_wish *w) {
+    CHECK(c->cb);
+    int err = may_secure(c);
+    return err ? err : secure_client(c, tls_connect_with(t, w));
+}
+
 /* -- asking -- */
 
 const struct tls_info *tcp_tls_info(const struct tcp *c) {
@@ -251,6 +260,10 @@ const struct tls_info *tcp_tls_info(const struct tcp *c) {
 
 const char *tcp_tls_why(const struct tcp *c) {
     return c->tls ? tls_why(c->tls) : "";
+}
+
+int tcp_tls_fault(const struct tcp *c) {
+    return c->tls ? (int)tls_fault_of(c->tls) : TLS_FAULT_NONE;
 }
 
 bool tcp_tls_binding(struct tcp *c, const char **type, uint8_t to[64], size_t *len) {

@@ -38,6 +38,20 @@ static int load_pair(SSL_CTX *ctx, const struct tls_client_config *c, struct buf
     return err;
 }
 
+static int on_session(SSL *ssl, SSL_SESSION *session) {
+    const struct tls *t = SSL_get_app_data(ssl);
+    if (t->remembers && !t->failed)
+        tls_sessions_put(t->client->sessions, t->session_key, session);
+    return 0; /* what was put is a copy */
+}
+
+static int remember_sessions(struct tls_client *t, uint32_t keys_max) {
+    t->sessions = tls_sessions_new(keys_max);
+    SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(t->ctx, on_session);
+    return t->sessions ? ERR_OK : ERR_NOMEM;
+}
+
 static int set_up(struct tls_client *t, const struct tls_client_config *c, struct buf *problems) {
     if (!t->ctx || !t->bio)
         return ERR_NOMEM;
@@ -50,6 +64,10 @@ static int set_up(struct tls_client *t, const struct tls_client_config *c, struc
                                 "!aNULL:!eNULL:!PSK:!SRP") != 1)
         return ERR_NOMEM;
     int err = tls_ctx_common(t->ctx);
+    if (!err && SSL_CTX_dane_enable(t->ctx) != 1)
+        err = ERR_NOMEM;
+    if (!err && c->sessions_max)
+        err = remember_sessions(t, c->sessions_max);
     if (!err)
         err = load_authorities(t->ctx, c->ca_file, problems);
     return err ? err : load_pair(t->ctx, c, problems);
@@ -84,6 +102,7 @@ void tls_client_unref(struct tls_client *t) {
     if (!t || atomic_fetch_sub(&t->refs, 1) != 1)
         return;
     SSL_CTX_free(t->ctx);
+    tls_sessions_free(t->sessions);
     BIO_meth_free(t->bio);
     free(t);
 }

@@ -59,7 +59,7 @@ BIO_METHOD *tls_bio_method(void) {
 
 /* -- making -- */
 
-static struct tls *conn_new(SSL_CTX *ctx, BIO_METHOD *method) {
+struct tls *tls_conn_new(SSL_CTX *ctx, BIO_METHOD *method) {
     struct tls *t = calloc(1, sizeof *t);
     BIO *bio = BIO_new(method);
     if (t)
@@ -82,7 +82,7 @@ static struct tls *conn_new(SSL_CTX *ctx, BIO_METHOD *method) {
 
 struct tls *tls_accept(struct tls_server *server) {
     ERR_clear_error();
-    struct tls *t = conn_new(server->idents[0].ctx, server->bio);
+    struct tls *t = tls_conn_new(server->idents[0].ctx, server->bio);
     if (!t)
         return NULL;
     t->server = tls_server_ref(server);
@@ -100,8 +100,7 @@ static bool set_name(struct tls *t, const char *name) {
     if (len > 1 && name[len - 1] == '.')
         len--;
     if (len == 0 || len > TLS_NAME_MAX) {
-        t->failed = true;
-        tls_clean(SPAN("the server's name is empty or too long"), t->why, sizeof t->why);
+        tls_fail(t, TLS_FAULT_OTHER, "the server's name is empty or too long");
         return true;
     }
     span_copy(span_make(name, len), host, sizeof host);
@@ -111,10 +110,11 @@ static bool set_name(struct tls *t, const char *name) {
 
 struct tls *tls_connect(struct tls_client *client, const char *name) {
     ERR_clear_error();
-    struct tls *t = conn_new(client->ctx, client->bio);
+    struct tls *t = tls_conn_new(client->ctx, client->bio);
     if (!t)
         return NULL;
     t->client = tls_client_ref(client);
+    t->strict = client->verify;
     SSL_set_connect_state(t->ssl);
     if (name && !set_name(t, name)) {
         tls_free(t);
@@ -132,21 +132,31 @@ void tls_free(struct tls *t) {
     tls_server_unref(t->server);
     tls_client_unref(t->client);
     free(t->info);
+    free(t->fingerprints);
     free(t);
 }
 
 /* -- failure -- */
+
+void tls_fail(struct tls *t, enum tls_fault fault, const char *why) {
+    if (t->failed)
+        return;
+    t->failed = true;
+    t->fault = fault;
+    tls_clean(span_of(why), t->why, sizeof t->why);
+}
 
 int tls_on_verify(int good, X509_STORE_CTX *store) {
     SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
     struct tls *t = SSL_get_app_data(ssl);
     if (!good && t->verify_err == X509_V_OK)
         t->verify_err = X509_STORE_CTX_get_error(store);
-    return good || !t->client || !t->client->verify;
+    return good || !t->client || !t->strict;
 }
 
 static int deny(struct tls *t) {
     char text[REASON_MAX];
+    enum tls_fault fault = TLS_FAULT_OTHER;
     unsigned long err = ERR_peek_error();
     const char *reason = err ? ERR_reason_error_string(err) : NULL;
     if (!reason) {
@@ -155,19 +165,15 @@ static int deny(struct tls *t) {
     } else if (ERR_GET_LIB(err) == ERR_LIB_SSL && ERR_GET_REASON(err) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         snprintf(text, sizeof text, "certificate verify failed: %s", X509_verify_cert_error_string(t->verify_err));
         reason = text;
+        fault = tls_fault_of_verify(t->verify_err, t->dane);
     }
-    t->failed = true;
-    tls_clean(span_of(reason), t->why, sizeof t->why);
+    tls_fail(t, fault, reason);
     ERR_clear_error();
     return ERR_DENIED;
 }
 
 void tls_cut(struct tls *t) {
-    if (t->failed)
-        return;
-    t->failed = true;
-    tls_clean(t->done ? SPAN("the connection ended") : SPAN("the connection ended during the handshake"), t->why,
-              sizeof t->why);
+    tls_fail(t, TLS_FAULT_OTHER, t->done ? "the connection ended" : "the connection ended during the handshake");
 }
 
 /* What a call of OpenSSL that did not succeed means. */
@@ -209,6 +215,8 @@ int tls_handshake(struct tls *t) {
     }
     if (err)
         return err;
+    if (t->client && !tls_wish_judge(t))
+        return ERR_DENIED;
     t->info = tls_info_of(t);
     if (!t->info)
         return ERR_NOMEM;
@@ -276,6 +284,10 @@ const struct tls_info *tls_info(const struct tls *t) {
 
 const char *tls_why(const struct tls *t) {
     return t->why;
+}
+
+enum tls_fault tls_fault_of(const struct tls *t) {
+    return t->failed || !t->info ? t->fault : t->info->fault;
 }
 
 /* The first Finished message of the handshake: the client's, or the server's when the session was resumed. */

@@ -65,21 +65,34 @@ struct tls_server {
     size_t mark_count;
     int64_t not_after;
 };
+struct tls_sessions;
 struct tls_client {
     atomic_uint refs;
     BIO_METHOD *bio;
     SSL_CTX *ctx;
     bool verify;
+    struct tls_sessions *sessions; /* or NULL: none are remembered */
 };
 /* The connection's buffers as a BIO; NULL: no memory (tls_conn.c). */
 BIO_METHOD *tls_bio_method(void) MUST_CHECK;
-/* Notes the first complaint about the peer's certificate; lets it pass unless the context verifies. */
+/* Notes the first complaint about the peer's certificate; lets it pass unless the connection is strict. */
 int tls_on_verify(int good, X509_STORE_CTX *store);
 /* What servers and clients have in common. */
 int tls_ctx_common(SSL_CTX *ctx) MUST_CHECK;
 /* For SSL_CTX_set_tlsext_ticket_key_evp_cb; the app data of the context is its server. */
 int tls_tickets_on_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
                        int sealing);
+
+/* -- sessions of clients for resumption (tls_sessions.c); thread-safe -- */
+enum { TLS_SESSION_KEY = 32 };
+/* At most keys_max keys, the least recently used go first. NULL: no memory. */
+struct tls_sessions *tls_sessions_new(uint32_t keys_max) MUST_CHECK;
+void tls_sessions_free(struct tls_sessions *s);
+/* One to resume, or NULL: a new reference. Those of TLS 1.3 are given out once. */
+SSL_SESSION *tls_sessions_take(struct tls_sessions *s, const uint8_t key[TLS_SESSION_KEY]) MUST_CHECK;
+/* Keeps a copy, if it can. */
+void tls_sessions_put(struct tls_sessions *s, const uint8_t key[TLS_SESSION_KEY], const SSL_SESSION *session);
+size_t tls_sessions_count(struct tls_sessions *s); /* keys */
 
 /* -- a connection -- */
 struct tls {
@@ -89,9 +102,25 @@ struct tls {
     struct tls_client *client;
     struct tls_info *info; /* from the end of the handshake */
     int verify_err;        /* first complaint of tls_on_verify */
+    bool strict;           /* complaints end the handshake */
+    bool dane;             /* TLSA records that can be used decide */
+    bool remembers;        /* sessions, under session_key */
+    bool fingerprint_matched;
     bool done, failed, closed;
+    enum tls_fault fault;
+    size_t fingerprint_count;
+    uint8_t (*fingerprints)[32]; /* NULL: not asked for */
+    uint8_t session_key[TLS_SESSION_KEY];
     char why[160];
 };
+/* A connection without a side. NULL: no memory. */
+struct tls *tls_conn_new(SSL_CTX *ctx, BIO_METHOD *method) MUST_CHECK;
+/* It has failed, unless it had before. */
+void tls_fail(struct tls *t, enum tls_fault fault, const char *why);
+/* After a client's handshake: false: what was demanded is not there, and it has failed (tls_wish.c). */
+bool tls_wish_judge(struct tls *t) MUST_CHECK;
+/* What a complaint of the verification (X509_V_ERR_*) is. */
+enum tls_fault tls_fault_of_verify(long err, bool dane);
 /* NULL: no memory (tls_info.c). */
 struct tls_info *tls_info_of(struct tls *t) MUST_CHECK;
 /* Printable ASCII only, truncated; the rest becomes '?'. */

@@ -53,10 +53,35 @@ static void fingerprint_of(const X509 *x, char to[65]) {
         snprintf(to + 2 * i, 3, "%02x", digest[i]);
 }
 
+enum tls_fault tls_fault_of_verify(long err, bool dane) {
+    switch (err) {
+    case X509_V_OK:
+        return TLS_FAULT_NONE;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+        return TLS_FAULT_NAME;
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return TLS_FAULT_EXPIRED;
+    default: /* that no chain was found says of DANE that no record fits */
+        return dane || err == X509_V_ERR_DANE_NO_MATCH ? TLS_FAULT_DANE : TLS_FAULT_TRUST;
+    }
+}
+
+static void verdict_of(const struct tls *t, struct tls_info *info) {
+    /* The result is part of a resumed session; verify_err holds what was let pass just now. */
+    long err = t->verify_err == X509_V_OK ? SSL_get_verify_result(t->ssl) : t->verify_err;
+    info->peer_verified = err == X509_V_OK;
+    info->dane_matched = t->dane && info->peer_verified;
+    info->fingerprint_matched = t->fingerprint_matched;
+    info->fault = tls_fault_of_verify(err, t->dane);
+    if (err != X509_V_OK)
+        tls_clean(span_of(X509_verify_cert_error_string(err)), info->verify_error, sizeof info->verify_error);
+}
+
 static void peer_of(struct tls *t, X509 *x, struct tls_info *info) {
     info->has_peer = true;
-    /* The result is part of a resumed session; verify_err holds what was let pass just now. */
-    info->peer_verified = SSL_get_verify_result(t->ssl) == X509_V_OK && t->verify_err == X509_V_OK;
+    verdict_of(t, info);
     name_text(X509_get_subject_name(x), info->peer_subject, sizeof info->peer_subject);
     name_text(X509_get_issuer_name(x), info->peer_issuer, sizeof info->peer_issuer);
     fingerprint_of(x, info->peer_fingerprint);

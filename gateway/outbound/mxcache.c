@@ -70,11 +70,47 @@ static uint64_t keep_ms(const struct dns_answer *a) {
     }
 }
 
-/* A compact copy: the records, then their names. NULL: no memory. */
+/* The octets of a record that lie behind the array: a name with its NUL, an association, a text with a NUL. */
+static size_t tail_of(const struct dns_record *r, enum dns_type type) {
+    char none[1];
+    switch (type) {
+    case DNS_MX:
+    case DNS_CNAME:
+        return strlen(r->name) + 1;
+    case DNS_TLSA:
+        return dns_record_tlsa(r).association.len;
+    case DNS_TXT:
+        return dns_record_text(r, none, sizeof none) + 1;
+    default:
+        return 0;
+    }
+}
+
+/* Fills one record; len octets at `at` are its tail. */
+static void fill(struct mxrecord *to, const struct dns_record *r, enum dns_type type, char *at, size_t len) {
+    *to = (struct mxrecord){.preference = r->preference, .name = ""};
+    memcpy(to->addr, r->addr, sizeof to->addr);
+    if (type == DNS_MX || type == DNS_CNAME) {
+        memcpy(at, r->name, len);
+        to->name = at;
+    } else if (type == DNS_TLSA) {
+        struct dns_tlsa t = dns_record_tlsa(r);
+        memcpy(at, t.association.at, len);
+        to->usage = t.usage;
+        to->selector = t.selector;
+        to->matching = t.matching;
+        to->data = span_make(at, len);
+    } else if (type == DNS_TXT) {
+        to->data = span_make(at, dns_record_text(r, at, len));
+    }
+}
+
+/* A compact copy: the records, then what they point to. NULL: no memory. */
 static struct mxset *set_of(const struct dns_answer *a, enum dns_type type, uint64_t asked_ms) {
-    size_t bytes = sizeof(struct mxset) + a->count * sizeof(struct mxrecord);
-    for (size_t i = 0; type == DNS_MX && i < a->count; i++)
-        bytes += strlen(a->records[i].name) + 1;
+    size_t alias = strlen(a->canonical) + 1;
+    size_t bytes = sizeof(struct mxset) + a->count * sizeof(struct mxrecord) + alias;
+    for (size_t i = 0; i < a->count; i++)
+        bytes += tail_of(&a->records[i], type);
     struct mxset *s = calloc(1, bytes);
     if (!s)
         return NULL;
@@ -86,17 +122,14 @@ static struct mxset *set_of(const struct dns_answer *a, enum dns_type type, uint
                         .truncated = a->truncated,
                         .bytes = bytes,
                         .count = (uint32_t)a->count};
-    char *names = (char *)(s->records + a->count);
+    char *at = (char *)(s->records + a->count);
+    memcpy(at, a->canonical, alias);
+    s->canonical = at;
+    at += alias;
     for (size_t i = 0; i < a->count; i++) {
-        s->records[i].preference = a->records[i].preference;
-        s->records[i].name = "";
-        memcpy(s->records[i].addr, a->records[i].addr, sizeof s->records[i].addr);
-        if (type == DNS_MX) {
-            size_t len = strlen(a->records[i].name) + 1;
-            memcpy(names, a->records[i].name, len);
-            s->records[i].name = names;
-            names += len;
-        }
+        size_t len = tail_of(&a->records[i], type);
+        fill(&s->records[i], &a->records[i], type, at, len);
+        at += len;
     }
     return s;
 }
