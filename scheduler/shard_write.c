@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "proto/frame.h"
 #include "proto/id.h"
+#include "scheduler/bounce_count.h"
 #include "scheduler/shard_in.h"
 
 #define TRACE_RECIPIENTS_MAX 400u /* octets of addresses in the trace of an acceptance, about */
@@ -149,6 +150,7 @@ static void on_trace(struct shard *s, const struct sched_action *a) {
     Words__Result result;
     struct span words = a->trace.text;
     buf_clear(&s->text);
+    bounce_count(a);
     if (a->trace.kind == SCHED_TRACE_IN_DOUBT)
         log_doubt(a);
     if (a->trace.kind == SCHED_TRACE_ACCEPTED && s->submitting)

@@ -5,6 +5,8 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "proto/bounce.h"
+#include "proto/outcome.h"
 
 #define SENTENCES_MAX 20u
 
@@ -49,6 +51,11 @@ static void add_when(struct buf *to, uint64_t at_ms, uint64_t now_ms) {
     buf_printf(to, "in %s", text);
 }
 
+static const char *category_of(const Words__Result *r) {
+    return bounce_name(bounce_classify(r->has_code ? r->code : 0, frame_span(r->enhanced),
+                                       r->has_text ? frame_span(r->text) : SPAN_EMPTY));
+}
+
 static void add_last(struct buf *to, const Words__Result *last) {
     if (!last || !last->has_text)
         return;
@@ -63,6 +70,8 @@ static void add_last(struct buf *to, const Words__Result *last) {
         buf_printf(to, "%u ", last->code);
     buf_add_escaped(to, frame_span(last->text));
     buf_add_str(to, ".");
+    if (last->outcome == OUTCOME_FAILED || last->outcome == OUTCOME_DEFERRED)
+        buf_printf(to, " Category: %s.", category_of(last));
 }
 
 struct place {
@@ -188,6 +197,8 @@ static void add_ended(struct buf *to, const Words__AdminReply *r, uint64_t now_m
             buf_add_escaped(to, frame_span(t->result->remote));
             buf_add_str(to, ")");
         }
+        if (t->result && (t->kind == SCHED_TRACE_FAILED || t->kind == SCHED_TRACE_EXPIRED))
+            buf_printf(to, " [%s]", category_of(t->result));
         if (t->has_text && t->text.len) {
             buf_add_str(to, ": ");
             buf_add_escaped(to, frame_span(t->text));

@@ -10,7 +10,9 @@
 #include "admin/tool/tool.h"
 #include "base/base32.h"
 #include "base/utf8.h"
+#include "proto/bounce.h"
 #include "proto/filter.h"
+#include "proto/outcome.h"
 #include "proto/trace.h"
 
 static void set_span(json_t *to, const char *name, struct span s) {
@@ -49,6 +51,10 @@ static json_t *of_result(const Words__Result *r) {
     set_bytes(j, "enhanced", r->has_enhanced, r->enhanced);
     set_bytes(j, "text", r->has_text, r->text);
     set_bytes(j, "remote", r->has_remote, r->remote);
+    if (r->outcome == OUTCOME_FAILED || r->outcome == OUTCOME_DEFERRED)
+        json_object_set_new(j, "category",
+                            json_string(bounce_name(bounce_classify(r->has_code ? r->code : 0, frame_span(r->enhanced),
+                                                                    frame_span(r->text)))));
     return j;
 }
 

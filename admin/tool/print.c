@@ -9,6 +9,7 @@
 #include "base/base32.h"
 #include "base/clock.h"
 #include "base/units.h"
+#include "proto/bounce.h"
 #include "proto/filter.h"
 #include "proto/outcome.h"
 #include "proto/trace.h"
@@ -77,6 +78,9 @@ static void print_result(const Words__Result *r) {
         print_bytes(r->remote);
         putchar(']');
     }
+    if (r->outcome == OUTCOME_FAILED || r->outcome == OUTCOME_DEFERRED)
+        printf(" (%s)",
+               bounce_name(bounce_classify(r->has_code ? r->code : 0, frame_span(r->enhanced), frame_span(r->text))));
 }
 
 /* -- status -- */

@@ -10,6 +10,7 @@
 
 #include "base/base32.h"
 #include "base/check.h"
+#include "proto/bounce.h"
 
 #include "gateway/outbound/attempt.h"
 #include "gateway/outbound/wish.h"
@@ -133,10 +134,12 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
     if (!log_is_on(LOG_LEVEL_INFO))
         return;
     base32_encode(a->job->message, id);
+    bool is_bad = r->verdict.outcome == OUTCOME_FAILED || r->verdict.outcome == OUTCOME_DEFERRED;
     LOG_INFO(outcomes[r->verdict.outcome].event, LOG_STR("id", id),
              LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", attempt_sender(a, i)),
              LOG_SPAN("remote", r->remote), LOG_U64("code", r->code), LOG_SPAN("status", r->enhanced),
-             LOG_SPAN("text", r->text), LOG_STR("site", a->site ? a->site->name : ""));
+             LOG_SPAN("text", r->text),
+             LOG_STR("category", is_bad ? bounce_name(bounce_classify(r->code, r->enhanced, r->text)) : ""), LOG_STR("site", a->site ? a->site->name : ""));
 }
 
 static void send_report(struct attempt *a) {
