@@ -22,15 +22,19 @@ def openssl(*words, text=""):
     return done.stdout
 
 
+def replace(path, octets):
+    """The file changes at once, as good tools do it, and is nobody else's to read."""
+    handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as f:
+        f.write(octets)
+    os.replace(path + ".new", path)
+
+
 def move(frm, to):
-    """Puts the certificate and key `frm` in the place of `to`; each file changes at once, as good tools do it."""
+    """Puts the certificate and key `frm` in the place of `to`."""
     for source, target in zip(frm, to):
         with open(source, "rb") as f:
-            octets = f.read()
-        handle = os.open(target + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as f:
-            f.write(octets)
-        os.replace(target + ".new", target)
+            replace(target, f.read())
 
 
 class Authority:
