@@ -56,8 +56,11 @@ void sts_set_dns(struct sts *s, void *dns);
 typedef void (*sts_cb)(void *arg, struct sts_policy *policy, const char *why);
 struct sts_wait { /* in the caller's struct, zeroed before its first use */
     struct list_node node;
+    struct list *in; /* NULL: it waits for nothing */
     sts_cb cb;
     void *arg;
+    struct sts_policy *policy; /* once there is an answer */
+    const char *why;
 };
 /* domain: the recipient's, canonical (A-labels); any case. cb exactly once, possibly before this returns; the wait may
  * be used again inside its cb. */
