@@ -4,7 +4,7 @@
  * refuse, to be slow, to stay silent or to be short of credit. It also checks that the frames keep their
  * contract (sizes of chunks, checksum, credit), and ends with status 3 when they do not.
  *
- * usage: smtp_front KEY=VALUE...   (keys: see `keys` below). Prints "port N" when it listens. SIGTERM drains.
+ * usage: smtp_front KEY=VALUE...   (keys: see `keys` below). Prints "port N" when it is ready. SIGTERM drains.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -60,6 +60,11 @@ static struct {
                            .commands_bad = 20,
                            .memory = 64u << 20,
                            .idle_ms = 300000}},
+    .auth = {.hostname = "mx.example.net",
+             .fail_delay_ms = 1,
+             .client_failures = 1000,
+             .account_failures = 1000,
+             .failure_window_ms = 60000},
     .listen = "127.0.0.1:0",
     .postmaster = "postmaster@example.net",
     .verdict = "stored",
@@ -119,7 +124,9 @@ static uint32_t extension(const char *name) {
     } all[] = {{"REQUIRETLS", SERVER_EXT_REQUIRETLS}, {"MT-PRIORITY", SERVER_EXT_MT_PRIORITY},
                {"DELIVERBY", SERVER_EXT_DELIVERBY},   {"FUTURERELEASE", SERVER_EXT_FUTURERELEASE},
                {"CHUNKING", SERVER_EXT_CHUNKING},     {"DSN", SERVER_EXT_DSN},
-               {"SMTPUTF8", SERVER_EXT_SMTPUTF8},     {"LIMITS", SERVER_EXT_LIMITS}};
+               {"SMTPUTF8", SERVER_EXT_SMTPUTF8},     {"LIMITS", SERVER_EXT_LIMITS},
+               {"PIPELINING", SERVER_EXT_PIPELINING}, {"SIZE", SERVER_EXT_SIZE},
+               {"8BITMIME", SERVER_EXT_8BITMIME}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!strcmp(all[i].name, name))
             return all[i].bit;
@@ -177,14 +184,8 @@ static bool take_part(const char *key, char *value) {
         options.client_ca = value;
     } else if (!strcmp(key, "auth_file")) {
         options.backend = (struct auth_backend_config){.kind = AUTH_FILE, .name = "file", .file = value};
-        options.auth = (struct auth_config){.backends = &options.backend,
-                                            .count = 1,
-                                            .hostname = "mx.example.net",
-                                            .fail_delay_ms = 1,
-                                            .client_failures = 1000,
-                                            .account_failures = 1000,
-                                            .failure_window_ms = 60000,
-                                            .sender_login = options.auth.sender_login};
+        options.auth.backends = &options.backend;
+        options.auth.count = 1;
     } else if (!strcmp(key, "sender_login_file")) {
         options.auth.sender_login = value;
     } else if (!strcmp(key, "milter")) {
@@ -253,6 +254,10 @@ static void take_option(char *text) {
         {"connections_per_client", NULL, &l->connections_per_client, NULL},
         {"received_headers", NULL, &l->received_headers, NULL},
         {"commands_bad", NULL, &l->commands_bad, NULL},
+        {"deliverby_min_s", NULL, &options.inbound.deliverby_min_s, NULL},
+        {"auth_fail_delay_ms", &options.auth.fail_delay_ms, NULL, NULL},
+        {"auth_client_failures", NULL, &options.auth.client_failures, NULL},
+        {"auth_account_failures", NULL, &options.auth.account_failures, NULL},
         {"hostname", NULL, NULL, &options.inbound.hostname},
         {"listen", NULL, NULL, &options.listen},
         {"store", NULL, NULL, &options.store},
@@ -382,6 +387,23 @@ static void write_recipient(FILE *f, const Words__Recipient *r) {
     fputc('\n', f);
 }
 
+/* What only some listeners offer. Times as seconds from the acceptance. */
+static void write_wishes(FILE *f, const Words__Envelope *e) {
+    int64_t from = (int64_t)e->received_ms;
+    fprintf(f, "client: %.*s\n", SPAN_FMT(frame_span(e->client)));
+    if (e->has_account)
+        fprintf(f, "account: %.*s\n", SPAN_FMT(frame_span(e->account)));
+    if (e->requiretls)
+        fputs("requiretls\n", f);
+    if (e->has_mt_priority)
+        fprintf(f, "mt_priority: %d class %u\n", (int)e->mt_priority, e->priority);
+    if (e->has_deliver_by_ms)
+        fprintf(f, "by: %lld%s%s\n", (long long)(((int64_t)e->deliver_by_ms - from) / 1000),
+                e->deliver_by_notify ? " N" : " R", e->deliver_by_trace ? "T" : "");
+    if (e->has_release_ms)
+        fprintf(f, "release: %lld\n", (long long)(((int64_t)e->release_ms - from) / 1000));
+}
+
 static void write_message(const Words__Envelope *e, struct span body) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%06llu", options.store, (unsigned long long)play.stored);
@@ -393,6 +415,7 @@ static void write_message(const Words__Envelope *e, struct span body) {
     fwrite(e->helo.data, 1, e->helo.len, f);
     fprintf(f, "\neight_bit: %d\nsmtputf8: %d\nret: %u\nenvid: %.*s\n", e->eight_bit, e->smtputf8, e->ret,
             SPAN_FMT(frame_span(e->envid)));
+    write_wishes(f, e);
     for (size_t i = 0; i < e->n_recipients; i++)
         write_recipient(f, e->recipients[i]);
     fputs("\n", f);
@@ -498,8 +521,22 @@ static void on_message(void *arg, struct span peer, const struct bus_message *me
 
 /* -- life -- */
 
+enum { READY_POLL_MS = 5 };
 static struct loop_wake *drained_wake;
 static struct inbound *inbound;
+static struct loop_timer *ready;
+static uint16_t port;
+
+/* Whoever waits for this line may then send mail at once. */
+static void announce(void *arg) {
+    (void)arg;
+    if (options.welcome && !inbound_is_ready(inbound)) {
+        loop_timer_set(ready, READY_POLL_MS);
+        return;
+    }
+    printf("port %u\n", port);
+    fflush(stdout);
+}
 
 static void on_drained(void *arg) {
     (void)arg;
@@ -573,8 +610,8 @@ static void start_inbound(struct bus *bus) {
         tls_server_unref(parts.tls);
     if (parts.auth)
         auth_unref(parts.auth);
-    printf("port %u\n", tcp_addr_port(&address));
-    fflush(stdout);
+    port = tcp_addr_port(&address);
+    announce(NULL);
     free(fds);
 }
 
@@ -589,9 +626,10 @@ int main(int argc, char **argv) {
     buf_init(&play.scratch, FRAME_META_MAX);
     arena_init(&play.mem, 65536, 16u << 20);
     play.timer = loop_timer_new(play.loop, on_slow, NULL);
+    ready = loop_timer_new(play.loop, announce, NULL);
     drained_wake = loop_wake_new(play.loop, on_all_gone, NULL);
     struct loop_signal *term = loop_signal_new(play.loop, SIGTERM, on_term, NULL);
-    CHECK(play.timer && drained_wake && term);
+    CHECK(play.timer && ready && drained_wake && term);
     CHECK(bus_hub_open(&play.hub, bus, play.loop, HUB, FRAME_PART_MAX, 64u << 20, on_message, NULL) == ERR_OK);
     start_inbound(bus);
     loop_run(play.loop);
