@@ -154,18 +154,22 @@ int tls_on_verify(int good, X509_STORE_CTX *store) {
     return good || !t->client || !t->strict;
 }
 
+static bool is_verify_failure(unsigned long err) {
+    return ERR_GET_LIB(err) == ERR_LIB_SSL && ERR_GET_REASON(err) == SSL_R_CERTIFICATE_VERIFY_FAILED;
+}
+
 static int deny(struct tls *t) {
     char text[REASON_MAX];
     enum tls_fault fault = TLS_FAULT_OTHER;
     unsigned long err = ERR_peek_error();
     const char *reason = err ? ERR_reason_error_string(err) : NULL;
-    if (!reason) {
-        snprintf(text, sizeof text, "error %lx", err);
-        reason = err ? text : "the stream is broken";
-    } else if (ERR_GET_LIB(err) == ERR_LIB_SSL && ERR_GET_REASON(err) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+    if (is_verify_failure(ERR_peek_last_error())) { /* a signature that did not fit may stand before it */
         snprintf(text, sizeof text, "certificate verify failed: %s", X509_verify_cert_error_string(t->verify_err));
         reason = text;
         fault = tls_fault_of_verify(t->verify_err, t->dane);
+    } else if (!reason) {
+        snprintf(text, sizeof text, "error %lx", err);
+        reason = err ? text : "the stream is broken";
     }
     tls_fail(t, fault, reason);
     ERR_clear_error();

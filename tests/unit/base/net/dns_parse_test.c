@@ -84,6 +84,11 @@ static void aliases_are_followed_in_any_order(void **state) {
     assert_int_equal(a.status, DNS_OK);
     assert_int_equal(a.count, 1);
     assert_int_equal(a.ttl_s, 30);
+    assert_string_equal(a.canonical, "c.example");
+    put_question(&p, 1, 0, "a.example", DNS_A);
+    put_address(&p, NULL, 60, "\x7f\0\0\x1", 4);
+    parse("a.example", DNS_A);
+    assert_string_equal(a.canonical, "");
     put_question(&p, 1, 0, "a.example", DNS_A); /* the end of the chain does not exist */
     p.bytes[3] |= 3;
     put_alias(&p, NULL, 50, "gone.other");
@@ -91,6 +96,25 @@ static void aliases_are_followed_in_any_order(void **state) {
     parse("a.example", DNS_A);
     assert_int_equal(a.status, DNS_NXDOMAIN);
     assert_int_equal(a.ttl_s, 40);
+    assert_string_equal(a.canonical, "gone.other");
+}
+
+/* Asked for itself, an alias is a record and not followed. */
+static void an_alias_may_be_asked_for(void **state) {
+    (void)state;
+    put_question(&p, 1, 0x0020, "a.example", DNS_CNAME);
+    put_alias(&p, NULL, 50, "B.example");
+    parse("a.example", DNS_CNAME);
+    assert_int_equal(a.status, DNS_OK);
+    assert_int_equal(a.count, 1);
+    assert_string_equal(a.records[0].name, "b.example");
+    assert_string_equal(a.canonical, "");
+    assert_true(a.authentic);
+    assert_int_equal(a.ttl_s, 50);
+    put_question(&p, 1, 0, "a.example", DNS_CNAME);
+    put_soa(&p, "example", 40, 70);
+    parse("a.example", DNS_CNAME);
+    assert_int_equal(a.status, DNS_NODATA);
 }
 
 static void long_and_circular_chains_are_loops(void **state) {
@@ -477,6 +501,7 @@ int main(void) {
         cmocka_unit_test(null_mx_is_the_root),
         cmocka_unit_test(addresses_of_both_families),
         cmocka_unit_test(aliases_are_followed_in_any_order),
+        cmocka_unit_test(an_alias_may_be_asked_for),
         cmocka_unit_test(long_and_circular_chains_are_loops),
         cmocka_unit_test(negative_answers_carry_the_ttl_of_the_soa),
         cmocka_unit_test(failures_are_temporary),

@@ -200,11 +200,64 @@ static void test_bounds(void **state) {
     free(records);
 }
 
+static void on_kept(void *arg, struct mxset *s) {
+    *(struct mxset **)arg = mxset_ref(s);
+}
+
+/* Copies that outlive the packet. */
+static void test_texts_and_tlsa(void **state) {
+    (void)state;
+    char text[] = "\3v=S\0\5TSv1\0", tlsa[] = "\3\1\2abc", tlsa2[] = "\2\0\0x";
+    struct dns_record records[2] = {{.data = span_make(text, 11)}, {.data = span_make("", 0)}};
+    struct resolver r = {.at_once = true,
+                         .answer = {.status = DNS_OK,
+                                    .why = "",
+                                    .ttl_s = 9,
+                                    .authentic = true,
+                                    .canonical = "real.example",
+                                    .count = 1,
+                                    .records = records}};
+    struct mxset *txt = NULL, *keys = NULL, *alias = NULL;
+    struct mxcache *c = mxcache_new(10, 1 << 20, query, &r);
+    mxcache_ask(c, "x.example", DNS_TXT, 5, on_kept, &txt);
+    records[0].data = span_make(tlsa, 6);
+    records[1].data = span_make(tlsa2, 4);
+    r.answer.count = 2;
+    r.answer.authentic = false;
+    mxcache_ask(c, "x.example", DNS_TLSA, 5, on_kept, &keys);
+    r.answer.count = 1;
+    r.answer.canonical[0] = '\0';
+    snprintf(records[0].name, sizeof records[0].name, "target.example");
+    mxcache_ask(c, "x.example", DNS_CNAME, 5, on_kept, &alias);
+    memset(text, '!', sizeof text);
+    memset(tlsa, '!', sizeof tlsa);
+    memset(records, 0, sizeof records);
+    mxcache_free(c); /* references keep the answers */
+    assert_int_equal(txt->count, 1);
+    assert_true(txt->authentic);
+    assert_string_equal(txt->canonical, "real.example");
+    assert_int_equal(txt->records[0].data.len, 8);
+    assert_memory_equal(txt->records[0].data.at, "v=STSv1\0", 9);
+    assert_false(keys->authentic);
+    assert_int_equal(keys->records[0].usage, 3);
+    assert_int_equal(keys->records[0].selector, 1);
+    assert_int_equal(keys->records[0].matching, 2);
+    assert_int_equal(keys->records[0].data.len, 3);
+    assert_memory_equal(keys->records[0].data.at, "abc", 3);
+    assert_int_equal(keys->records[1].usage, 2);
+    assert_memory_equal(keys->records[1].data.at, "x", 1);
+    assert_string_equal(alias->records[0].name, "target.example");
+    assert_string_equal(alias->canonical, "");
+    mxset_free(txt);
+    mxset_free(keys);
+    mxset_free(alias);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lives),  cmocka_unit_test(test_no_life),
         cmocka_unit_test(test_cancel), cmocka_unit_test(test_inside_callbacks),
-        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_bounds), cmocka_unit_test(test_texts_and_tlsa),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
