@@ -222,5 +222,9 @@ int tls_tickets_on_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIP
     if (at >= 0 && !set_keys(&key, iv, cipher, mac, sealing))
         at = -1;
     secret_wipe(&key, sizeof key);
-    return at < 0 ? -1 : at == 0 ? 1 : 2; /* 2: it counts, and the client gets a new one */
+    if (at < 0)
+        return -1;
+    /* 2: it counts, and the client gets a new one. With TLS 1.3 it always does: clients use a ticket once (RFC 8446
+     * appendix C.4), and would have none for the session after the next. */
+    return !sealing && (at > 0 || SSL_version(ssl) >= TLS1_3_VERSION) ? 2 : 1;
 }

@@ -398,6 +398,28 @@ static void gateways_that_share_keys_resume_each_other(void **state) {
     tls_tickets_free(k3);
 }
 
+/* Clients use a ticket of TLS 1.3 once, so every session must bring the next one. */
+static void each_session_brings_the_next_ticket(void **state) {
+    (void)state;
+    struct tls_tickets *keys = tickets_of(NULL);
+    struct tls_server *s = server_of((struct tls_server_config){.tickets = keys});
+    SSL_CTX *ctx = raw_ctx(false, 0);
+    SSL_SESSION *session = first_visit(s, ctx);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT); /* a used session is no more resumable */
+    for (unsigned i = 0; i < 4; i++) {
+        assert_true(resumed(s, ctx, session));
+        assert_false(SSL_SESSION_is_resumable(session));
+        SSL_SESSION_free(session);
+        session = kept;
+        kept = NULL;
+        assert_true(SSL_SESSION_is_resumable(session));
+    }
+    SSL_SESSION_free(session);
+    SSL_CTX_free(ctx);
+    tls_server_unref(s);
+    tls_tickets_free(keys);
+}
+
 static void keys_of_a_file_turn(void **state) {
     (void)state;
     write_keys("turn", "a");
@@ -899,6 +921,7 @@ int main(void) {
         cmocka_unit_test(the_name_chooses_the_certificate),
         cmocka_unit_test(what_the_client_names_is_cleaned),
         cmocka_unit_test(gateways_that_share_keys_resume_each_other),
+        cmocka_unit_test(each_session_brings_the_next_ticket),
         cmocka_unit_test(keys_of_a_file_turn),
         cmocka_unit_test(keys_in_memory_turn),
         cmocka_unit_test(bad_ticket_files_are_named),
