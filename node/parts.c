@@ -16,27 +16,14 @@ METRIC_GAUGE(metric_not_after, "posthouse_tls_not_after_seconds",
 
 enum { FILES_MAX = 4096 };
 
-/* Ticket keys outlive the contexts that borrow them. */
-struct tickets {
-    atomic_uint references;
-    struct tls_tickets *keys;
-};
-
 struct parts {
     atomic_uint references;
     struct inbound_parts in;
-    struct tickets *tickets; /* NULL: no TLS */
+    struct tls_tickets *tickets; /* NULL: no TLS */
     struct arena mem;
     const char **files; /* of TLS, AUTH and keys */
     size_t file_count;
 };
-
-static void tickets_unref(struct tickets *t) {
-    if (!t || atomic_fetch_sub(&t->references, 1) != 1)
-        return;
-    tls_tickets_free(t->keys);
-    free(t);
-}
 
 static struct parts *alloc(void) {
     struct parts *p = calloc(1, sizeof *p);
@@ -62,7 +49,7 @@ void parts_unref(struct parts *p) {
         auth_unref(p->in.auth);
     if (p->in.mailauth)
         mailauth_unref(p->in.mailauth);
-    tickets_unref(p->tickets);
+    tls_tickets_unref(p->tickets);
     arena_deinit(&p->mem);
     free(p->files);
     free(p);
@@ -70,17 +57,12 @@ void parts_unref(struct parts *p) {
 
 /* -- making each -- */
 
+/* They live on, so that a reload does not end the sessions that clients may resume. */
 static int make_tickets(struct parts *p, const struct settings_tls *t, struct parts *old, struct buf *problems) {
-    if (old && old->tickets) {
-        p->tickets = old->tickets;
-        atomic_fetch_add(&p->tickets->references, 1);
-        return tls_tickets_reload(p->tickets->keys, problems);
-    }
-    p->tickets = calloc(1, sizeof *p->tickets);
-    if (!p->tickets)
-        return ERR_NOMEM;
-    atomic_init(&p->tickets->references, 1);
-    return tls_tickets_new(&p->tickets->keys, t->ticket_keys, t->ticket_rotate_ms, problems);
+    if (!old || !old->tickets || !tls_tickets_is(old->tickets, t->ticket_keys, t->ticket_rotate_ms))
+        return tls_tickets_new(&p->tickets, t->ticket_keys, t->ticket_rotate_ms, problems);
+    p->tickets = tls_tickets_ref(old->tickets);
+    return tls_tickets_reload(p->tickets, problems);
 }
 
 static int make_tls(struct parts *p, const struct settings *s, struct parts *old, struct buf *problems) {
@@ -97,7 +79,7 @@ static int make_tls(struct parts *p, const struct settings *s, struct parts *old
                                   .profile = profiles[t->profile],
                                   .client_ca = t->client_ca,
                                   .ask_client = asks && t->client_ca,
-                                  .tickets = p->tickets ? p->tickets->keys : NULL};
+                                  .tickets = p->tickets};
     if (!err)
         err = tls_server_new(&p->in.tls, &c, problems);
     if (!err)
@@ -204,9 +186,7 @@ static bool is_stale(const struct parts *p) {
 /* The part of the old set, as one more owner. */
 static void keep_tls(struct parts *p, const struct parts *old) {
     p->in.tls = old->in.tls ? tls_server_ref(old->in.tls) : NULL;
-    p->tickets = old->tickets;
-    if (p->tickets)
-        atomic_fetch_add(&p->tickets->references, 1);
+    p->tickets = old->tickets ? tls_tickets_ref(old->tickets) : NULL;
 }
 
 static void renew_tls(struct parts *p, const struct settings *s, struct parts *old, struct buf *problems) {
@@ -216,7 +196,7 @@ static void renew_tls(struct parts *p, const struct settings *s, struct parts *o
     }
     if (make_tls(p, s, old, problems) == ERR_OK)
         return;
-    tickets_unref(p->tickets);
+    tls_tickets_unref(p->tickets);
     keep_tls(p, old);
 }
 
@@ -236,7 +216,7 @@ int parts_reload(struct parts *old, const struct settings *s, struct parts **fre
     struct recipients *r;
     *fresh = NULL;
     /* In place, since live contexts borrow the keys; bad ones are named, and the old ones stay. */
-    int err = old->tickets ? tls_tickets_reload(old->tickets->keys, problems) : ERR_OK;
+    int err = old->tickets ? tls_tickets_reload(old->tickets, problems) : ERR_OK;
     if (err == ERR_NOMEM)
         return err;
     err = recipients_reload(old->in.recipients, &r, problems);

@@ -294,7 +294,7 @@ int tls_server_new(struct tls_server **to, const struct tls_server_config *c, st
         return ERR_NOMEM;
     atomic_init(&t->refs, 1);
     t->bio = tls_bio_method();
-    t->tickets = c->tickets;
+    t->tickets = c->tickets ? tls_tickets_ref(c->tickets) : NULL;
     t->idents = calloc(c->count, sizeof *t->idents);
     t->marks = calloc(2 * c->count + 1, sizeof *t->marks);
     m.store = X509_STORE_new();
@@ -326,6 +326,7 @@ void tls_server_unref(struct tls_server *t) {
     for (size_t i = 0; i < t->mark_count; i++)
         tls_mark_deinit(&t->marks[i]);
     BIO_meth_free(t->bio);
+    tls_tickets_unref(t->tickets);
     free(t->idents);
     free(t->marks);
     free(t);

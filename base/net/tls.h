@@ -16,7 +16,7 @@
 #include "base/err.h"
 #include "base/span.h"
 
-/* -- keys of session tickets: made once, outlive contexts, thread-safe -- */
+/* -- keys of session tickets: made once, counted, shared by contexts, thread-safe -- */
 struct tls_tickets;
 /* file NULL: random keys in memory, a new one each rotate_ms, old ones open for two periods. Else a file (mode 0600 or
  * 0640) of base64 lines of 80 octets each (name 16, AES-256 key 32, HMAC key 32): the first line seals, all open;
@@ -25,7 +25,10 @@ struct tls_tickets;
 int tls_tickets_new(struct tls_tickets **t, const char *file, uint64_t rotate_ms, struct buf *problems) MUST_CHECK;
 /* Reads the file again when it changed; a bad one is named and the old keys stay. Blocking, any thread. */
 int tls_tickets_reload(struct tls_tickets *t, struct buf *problems) MUST_CHECK;
-void tls_tickets_free(struct tls_tickets *t);
+struct tls_tickets *tls_tickets_ref(struct tls_tickets *t);
+void tls_tickets_unref(struct tls_tickets *t);
+/* Whether these settings would make the same. */
+bool tls_tickets_is(const struct tls_tickets *t, const char *file, uint64_t rotate_ms);
 
 /* -- contexts -- */
 struct tls_pair {
@@ -38,7 +41,7 @@ struct tls_server_config {
                                    * "old": 1.0 and on, for museums */
     const char *client_ca;        /* PEM file of authorities of client certificates, or NULL */
     bool ask_client;              /* ask for a client certificate (never demanded at this level) */
-    struct tls_tickets *tickets;  /* borrowed, or NULL: no tickets */
+    struct tls_tickets *tickets;  /* NULL: no tickets */
 };
 struct tls_server;
 /* Blocking (reads files). Certificates are chosen by SNI against their subjectAltNames, "*." wildcards included; an

@@ -29,6 +29,7 @@ struct ticket_key {
 _Static_assert(sizeof(struct ticket_key) == KEY_LEN, "read from the file as it is");
 
 struct tls_tickets {
+    atomic_uint refs;
     pthread_mutex_t lock;
     struct ticket_key keys[KEYS_MAX]; /* the first one seals */
     size_t count;
@@ -156,6 +157,7 @@ int tls_tickets_new(struct tls_tickets **to, const char *file, uint64_t rotate_m
     if (!t)
         return ERR_NOMEM;
     CHECK(file || rotate_ms > 0);
+    atomic_init(&t->refs, 1);
     CHECK(pthread_mutex_init(&t->lock, NULL) == 0);
     t->rotate_ms = rotate_ms;
     if (file)
@@ -163,15 +165,26 @@ int tls_tickets_new(struct tls_tickets **to, const char *file, uint64_t rotate_m
     else
         turn_keys(t, clock_mono_ms());
     if (err) {
-        tls_tickets_free(t);
+        tls_tickets_unref(t);
         return err;
     }
     *to = t;
     return ERR_OK;
 }
 
-void tls_tickets_free(struct tls_tickets *t) {
-    if (!t)
+bool tls_tickets_is(const struct tls_tickets *t, const char *file, uint64_t rotate_ms) {
+    if (file)
+        return t->mark.path && strcmp(t->mark.path, file) == 0;
+    return !t->mark.path && t->rotate_ms == rotate_ms;
+}
+
+struct tls_tickets *tls_tickets_ref(struct tls_tickets *t) {
+    atomic_fetch_add(&t->refs, 1);
+    return t;
+}
+
+void tls_tickets_unref(struct tls_tickets *t) {
+    if (!t || atomic_fetch_sub(&t->refs, 1) != 1)
         return;
     pthread_mutex_destroy(&t->lock);
     tls_mark_deinit(&t->mark);

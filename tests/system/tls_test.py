@@ -164,10 +164,10 @@ def ticket_keys(path, *keys):
     replace(path, b"".join(base64.b64encode(key) + b"\n" for key in keys))
 
 
-def sealed_by(world, port):
+def sealed_by(world, port, *words):
     """The name of the key that seals the tickets of new sessions: what a ticket begins with."""
     path = os.path.join(world.directory, "session")
-    subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:%d" % port, "-tls1_2", "-sess_out", path], input="QUIT\r\n",
+    subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:%d" % port, "-tls1_2", "-sess_out", path, *words], input="QUIT\r\n",
                    capture_output=True, text=True, timeout=60)
     dump = re.search(r"0000 - ((?:[0-9a-f]{2}[ -]){16})", openssl("sess_id", "-in", path, "-noout", "-text")).group(1)
     return bytes.fromhex(dump.replace("-", " "))
@@ -208,6 +208,44 @@ def tickets_of_two_gateways(world):
         assert all(visit(p, context, session)[0] for context, session in zip(contexts, new) for p in (one.implicit, port))
     finally:
         other.stop()
+
+
+def reloads_change_what_tls_is(world):
+    """Other ticket keys, and TLS that goes and comes back, while a session is about to begin it."""
+    authority = Authority(world.directory)
+    files, path, key = authority.issue("server", [HOST]), os.path.join(world.directory, "tickets"), os.urandom(80)
+    ticket_keys(path, key)
+    sink = world.sink()
+    post = world.posthouse()
+
+    def write(tls):
+        post.write_settings("names: false\n" + tls, extra=DOMAINS % (sink.port, sink.port))
+
+    def offers():
+        with Wire(post.port) as w:
+            w.expect(220)
+            return any("STARTTLS" in line for line in w.say("EHLO client.test", 250))
+    write("tls: {%s}\n" % pair(files))
+    post.start()
+    assert offers() and sealed_by(world, post.port, "-starttls", "smtp") != key[:16]
+    write("tls: {%s, ticket_keys: %s}\n" % (pair(files), path))
+    post.reload()
+    wait_until("the keys of the file", lambda: sealed_by(world, post.port, "-starttls", "smtp") == key[:16], 20, 0.1)
+    with Wire(post.port) as w:
+        w.expect(220)
+        w.say("EHLO client.test", 250)
+        w.say("STARTTLS", 220)
+        write("")
+        post.reload()
+        wait_until("TLS is gone", lambda: not offers(), 20, 0.1)
+        w.secure(authority.context())
+        w.say("EHLO client.test", 250)
+        w.mail(subject="late")
+    sink.wait(1)
+    write("tls: {%s}\n" % pair(files))
+    post.reload()
+    wait_until("TLS is back", offers, 20, 0.1)
+    assert sealed_by(world, post.port, "-starttls", "smtp") != key[:16]
 
 
 def client_certificates(world):
@@ -374,4 +412,4 @@ def examples_are_right(world):
 
 if __name__ == "__main__":
     main([certificates_by_name, profiles, new_files_without_a_signal, tickets_of_one_gateway, tickets_of_two_gateways,
-          client_certificates, injected_commands, broken_handshakes, certificates_that_end_soon, examples_are_right])
+          reloads_change_what_tls_is, client_certificates, injected_commands, broken_handshakes, certificates_that_end_soon, examples_are_right])

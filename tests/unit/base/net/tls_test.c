@@ -393,9 +393,9 @@ static void gateways_that_share_keys_resume_each_other(void **state) {
     tls_server_unref(s2);
     tls_server_unref(s3);
     tls_server_unref(s4);
-    tls_tickets_free(k1);
-    tls_tickets_free(k2);
-    tls_tickets_free(k3);
+    tls_tickets_unref(k1);
+    tls_tickets_unref(k2);
+    tls_tickets_unref(k3);
 }
 
 /* Clients use a ticket of TLS 1.3 once, so every session must bring the next one. */
@@ -417,7 +417,7 @@ static void each_session_brings_the_next_ticket(void **state) {
     SSL_SESSION_free(session);
     SSL_CTX_free(ctx);
     tls_server_unref(s);
-    tls_tickets_free(keys);
+    tls_tickets_unref(keys);
 }
 
 static void keys_of_a_file_turn(void **state) {
@@ -452,7 +452,7 @@ static void keys_of_a_file_turn(void **state) {
     SSL_SESSION_free(renewed);
     SSL_CTX_free(ctx);
     tls_server_unref(s);
-    tls_tickets_free(keys);
+    tls_tickets_unref(keys);
 }
 
 static void sleep_ms(long ms) {
@@ -478,8 +478,8 @@ static void keys_in_memory_turn(void **state) {
     SSL_CTX_free(ctx);
     tls_server_unref(s1);
     tls_server_unref(s2);
-    tls_tickets_free(slow);
-    tls_tickets_free(fast);
+    tls_tickets_unref(slow);
+    tls_tickets_unref(fast);
 }
 
 static void bad_ticket_files_are_named(void **state) {
@@ -508,7 +508,7 @@ static void bad_ticket_files_are_named(void **state) {
         assert_int_equal(chmod(certs_path("bad"), rows[i].mode), 0);
         assert_int_equal(tls_tickets_new(&t, certs_path("bad"), 0, &problems), rows[i].err);
         assert_true(named(rows[i].what));
-        tls_tickets_free(t);
+        tls_tickets_unref(t);
         buf_clear(&problems);
     }
     assert_int_equal(tls_tickets_new(&t, certs_path("none"), 0, &problems), ERR_NOT_FOUND);
@@ -664,7 +664,7 @@ static void clients_show_certificates(void **state) {
     tls_server_unref(s);
     tls_server_unref(stranger);
     tls_server_unref(naive);
-    tls_tickets_free(keys);
+    tls_tickets_unref(keys);
 }
 
 /* Our client against a server with a certificate. */
@@ -880,7 +880,7 @@ static void contexts_serve_all_threads(void **state) {
     assert_int_equal(s.good, THREADS * VISITS);
     tls_server_unref(s.server);
     tls_client_unref(s.client);
-    tls_tickets_free(keys);
+    tls_tickets_unref(keys);
 }
 
 static int begin(void **state) {
