@@ -149,6 +149,7 @@ static void renew_front(struct session *s) {
     front_unref(s->front);
     s->front = front_ref(s->worker->front);
     s->listener = listener_of(s->front, s->listener_index);
+    s->trusted = front_trusts(s->front, &s->peer);
     server_use(&s->server, &s->front->server[s->listener_index < s->front->server_count ? s->listener_index : 0]);
     session_offer_auth(s);
 }
@@ -173,7 +174,7 @@ static void take_body(struct session *s, struct span octets) {
 
 /* How much of the body may be read now; 0: memory or credit is missing. */
 static size_t room(struct session *s) {
-    if (!s->transaction || !server_is_reading_body(&s->server))
+    if (!s->transaction || !server_is_reading_body(&s->server) || s->server.wait != SERVER_WAIT_NONE)
         return SIZE_MAX;
     size_t most = 0;
     int err = transaction_room(s, &most);
@@ -224,7 +225,8 @@ static bool take_step(struct session *s, const struct server_step *step, struct 
         transaction_end(s);
         return true;
     case SERVER_STEP_FLUSH:
-        return session_flush(s) && !s->blocked;
+        s->ending = !session_flush(s); /* a reply is lost, and the dialogue with it */
+        return !s->ending && !s->blocked;
     case SERVER_STEP_AUTH:
         return session_auth_begin(s, out);
     case SERVER_STEP_RESPONSE:
@@ -235,8 +237,7 @@ static bool take_step(struct session *s, const struct server_step *step, struct 
         s->exchange = NULL;
         return true;
     case SERVER_STEP_XCLIENT:
-        server_answer(&s->server, session_xclient(s, step->span), out);
-        return true;
+        return session_xclient(s, step->span, out);
     case SERVER_STEP_CLOSE:
         s->ending = true;
         return false;
@@ -248,10 +249,11 @@ static bool take_step(struct session *s, const struct server_step *step, struct 
     return false;
 }
 
-/* Its next command is to be kept waiting. */
+/* Its next command is there, and is to be kept waiting. Half a command is none: silence behind it is idleness. */
 static bool is_slowed(struct session *s) {
     const struct server_tally *t = &s->server.tally;
-    if (!server_is_between(&s->server) || buf_len(tcp_in(s->tcp)) == 0)
+    struct span in = buf_span(tcp_in(s->tcp));
+    if (!server_is_between(&s->server) || in.len == 0 || !memchr(in.at, '\n', in.len))
         return false;
     s->slow_ms = guard_slow_ms(s->worker->in->guard, &s->guard, t->syntax + t->order + t->unknown + t->refused);
     return s->slow_ms > 0;
@@ -284,7 +286,7 @@ static bool advance(struct session *s, struct buf *out, bool slowed, bool *moved
     if (slowed && server_is_between(&s->server))
         most = one_line(s);
     struct span given = span_first(buf_span(tcp_in(s->tcp)), most);
-    bool spoke = server_is_between(&s->server), secret = s->server.in_auth;
+    bool spoke = server_is_between(&s->server), secret = s->server.in_auth || s->server.skipping;
     server_next(&s->server, given, out, &step);
     if (spoke && step.used)
         session_trace_in(s, span_first(given, step.used), secret);
@@ -311,6 +313,10 @@ void session_hasten(struct session *s) {
 /* One turn. The session may be gone when it returns. Replies that an answer left in `out` go with it. */
 void session_run(struct session *s) {
     bool moved = false, slowed = s->hastened;
+    if (s->blocked && !session_flush(s)) { /* an answer that came meanwhile stands in line */
+        session_lose(s, "connection lost");
+        return;
+    }
     if (s->blocked || s->ending)
         return;
     s->hastened = false;
@@ -369,6 +375,7 @@ void session_farewell(struct session *s, unsigned code, const char *enhanced, co
 void session_greet(struct session *s) {
     buf_clear(&s->worker->out);
     session_go_to(s, SESSION_IDLE);
+    session_offer_auth(s);
     if (session_check(s, CHECK_CONNECT, &s->worker->out))
         session_run(s);
 }

@@ -60,6 +60,7 @@ struct session {
     struct milters *milters;
     /* what is waited for: one of these at most */
     struct check_wait *check;
+    struct worker_policies *policies; /* that `check` waits for */
     struct recipients_wait *recipients;
     struct auth_exchange *exchange;
     struct verification *verification;
@@ -118,7 +119,8 @@ int session_read_proxy(struct session *s) MUST_CHECK;
 int session_secure(struct session *s) MUST_CHECK;
 /* The handshake is over: certificate, mechanisms. */
 void session_secured(struct session *s);
-struct server_reply session_xclient(struct session *s, struct span args);
+/* A client behind a balancer: it is checked as one that has just connected. As session_check. */
+bool session_xclient(struct session *s, struct span args, struct buf *out);
 /* The mechanisms that EHLO shows now. */
 void session_offer_auth(struct session *s);
 /* True: the answer is in `out`; false: it comes later. */

@@ -91,10 +91,13 @@ static void on_fate(void *arg, uint32_t verdict, uint64_t message, struct span t
 }
 
 void session_commit(struct session *s, struct buf *out) {
+    uint64_t emitted = s->transaction->emitted;
     int err = transaction_commit(s, on_fate);
     if (err == ERR_OK) {
         session_go_to(s, SESSION_WAITING);
     } else if (err == ERR_AGAIN) {
+        if (s->transaction->emitted != emitted) /* this stall is over, another one begins */
+            session_go_to(s, SESSION_IDLE);
         session_go_to(s, SESSION_STALLED);
         worker_need_tick(s->worker);
     } else {
@@ -134,15 +137,22 @@ static void log_refusal(struct session *s, enum check_stage stage, const struct 
 }
 
 static void answer_connect(struct session *s, const struct check_verdict *v, struct buf *out) {
-    if (session_is_early(s)) {
+    if (s->server.wait == SERVER_WAIT_XCLIENT && v->action == CHECK_PASS) {
+        server_answer(&s->server, session_reply(220, "", ""), out);
+    } else if (s->server.wait == SERVER_WAIT_XCLIENT) {
+        server_farewell(&s->server, v->reply, out);
+    } else if (session_is_early(s)) {
         s->why = SESSION_TOO_EARLY;
         server_farewell(&s->server, session_reply(554, "", SESSION_TOO_EARLY), out);
     } else if (v->action == CHECK_PASS) {
         server_greet(&s->server, NULL, out);
-    } else if (v->reply.code == 554) {
-        server_greet(&s->server, &v->reply, out);
-    } else {
-        server_farewell(&s->server, v->reply, out);
+    } else { /* RFC 5321 knows 554 and 421 here */
+        struct server_reply r = v->reply;
+        r.code = r.code >= 500 ? 554 : 421;
+        if (r.code == 554)
+            server_greet(&s->server, &r, out);
+        else
+            server_farewell(&s->server, r, out);
     }
 }
 

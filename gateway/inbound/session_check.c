@@ -41,8 +41,12 @@ static int check_connections(struct session *s, struct check_verdict *v) {
 static int check_lists(struct session *s, struct check_verdict *v) {
     if (s->trusted)
         return ERR_OK;
-    return guard_connect(s->worker->in->guard, s->worker->dns, s->worker->loop, &s->facts, &s->guard, v, &s->check,
-                         on_check, s);
+    struct guard_client told = s->guard; /* by XCLIENT; what the DNS says is better */
+    int err = guard_connect(s->worker->in->guard, s->worker->dns, s->worker->loop, &s->facts, &s->guard, v, &s->check,
+                            on_check, s);
+    memcpy(s->guard.name, told.name, sizeof told.name);
+    memcpy(s->guard.reverse, told.reverse, sizeof told.reverse);
+    return err;
 }
 
 /* -- milters and policy services -- */
@@ -62,10 +66,21 @@ static int check_milters(struct session *s, struct check_verdict *v) {
 }
 
 static int check_policies(struct session *s, struct check_verdict *v) {
-    if (!s->worker->policies)
+    struct worker_policies *p = s->worker->policies;
+    if (!p)
         return ERR_OK;
-    return policies_check(s->worker->policies, s->stage, &s->facts, &s->transaction->prepend, v, &s->check, on_check,
-                          s);
+    int err = policies_check(p->services, s->stage, &s->facts, &s->transaction->prepend, v, &s->check, on_check, s);
+    if (err == ERR_AGAIN) {
+        s->policies = p;
+        p->users++;
+    }
+    return err;
+}
+
+static void leave_policies(struct session *s) {
+    if (s->policies)
+        s->policies->users--;
+    s->policies = NULL;
 }
 
 /* -- MAIL -- */
@@ -89,8 +104,13 @@ static int check_queue(struct session *s, struct check_verdict *v) {
 }
 
 static int check_sender_login(struct session *s, struct check_verdict *v) {
-    if (s->listener->sender_login && s->authenticated && s->front->parts.auth &&
-        !auth_may_send(s->front->parts.auth, span_of(s->account), s->server.mail.sender.text))
+    const struct auth *auth = s->front->parts.auth;
+    struct span sender = s->server.mail.sender.text;
+    if (!s->listener->sender_login || !s->authenticated)
+        return ERR_OK;
+    bool owned = auth ? auth_may_send(auth, span_of(s->account), sender)
+                      : sender.len == 0 || span_eq_nocase(sender, span_of(s->account));
+    if (!owned)
         refuse(v, session_reply(553, "5.7.1", "sender address not owned by your account"), "sender_login");
     return ERR_OK;
 }
@@ -221,6 +241,7 @@ static void on_check(void *arg, const struct check_verdict *said) {
     struct session *s = arg;
     struct check_verdict v = *said;
     s->check = NULL;
+    leave_policies(s);
     if (v.action == CHECK_DISCARD && s->transaction && s->stage != CHECK_END) {
         transaction_discard(s, &v);
         v.action = CHECK_PASS;
@@ -233,7 +254,8 @@ static void on_check(void *arg, const struct check_verdict *said) {
     buf_clear(&s->worker->out);
     session_go_to(s, SESSION_IDLE);
     session_answer(s, s->stage, &v, &s->worker->out);
-    session_run(s);
+    if (s->place == SESSION_IDLE) /* else the scheduler has the word, or memory and credit are missing */
+        session_run(s);
 }
 
 bool session_check(struct session *s, enum check_stage stage, struct buf *out) {
@@ -251,6 +273,7 @@ bool session_check(struct session *s, enum check_stage stage, struct buf *out) {
 
 void session_cancel_checks(struct session *s) {
     check_cancel(s->check);
+    leave_policies(s);
     if (s->recipients)
         recipients_cancel(s->recipients);
     if (s->exchange)

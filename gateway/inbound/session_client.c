@@ -119,7 +119,7 @@ static void take_name(char *to, size_t size, struct span name) {
         span_copy(name, to, size);
 }
 
-struct server_reply session_xclient(struct session *s, struct span args) {
+static struct server_reply take_xclient(struct session *s, struct span args) {
     struct xclient x;
     struct tcp_addr peer = s->peer;
     uint64_t port = tcp_addr_port(&s->peer);
@@ -138,12 +138,23 @@ struct server_reply session_xclient(struct session *s, struct span args) {
         s->authenticated = s->server.authenticated = x.login.len > 0;
         span_copy(x.login.len ? SPAN("XCLIENT") : SPAN(""), s->mechanism, sizeof s->mechanism);
     }
-    if (s->milters)
-        milters_reset(s->milters);
+    milters_free(s->milters); /* they have heard of another client */
+    s->milters = NULL;
     s->server.stale = true; /* what xclient_read took of the arena */
-    if (!recount(s))
-        return session_reply(421, "4.7.0", "too many connections from your network");
     return session_reply(220, "", "");
+}
+
+bool session_xclient(struct session *s, struct span args, struct buf *out) {
+    struct server_reply r = take_xclient(s, args);
+    if (r.code >= 300) {
+        server_answer(&s->server, r, out);
+        return true;
+    }
+    session_offer_auth(s);
+    if (recount(s))
+        return session_check(s, CHECK_CONNECT, out);
+    server_farewell(&s->server, session_reply(421, "4.7.0", "too many connections from your network"), out);
+    return true;
 }
 
 /* -- TLS -- */
@@ -237,8 +248,12 @@ static void on_auth(void *arg, enum auth_event event, struct span text) {
 
 bool session_auth_begin(struct session *s, struct buf *out) {
     struct auth_client *c = &s->auth_client;
-    *c = (struct auth_client){
-        .loop = s->worker->loop, .client = &s->peer, .local = &s->local, .client_ip = session_ip(s), .tls = s->secured};
+    *c = (struct auth_client){.loop = s->worker->loop,
+                              .client = &s->peer,
+                              .local = &s->local,
+                              .client_ip = session_ip(s),
+                              .tls = s->secured,
+                              .trusted = s->trusted};
     if (!s->secured || !tcp_tls_binding(s->tcp, &c->binding_type, c->binding, &c->binding_len))
         c->binding_type = NULL;
     int err = auth_begin(&s->exchange, s->front->parts.auth, s->worker->post, c, s->server.auth.mechanism,

@@ -27,7 +27,7 @@ METRIC_COUNTER_L(metric_rcpt_tempfail, "posthouse_smtp_recipients_total", "verdi
 enum {
     ARENA_FREE = 8 * 1024,   /* not counted against the shared memory: every small transaction has it */
     PREPEND_MAX = 16 * 1024, /* with Received less than a short body may hold */
-    HELD_STEP = 64 * 1024,   /* held messages borrow memory in steps */
+    HELD_STEP = 32 * 1024,   /* held messages borrow memory in steps */
 };
 
 struct transaction_target {
@@ -218,9 +218,14 @@ static int begin(struct session *s) {
     return err;
 }
 
-/* Memory for what the held message has grown to. */
+/* Memory for what the held message has grown to. What it needs to stream on is borrowed first: messages that wait for
+ * each other's memory to leave would wait for ever. */
 static int hold(struct session *s, struct transaction *t, size_t *most) {
     *most = 0;
+    if (!t->body.limits)
+        body_init(&t->body, &s->worker->in->limits);
+    if (!body_room(&t->body))
+        return ERR_OK;
     if (!t->held)
         t->held = held_new(s->front->settings.spool);
     if (!t->held)
@@ -243,7 +248,7 @@ static void send_full(struct transaction *t) {
 
 int transaction_room(struct session *s, size_t *most) {
     struct transaction *t = s->transaction;
-    if (session_holds_message(s))
+    if (t->held || (!t->began && session_holds_message(s)))
         return hold(s, t, most);
     *most = 0;
     if (!t->began) {
@@ -354,6 +359,7 @@ static void fill_wishes(const struct session *s, Words__Envelope *e) {
     const struct server_mail *mail = &s->server.mail;
     int8_t priority = mail->priority > 0 && !s->trusted && !s->authenticated ? 0 : mail->priority;
     e->has_requiretls = e->requiretls = mail->requiretls;
+    e->has_tls_required_no = e->tls_required_no = s->server.data.tls_required_no && !mail->requiretls;
     if (mail->has_priority) {
         e->has_mt_priority = e->has_priority = true;
         e->mt_priority = priority;

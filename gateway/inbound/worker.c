@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -96,14 +97,24 @@ void worker_lost_session(struct worker *w) {
     check_drained(w);
 }
 
-/* Nobody waits for an answer of theirs any more. */
-static void free_retired(struct worker *w) {
-    if (!w->retired || !list_is_empty(&w->waiting))
+static void policies_end(struct worker_policies *p) {
+    if (!p)
         return;
-    policies_free(w->retired);
-    front_unref(w->retired_front);
-    w->retired = NULL;
-    w->retired_front = NULL;
+    policies_free(p->services);
+    front_unref(p->front);
+    free(p);
+}
+
+/* Those of which nobody waits for an answer any more. */
+static void free_retired(struct worker *w) {
+    for (struct worker_policies **at = &w->retired, *p; (p = *at);) {
+        if (p->users == 0) {
+            *at = p->next;
+            policies_end(p);
+        } else {
+            at = &p->next;
+        }
+    }
 }
 
 static void on_tick(void *arg) {
@@ -159,21 +170,32 @@ static bool same_policies(const struct inbound_settings *a, const struct inbound
     return true;
 }
 
-/* The services of the front in force. While an older change is not through, the older ones stay. */
+static struct worker_policies *policies_begin(struct worker *w) {
+    const struct inbound_settings *fresh = &w->front->settings;
+    struct worker_policies *p = calloc(1, sizeof *p);
+    if (p)
+        p->services = policies_new(w->loop, fresh->policies, fresh->policy_count);
+    if (!p || !p->services) {
+        free(p);
+        return NULL;
+    }
+    p->front = front_ref(w->front);
+    return p;
+}
+
+/* The services of the front in force. */
 static int take_policies(struct worker *w) {
     const struct inbound_settings *fresh = &w->front->settings;
-    if (w->policies_front && (w->retired || same_policies(&w->policies_front->settings, fresh)))
+    struct worker_policies *old = w->policies, *p = NULL;
+    if (old ? same_policies(&old->front->settings, fresh) : fresh->policy_count == 0)
         return ERR_OK;
-    struct policies *p = fresh->policy_count ? policies_new(w->loop, fresh->policies, fresh->policy_count) : NULL;
-    if (fresh->policy_count && !p)
+    if (fresh->policy_count && !(p = policies_begin(w)))
         return ERR_NOMEM;
-    w->retired = w->policies;
-    w->retired_front = w->policies_front;
     w->policies = p;
-    w->policies_front = front_ref(w->front);
-    if (!w->retired && w->retired_front) {
-        front_unref(w->retired_front);
-        w->retired_front = NULL;
+    if (old) {
+        old->next = w->retired;
+        w->retired = old;
+        free_retired(w);
     }
     return ERR_OK;
 }
@@ -213,12 +235,10 @@ static void drain(struct worker *w) {
 
 /* After the sessions, which may wait for them. */
 static void close_helpers(struct worker *w) {
-    policies_free(w->policies);
-    policies_free(w->retired);
-    front_unref(w->policies_front);
-    front_unref(w->retired_front);
-    w->policies = w->retired = NULL;
-    w->policies_front = w->retired_front = NULL;
+    CHECK(w->sessions == 0);
+    policies_end(w->policies);
+    w->policies = NULL;
+    free_retired(w);
     dns_free(w->dns);
     w->dns = NULL;
 }

@@ -25,6 +25,14 @@ struct worker_listener {
     uint32_t index; /* in the settings */
 };
 
+/* The policy services of one generation of settings, which they borrow. */
+struct worker_policies {
+    struct worker_policies *next; /* retired ones */
+    struct policies *services;
+    struct front *front;
+    size_t users; /* sessions that wait for them */
+};
+
 struct worker {
     struct inbound *in;
     unsigned number;
@@ -37,11 +45,11 @@ struct worker {
     struct loop_timer *guard_tick; /* of the first worker; else NULL */
     struct loop_hook *hook;        /* greets those that waited a turn */
     struct submit *submit;
-    struct desk *desk;                            /* answers the admin hub; NULL on all but the first */
-    struct post *post;                            /* answers of directories and others that run on threads */
-    struct dns *dns;                              /* names and lists */
-    struct policies *policies, *retired;          /* NULL: none; retired: still asked by somebody */
-    struct front *policies_front, *retired_front; /* whose settings they borrow */
+    struct desk *desk;                /* answers the admin hub; NULL on all but the first */
+    struct post *post;                /* answers of directories and others that run on threads */
+    struct dns *dns;                  /* names and lists */
+    struct worker_policies *policies; /* NULL: none */
+    struct worker_policies *retired;  /* replaced by reloads, and still asked by somebody */
     struct tcp_listener *listeners[WORKER_LISTENERS_MAX];
     struct worker_listener places[WORKER_LISTENERS_MAX];
     uint32_t listener_count;

@@ -207,8 +207,7 @@ void command_begin(struct server *s, struct server_reply answer, struct buf *out
             begin_data(s, out);
         s->begin_due = true;
     } else if (s->bdat_due) { /* the chunk is read to its end, and refused there */
-        s->fault = SERVER_FAULT_OWNER;
-        s->owner_fault = answer;
+        server_take_fault(s, answer);
         server_abort(s);
     } else {
         server_say_reply(out, &answer);
@@ -235,6 +234,12 @@ static void run_noop(struct server *s, struct span args, struct buf *out, struct
 static void run_vrfy(struct server *s, struct span args, struct buf *out, struct server_step *step) {
     if (!s->settings->config.vrfy) {
         server_say(out, 252, "2.0.0", "send some mail, I will try");
+        return;
+    }
+    struct server_reply why;
+    if (command_must_wait(s, &why)) {
+        server_say_reply(out, &why);
+        count_error(s, &s->tally.order);
         return;
     }
     s->wait = SERVER_WAIT_VRFY;

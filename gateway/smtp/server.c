@@ -22,7 +22,9 @@ void server_init(struct server *s, const struct server_settings *settings) {
 void server_deinit(struct server *s) {
     arena_deinit(&s->mem);
     free((char *)s->helo.at);
+    free(s->owner_words);
     s->helo = SPAN_EMPTY;
+    s->owner_words = NULL;
 }
 
 void server_use(struct server *s, const struct server_settings *settings) {
@@ -287,6 +289,14 @@ static void answer_rcpt(struct server *s, bool accepted, unsigned code) {
         server_set_state(s, SERVER_RCPT);
 }
 
+/* Questions about addresses are as dear as recipients: both find out who is here. */
+static void answer_vrfy(struct server *s, unsigned code) {
+    if (code < 500)
+        return;
+    s->tally.refused++;
+    s->refusals++;
+}
+
 static void answer_end(struct server *s, bool accepted) {
     s->open = false;
     s->stale = true;
@@ -342,6 +352,8 @@ void server_answer(struct server *s, struct server_reply reply, struct buf *out)
         answer_mail(s, accepted);
     else if (wait == SERVER_WAIT_RCPT)
         answer_rcpt(s, accepted, reply.code);
+    else if (wait == SERVER_WAIT_VRFY)
+        answer_vrfy(s, reply.code);
     else if (wait == SERVER_WAIT_END)
         answer_end(s, accepted);
     else if (wait == SERVER_WAIT_AUTH)
@@ -354,6 +366,5 @@ void server_fail_body(struct server *s, struct server_reply reply) {
     s->stale = true;
     if (s->fault != SERVER_FAULT_NONE)
         return;
-    s->fault = SERVER_FAULT_OWNER;
-    s->owner_fault = reply;
+    server_take_fault(s, reply);
 }

@@ -218,6 +218,7 @@ struct server {
     uint64_t chunk_left, chunk_size;
     struct data data;
     struct server_reply owner_fault;
+    char *owner_words; /* heap: its texts */
     struct server_tally tally;
 };
 
@@ -242,7 +243,7 @@ void server_challenge(struct server *s, struct span text, struct buf *out);
 /* The answer to what is waited for. */
 void server_answer(struct server *s, struct server_reply reply, struct buf *out);
 /* Between BEGIN and END: the owner cannot take this body. The rest is read and dropped, and this is the reply at its
- * end (the texts must outlive that). No ABORT follows. */
+ * end (the texts are copied). No ABORT follows. */
 void server_fail_body(struct server *s, struct server_reply reply);
 
 /* Between commands, with nothing owed: a farewell fits in. */

@@ -16,6 +16,8 @@ void server_abort(struct server *s);
 void server_clear(struct server *s);
 /* Which fault the body has by now; the first one aborts. */
 void server_find_fault(struct server *s);
+/* The fault that the owner found, with a copy of its words: they are said at the end of the body only. */
+void server_take_fault(struct server *s, struct server_reply reply);
 
 /* -- server_reply.c -- */
 void server_say(struct buf *out, unsigned code, const char *enhanced, const char *text);

@@ -4,6 +4,8 @@
  * The table says what server.h says in words. A transition outside of it cannot be caused by a client,
  * whatever it sends; it is a bug of this room, so it stops the process before mail is harmed.
  */
+#include <stdlib.h>
+
 #include "base/check.h"
 
 #include "gateway/smtp/server_inner.h"
@@ -52,6 +54,20 @@ static enum server_fault fault_of(const struct server *s) {
     if (s->data.size > c->message_size)
         return SERVER_FAULT_SIZE;
     return s->data.received >= c->received_headers ? SERVER_FAULT_LOOP : SERVER_FAULT_NONE;
+}
+
+void server_take_fault(struct server *s, struct server_reply reply) {
+    size_t len = reply.enhanced.len;
+    free(s->owner_words);
+    s->owner_words = malloc(len + reply.text.len + 2);
+    s->fault = SERVER_FAULT_OWNER;
+    s->owner_fault = server_reply_make(451, "4.3.0", "out of memory");
+    if (!s->owner_words)
+        return;
+    s->owner_fault.code = reply.code;
+    s->owner_fault.enhanced = span_make(s->owner_words, span_copy(reply.enhanced, s->owner_words, len + 1));
+    char *text = s->owner_words + len + 1;
+    s->owner_fault.text = span_make(text, span_copy(reply.text, text, reply.text.len + 1));
 }
 
 void server_find_fault(struct server *s) {
