@@ -490,6 +490,34 @@ static void a_client_refuses_a_wrong_name(void **state) {
     world_free(w);
 }
 
+static void meet_with(const struct tls_wish *w, int err, enum tls_fault fault) {
+    struct world *world = world_new();
+    world->plain_client = true;
+    connect_with(world, NULL, NULL);
+    assert_int_equal(tcp_tls_fault(world->client.c), TLS_FAULT_NONE);
+    assert_int_equal(tcp_secure_client_with(world->client.c, client, w), ERR_OK);
+    assert_int_equal(tcp_secure_client_with(world->client.c, client, w), ERR_INVALID);
+    run_until(world, err ? &world->client.failures : &world->client.secured);
+    assert_int_equal(world->client.secured, !err);
+    assert_int_equal(world->client.last_err, err);
+    assert_int_equal(tcp_tls_fault(world->client.c), fault);
+    assert_int_equal(world->client.why[0] != '\0', err != ERR_OK);
+    world_free(world);
+}
+
+static void a_wish_decides_over_a_lenient_context(void **state) {
+    (void)state;
+    const char *const right[] = {"one.example"}, *const wrong[] = {"two.example"}, *const none[] = {"00"};
+    const uint8_t digest[32] = {0};
+    struct tls_dane_record record = {3, 1, 1, digest, sizeof digest};
+    meet_with(&(struct tls_wish){.must_verify = true, .names = right, .name_count = 1}, ERR_OK, TLS_FAULT_NONE);
+    meet_with(&(struct tls_wish){.names = wrong, .name_count = 1}, ERR_OK, TLS_FAULT_NAME);
+    meet_with(&(struct tls_wish){.must_verify = true, .names = wrong, .name_count = 1}, ERR_DENIED, TLS_FAULT_NAME);
+    meet_with(&(struct tls_wish){.must_verify = true}, ERR_DENIED, TLS_FAULT_OTHER);
+    meet_with(&(struct tls_wish){.dane = &record, .dane_count = 1}, ERR_DENIED, TLS_FAULT_DANE);
+    meet_with(&(struct tls_wish){.fingerprints = none, .fingerprint_count = 1}, ERR_DENIED, TLS_FAULT_TRUST);
+}
+
 static void closes_at(struct side *s, enum tcp_event event, int err) {
     (void)err;
     if ((event == TCP_SECURED && s->world->goal == 1) || (event == TCP_READ && s->world->goal == 2)) {
@@ -661,6 +689,7 @@ int main(void) {
         cmocka_unit_test(octets_injected_later_fail_the_handshake),
         cmocka_unit_test(a_cut_handshake_fails),
         cmocka_unit_test(a_client_refuses_a_wrong_name),
+        cmocka_unit_test(a_wish_decides_over_a_lenient_context),
         cmocka_unit_test(may_be_closed_in_its_own_callback),
         cmocka_unit_test(an_unsecured_end_is_an_end),
         cmocka_unit_test(idle_connections_cost_little),
