@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "base/net/tls.h"
@@ -503,6 +504,34 @@ static void a_bounded_number_of_keys_is_remembered(void **state) {
     tls_client_unref(c);
 }
 
+enum { THREADS = 4, VISITS = 60 };
+
+static void *visit_often(void *arg) {
+    struct tls_client *c = arg;
+    static const char *const keys[] = {"a", "b", "c"};
+    SSL_CTX *ctx = ctx_of(&fine, TLS1_3_VERSION);
+    struct tls_wish w = {.sni = "mx.example", .must_verify = true, .names = mx_name, .name_count = 1};
+    for (int i = 0; i < VISITS; i++) {
+        w.session_key = keys[i % 3];
+        struct outcome o = meet_by(c, ctx, &w);
+        assert_true(o.info.peer_verified);
+    }
+    SSL_CTX_free(ctx);
+    return NULL;
+}
+
+/* One context serves all loops. */
+static void sessions_may_be_shared_by_threads(void **state) {
+    (void)state;
+    struct tls_client *c = client_with(2);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, visit_often, c), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    tls_client_unref(c);
+}
+
 /* -- making -- */
 
 static struct site site_of(const char *cn, const char *san, const struct authority *by, bool rsa, int from, int to) {
@@ -569,6 +598,7 @@ int main(void) {
         cmocka_unit_test(sessions_are_resumed_under_their_key),
         cmocka_unit_test(a_session_serves_its_own_demand_only),
         cmocka_unit_test(a_bounded_number_of_keys_is_remembered),
+        cmocka_unit_test(sessions_may_be_shared_by_threads),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
