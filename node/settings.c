@@ -131,6 +131,7 @@ static void spread(struct settings *s) {
     s->auth.hostname = s->mailauth.authserv_id = s->hostname;
     s->inbound.dns = s->mailauth.dns = s->outbound.dns;
     s->inbound.spool = s->data_dir;
+    s->outbound.tls.sts_file = arena_printf(&s->mem, "%s/mta-sts", s->data_dir);
     settings_finish_domains(s);
     s->inbound.guard.grey_file = arena_printf(&s->mem, "%s/greylist", s->data_dir);
     s->outbound.port = (uint16_t)s->outbound_port;

@@ -60,8 +60,7 @@ static bool note(struct settings_reading *r, struct map *m, const struct yaml *y
     return true;
 }
 
-/* Canonical form of a domain in the arena, or NULL after a complaint. */
-static const char *read_domain(struct settings_reading *r, const struct yaml *y, const char *section, bool dotted) {
+const char *settings_domain(struct settings_reading *r, const struct yaml *y, const char *section, bool dotted) {
     struct span name = y->text, out;
     bool below = dotted && name.len > 1 && name.at[0] == '.';
     if (address_parse_domain(&out, below ? span_from(name, 1) : name, &r->s->mem) == ERR_OK)
@@ -74,19 +73,61 @@ static const char *read_domain(struct settings_reading *r, const struct yaml *y,
     return NULL;
 }
 
+#define AT(member) offsetof(struct outbound_login, member)
+static void read_login_password(struct settings_reading *r, const struct yaml *y, void *object) {
+    settings_read_password(r, y, "credentials.password_file", &((struct outbound_login *)object)->password);
+}
+
+static const struct schema_key login_keys[] = {
+    {"user", SCHEMA_TEXT, AT(user), 1, 500, NULL, NULL, NULL, "Who we log in as."},
+    {"password", SCHEMA_TEXT, AT(password), 1, 4000, NULL, NULL, NULL, "The password; for XOAUTH2 the token."},
+    {"password_file", SCHEMA_CUSTOM, 0, 0, 0, NULL, "file", read_login_password, "Or a file whose first line it is."},
+    {"mechanisms", SCHEMA_TEXT, AT(mechanisms), 1, 200, NULL, NULL, NULL,
+     "Of `SCRAM-SHA-256 XOAUTH2 PLAIN LOGIN`, those that may be used. Default: all but XOAUTH2. Passwords go inside "
+     "TLS "
+     "only."},
+    {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
+};
+#undef AT
+
+static void read_login(struct settings_reading *r, const struct yaml *map, const char *section,
+                       struct outbound_route *to) {
+    char what[40];
+    const struct yaml *y = schema_child(map, "credentials");
+    struct outbound_login *l = y ? arena_calloc(&r->s->mem, 1, sizeof *l) : NULL;
+    if (!l)
+        return;
+    snprintf(what, sizeof what, "%s.credentials", section);
+    if (!schema_object(r, y, what, login_keys, l))
+        return;
+    if (!l->user || !l->password)
+        settings_complain(r, y, "%s: takes user and password", what);
+    else if (to->route.kind == ROUTE_MX)
+        settings_complain(r, y, "%s: only for smtp: and lmtp: routes", what);
+    else
+        to->login = l;
+}
+
 /* The route of a domain, into the room that more_routes made. */
 static void read_route(struct settings_reading *r, const struct yaml *map, const char *section, const char *domain) {
     char what[32];
     const struct yaml *y = scalar_child(r, map, section, "route");
     struct outbound_route *routes = (struct outbound_route *)(uintptr_t)r->s->outbound.routes;
     struct outbound_route *to = &routes[r->s->outbound.route_count];
+    struct outbound_target targets[OUTBOUND_TARGETS_MAX];
     if (!y)
         return;
     snprintf(what, sizeof what, "%s.route", section);
-    if (route_parse(&to->route, y->text) != ERR_OK) {
+    if (route_parse_targets(&to->route, y->text, targets, &to->target_count) != ERR_OK) {
         settings_complain(r, y, "%s: takes mx, mx:DOMAIN, smtp:HOST[:PORT], lmtp:HOST[:PORT] or lmtp:unix:/PATH", what);
         return;
     }
+    struct outbound_target *all = arena_calloc(&r->s->mem, to->target_count + 1, sizeof *all);
+    if (!all)
+        return;
+    memcpy(all, targets, to->target_count * sizeof *all);
+    to->targets = all;
+    read_login(r, map, section, to);
     if (!domain || !note(r, &r->routes, map, what, domain))
         return;
     to->domain = domain;
@@ -244,6 +285,7 @@ static const struct schema_key domain_keys[] = {
     {"recipients", SCHEMA_CUSTOM, 0, 0, 0, NULL, "source, or list of sources", read_sources,
      "Who is a recipient: " SOURCE_WORDS "; several are asked in order."},
     {"route", SCHEMA_CUSTOM, 0, 0, 0, NULL, "route", skip, "Where its mail goes."},
+    {"credentials", SCHEMA_CUSTOM, 0, 0, 0, NULL, "map", skip, "How we log in there; see below."},
     {"tag", SCHEMA_TEXT, AT(tag), 0, 8, NULL, NULL, NULL,
      "Characters that separate a local part from its tag, as in user+tag. Default `+`; empty: no tags."},
     {"case_sensitive", SCHEMA_BOOL, AT(case_sensitive), 0, 0, "false", NULL, NULL,
@@ -268,7 +310,7 @@ void settings_read_domains(struct settings_reading *r, const struct yaml *y, voi
         memset(&d[i], 0, sizeof d[i]);
         schema_object(r, c, "domains", domain_keys, &d[i]);
         const struct yaml *name = scalar_child(r, c, "domains", "name");
-        const char *canonical = name ? read_domain(r, name, "domains.name", false) : NULL;
+        const char *canonical = name ? settings_domain(r, name, "domains.name", false) : NULL;
         bool fresh = canonical && note(r, &r->domains, name, "domains.name", canonical);
         if (!schema_child(c, "recipients"))
             settings_complain(r, c, "domains.recipients: missing: %s", SOURCE_WORDS);
@@ -284,6 +326,7 @@ void settings_read_domains(struct settings_reading *r, const struct yaml *y, voi
 static const struct schema_key route_keys[] = {
     {"domain", SCHEMA_CUSTOM, 0, 0, 0, NULL, "domain name, .NAME or *", skip, "`.NAME`: it and all below it."},
     {"route", SCHEMA_CUSTOM, 0, 0, 0, NULL, "route", skip, "Where its mail goes."},
+    {"credentials", SCHEMA_CUSTOM, 0, 0, 0, NULL, "map", skip, "How we log in there; see below."},
     {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
 };
 
@@ -301,25 +344,18 @@ void settings_read_routes(struct settings_reading *r, const struct yaml *y, void
         const struct yaml *domain = scalar_child(r, c, "routes", "domain");
         const char *name = !domain                            ? NULL
                            : span_eq(domain->text, SPAN("*")) ? "*"
-                                                              : read_domain(r, domain, "routes.domain", true);
+                                                              : settings_domain(r, domain, "routes.domain", true);
         read_route(r, c, "routes", name);
     }
 }
 
 void settings_read_secrets(struct settings_reading *r, const struct yaml *y, void *object) {
     (void)object;
-    size_t n = settings_count_items(r, y, "srs.secrets", SECRETS_MAX), i = 0;
-    const char **all = n == SIZE_MAX ? NULL : arena_calloc(&r->s->mem, n + 1, sizeof *all);
-    if (!all)
-        return;
-    for (const struct yaml *c = y->first; c; c = c->next) {
-        if (c->kind != YAML_SCALAR || c->text.len < SECRET_LEN_MIN)
-            settings_complain(r, c, "srs.secrets: takes texts of at least %d characters", SECRET_LEN_MIN);
-        else
-            all[i++] = c->text.at;
+    r->s->srs.secrets = settings_texts(r, y, "srs.secrets", SECRETS_MAX, &r->s->srs.secret_count);
+    for (size_t i = 0; i < r->s->srs.secret_count; i++) {
+        if (strlen(r->s->srs.secrets[i]) < SECRET_LEN_MIN)
+            settings_complain(r, y, "srs.secrets: takes texts of at least %d characters", SECRET_LEN_MIN);
     }
-    r->s->srs.secrets = all;
-    r->s->srs.secret_count = i;
 }
 
 void settings_finish_domains(struct settings *s) {
@@ -337,5 +373,6 @@ void settings_finish_domains(struct settings *s) {
 
 int settings_domains_reference(struct buf *to) {
     schema_object_reference(to, "## Each of `domains`", domain_keys);
+    schema_object_reference(to, "## `credentials` of `domains` and `routes`", login_keys);
     return schema_object_reference(to, "## A directory (`ldap`, `postgres`, `http`, `callout`)", directory_keys);
 }

@@ -221,6 +221,30 @@ const struct schema_key schema_keys[] = {
      "For the reply to QUIT."},
     {"delivery.timeouts.idle", SCHEMA_DURATION, AT(outbound.timeouts.idle_ms), 100, 3600000, "60s", NULL, NULL,
      "How long an unused connection is kept warm."},
+    {"delivery.tls.level", SCHEMA_WORD, AT(outbound.tls.level), 0, 0, "may", "none|may|encrypt|verify", NULL,
+     "TLS with MX hosts: in the clear, when they can, always, or always with a good certificate."},
+    {"delivery.tls.routes", SCHEMA_WORD, AT(outbound.tls.route_level), 0, 0, "may", "none|may|encrypt|verify", NULL,
+     "The same for `smtp:` and `lmtp:` routes over the network."},
+    {"delivery.tls.dane", SCHEMA_BOOL, AT(outbound.tls.dane), 0, 0, "true", NULL, NULL,
+     "Heed TLSA records (RFC 7672) that the resolver vouches for: it must validate, and be one that we can trust."},
+    {"delivery.tls.mta_sts", SCHEMA_BOOL, AT(outbound.tls.mta_sts), 0, 0, "true", NULL, NULL,
+     "Heed MTA-STS policies (RFC 8461)."},
+    {"delivery.tls.ca_file", SCHEMA_FILE, AT(outbound.tls.ca_file), 0, 0, NULL, NULL, NULL,
+     "PEM file of authorities. Default: the system's."},
+    {"delivery.tls.certificate", SCHEMA_FILE, AT(outbound.tls.certificate), 0, 0, NULL, NULL, NULL,
+     "PEM file with our certificate, for servers that ask for one."},
+    {"delivery.tls.key", SCHEMA_FILE, AT(outbound.tls.key), 0, 0, NULL, NULL, NULL, "PEM file with its private key."},
+    {"delivery.tls.policy_host", SCHEMA_TEXT, AT(outbound.tls.sts_connect_to), 3, 300, NULL, NULL, NULL,
+     "HOST:PORT that all MTA-STS policies are fetched from (for tests). Default: as the DNS says."},
+    {"delivery.tls.domains", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {domain, level, names, fingerprints}",
+     settings_read_tls_rules, "Domains with demands of their own. See tls-delivery.md."},
+    {"delivery.verp", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of addresses and domains", settings_read_verp,
+     "Senders, and domains of senders, whose mail goes with a return path for each recipient (VERP): "
+     "`local+user=example.net@domain`. See reports.md."},
+    {"reports.language", SCHEMA_WORD, AT(scheduler.reports.language), 0, 0, "en", "en|de|fr|es", NULL,
+     "Language of reports to senders that no template is for."},
+    {"reports.templates", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {domain, language, file}", settings_read_templates,
+     "Words of reports by the domain of the sender. See below, and reports.md."},
     {"scheduler.shards", SCHEMA_COUNT, AT(shards), 1, 64, "1", NULL, NULL,
      "Parts of the queue, each with its own order. More only help very large machines."},
     {"scheduler.active_max", SCHEMA_COUNT, AT(scheduler.active_max), 1000, 10000000, "100000", NULL, NULL,
@@ -234,5 +258,4 @@ const struct schema_key schema_keys[] = {
 _Static_assert(sizeof schema_keys / sizeof *schema_keys <= SCHEMA_KEYS_MAX, "settings_reading has a line for each key");
 
 /* Known to the design, not to this version: refused by name rather than as a typing error. */
-const char *const schema_later[] = {"cluster", "admin.http", "admin.keys", "delivery.tls", "delivery.retry.domains",
-                                    NULL};
+const char *const schema_later[] = {"cluster", "admin.http", "admin.keys", "delivery.retry.domains", NULL};

@@ -22,6 +22,22 @@ size_t settings_count_items(struct settings_reading *r, const struct yaml *y, co
     return SIZE_MAX;
 }
 
+const char *const *settings_texts(struct settings_reading *r, const struct yaml *y, const char *what, size_t max,
+                                  size_t *count) {
+    size_t n = settings_count_items(r, y, what, max);
+    const char **all = n == SIZE_MAX ? NULL : arena_calloc(&r->s->mem, n + 1, sizeof *all);
+    *count = 0;
+    if (!all)
+        return NULL;
+    for (const struct yaml *c = y->first; c; c = c->next) {
+        if (c->kind != YAML_SCALAR || c->text.len == 0)
+            settings_complain(r, c, "%s: takes a list of texts", what);
+        else
+            all[(*count)++] = c->text.at;
+    }
+    return all;
+}
+
 void settings_read_roles(struct settings_reading *r, const struct yaml *y, void *object) {
     (void)object;
     static const char *const names[] = {"gateway", "scheduler", "delivery"};

@@ -33,23 +33,25 @@ static const char reference_head[] =
     "This page is printed by `posthoused --print-settings-reference`.\n\n"
     "| key | takes | default | what it is for |\n|---|---|---|---|\n";
 
-static const char reference_tail[] = "\n## Routes\n\n"
-                                     "Each of `routes` has `domain` (`example.net`, `.example.net` for it and all "
-                                     "below it, or `*`) and `route`; each of\n"
-                                     "`domains` has a `route` too:\n\n"
-                                     "| route | mail goes |\n|---|---|\n"
-                                     "| `mx` | to the MX hosts of the domain |\n"
-                                     "| `mx:DOMAIN` | to the MX hosts of another domain |\n"
-                                     "| `smtp:HOST[:PORT]` | to this host; IPv6 addresses in brackets |\n"
-                                     "| `lmtp:HOST[:PORT]`, `lmtp:unix:/PATH` | to this host by LMTP |\n\n"
-                                     "## What a reload does not change\n\n"
-                                     "The name, roles, user, memory, directory, addresses of listeners, loops, shards "
-                                     "and the RPC endpoint stay as they were\n"
-                                     "until a restart, and so do the DNS servers that the gateway itself asks; the log "
-                                     "says so. What a listener offers may\n"
-                                     "change. Tables, certificates, password files and keys are also read again when "
-                                     "their files change. A session keeps the\n"
-                                     "settings of its transaction, and one that milters hear keeps them to its end.\n";
+static const char reference_tail[] =
+    "\n## Routes\n\n"
+    "Each of `routes` has `domain` (`example.net`, `.example.net` for it and all "
+    "below it, or `*`) and `route`; each of\n"
+    "`domains` has a `route` too:\n\n"
+    "| route | mail goes |\n|---|---|\n"
+    "| `mx` | to the MX hosts of the domain |\n"
+    "| `mx:DOMAIN` | to the MX hosts of another domain |\n"
+    "| `smtp:HOST[:PORT]` | to this host; IPv6 addresses in brackets |\n"
+    "| `smtp:HOST[*WEIGHT],HOST...[:PORT]` | to these hosts, in an order drawn by weight; the port is for all |\n"
+    "| `lmtp:HOST[:PORT]`, `lmtp:unix:/PATH` | to this host by LMTP |\n\n"
+    "## What a reload does not change\n\n"
+    "The name, roles, user, memory, directory, addresses of listeners, loops, shards "
+    "and the RPC endpoint stay as they were\n"
+    "until a restart, and so do the DNS servers that the gateway itself asks; the log "
+    "says so. What a listener offers may\n"
+    "change. Tables, certificates, password files and keys are also read again when "
+    "their files change. A session keeps the\n"
+    "settings of its transaction, and one that milters hear keeps them to its end.\n";
 
 static void add_rows(struct buf *to, const struct schema_key *table) {
     for (const struct schema_key *k = table; k->path; k++) {
@@ -73,6 +75,8 @@ int settings_reference(struct buf *to) {
     add_rows(to, schema_keys);
     settings_gateway_reference(to);
     settings_domains_reference(to);
+    settings_delivery_reference(to);
+    settings_reports_reference(to);
     buf_add_str(to, reference_tail);
     return to->err;
 }

@@ -81,6 +81,11 @@ void settings_complain(struct settings_reading *r, const struct yaml *y, const c
 void settings_complain_key(struct settings_reading *r, const char *path, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* A list of texts in the arena. NULL after a complaint. */
+const char *const *settings_texts(struct settings_reading *r, const struct yaml *y, const char *what, size_t max,
+                                  size_t *count);
+/* Canonical form of a domain in the arena (dotted: ".example" is fine), or NULL after a complaint. */
+const char *settings_domain(struct settings_reading *r, const struct yaml *y, const char *section, bool dotted);
 /* The number of items of a list, or SIZE_MAX after a complaint. */
 size_t settings_count_items(struct settings_reading *r, const struct yaml *y, const char *what, size_t max);
 
@@ -98,6 +103,15 @@ void settings_read_secrets(struct settings_reading *r, const struct yaml *y, voi
 int settings_domains_reference(struct buf *to);
 /* Directories get what the whole knows: our name, DNS servers. */
 void settings_finish_domains(struct settings *s);
+
+/* -- settings_delivery.c -- */
+void settings_read_tls_rules(struct settings_reading *r, const struct yaml *y, void *object);
+int settings_delivery_reference(struct buf *to);
+
+/* -- settings_reports.c -- */
+void settings_read_templates(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_verp(struct settings_reading *r, const struct yaml *y, void *object);
+int settings_reports_reference(struct buf *to);
 
 /* -- settings_gateway.c -- */
 /* The first line of the file that y names. */

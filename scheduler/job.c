@@ -36,14 +36,60 @@ static bool is_chunked(const Words__Envelope *e) {
     return e->size > FRAME_BODY_MAX;
 }
 
-static bool fill_job(struct arena *mem, Words__Job *j, const struct shard_assign *a, const Words__Envelope *e) {
+/* One of several that an address became, whose sender asked to hear of success: we tell that it was expanded, and the
+ * next hop is not asked to report on each (RFC 3461 section 5.2.7.2). They stand side by side. */
+bool job_is_expanded(const Words__Envelope *e, uint32_t i) {
+    const Words__Recipient *r = e->recipients[i];
+    if (!r->has_original || !r->has_notify || !(r->notify & NOTIFY_SUCCESS))
+        return false;
+    for (int side = 0; side < 2; side++) {
+        const Words__Recipient *other = side    ? i + 1 < e->n_recipients ? e->recipients[i + 1] : NULL
+                                        : i > 0 ? e->recipients[i - 1]
+                                                : NULL;
+        if (other && other->has_original && span_eq(frame_span(other->original), frame_span(r->original)))
+            return true;
+    }
+    return false;
+}
+
+/* The recipient as the delivery node sees it. NULL: no memory. */
+static Words__Recipient *view_recipient(struct scheduler *sc, struct arena *mem, const Words__Envelope *e, uint32_t i) {
+    Words__Recipient *r = e->recipients[i];
+    bool expanded = job_is_expanded(e, i);
+    struct span path = r->has_return_path || (e->has_report && e->report)
+                           ? SPAN_EMPTY
+                           : verp_return_path(sc->verp, frame_span(e->sender),
+                                              frame_span(r->has_original ? r->original : r->address), mem);
+    if (!expanded && !path.len)
+        return r;
+    Words__Recipient *view = arena_alloc(mem, sizeof *view);
+    if (!view)
+        return NULL;
+    *view = *r;
+    if (path.len) {
+        view->has_return_path = true;
+        view->return_path = frame_bytes(path);
+    }
+    if (expanded) {
+        view->has_expanded = view->expanded = true;
+        view->notify &= ~(uint32_t)NOTIFY_SUCCESS;
+        if (!view->notify)
+            view->notify = NOTIFY_NEVER;
+    }
+    return view;
+}
+
+static bool fill_job(struct scheduler *sc, struct arena *mem, Words__Job *j, const struct shard_assign *a,
+                     const Words__Envelope *e) {
     Words__Recipient **r = arena_calloc(mem, a->count, sizeof(Words__Recipient *));
     if (!r)
         return false;
     for (uint32_t i = 0; i < a->count; i++) {
         if (a->indexes[i] >= e->n_recipients)
             return false;
-        r[i] = e->recipients[a->indexes[i]];
+        r[i] = view_recipient(sc, mem, e, a->indexes[i]);
+        if (!r[i])
+            return false;
     }
     words__job__init(j);
     j->attempt = a->attempt;
@@ -70,6 +116,8 @@ static bool fill_job(struct arena *mem, Words__Job *j, const struct shard_assign
     j->report = e->report;
     j->has_requiretls = e->has_requiretls;
     j->requiretls = e->requiretls;
+    j->has_tls_required_no = e->has_tls_required_no;
+    j->tls_required_no = e->tls_required_no;
     j->has_mt_priority = e->has_mt_priority;
     j->mt_priority = e->mt_priority;
     j->has_deliver_by_ms = e->has_deliver_by_ms;
@@ -114,7 +162,7 @@ static void send_job(struct scheduler *sc, struct shard *s, const struct shard_a
     struct hub_peer *p = hub_worker(sc, a->worker);
     if (!p)
         return; /* the core has been told: its attempts are in doubt */
-    if (!fill_job(mem, &j, a, e)) {
+    if (!fill_job(sc, mem, &j, a, e)) {
         give_up(sc, s, a, ERR_CORRUPT);
         return;
     }

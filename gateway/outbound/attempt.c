@@ -77,6 +77,7 @@ static void let_go(struct attempt *a) {
         convert_cancel(a);
     if (a->asking)
         mxcache_cancel(o->cache, a);
+    secure_end(a);
     if (a->has_walk)
         walk_deinit(&a->walk);
     if (list_is_linked(&a->in_site))
@@ -139,7 +140,8 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
              LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", attempt_sender(a, i)),
              LOG_SPAN("remote", r->remote), LOG_U64("code", r->code), LOG_SPAN("status", r->enhanced),
              LOG_SPAN("text", r->text),
-             LOG_STR("category", is_bad ? bounce_name(bounce_classify(r->code, r->enhanced, r->text)) : ""), LOG_STR("site", a->site ? a->site->name : ""));
+             LOG_STR("category", is_bad ? bounce_name(bounce_classify(r->code, r->enhanced, r->text)) : ""),
+             LOG_STR("tls", a->tls ? a->tls : "no"), LOG_STR("site", a->site ? a->site->name : ""));
 }
 
 static void send_report(struct attempt *a) {
@@ -221,7 +223,7 @@ void attempt_judge_all(struct attempt *a, const struct attempt_result *r) {
     }
 }
 
-static void fail_locally(struct attempt *a, enum outcome_local what) {
+void attempt_fail(struct attempt *a, enum outcome_local what) {
     struct attempt_result r = attempt_local_result(what);
     attempt_judge_all(a, &r);
     attempt_finish(a);
@@ -235,7 +237,7 @@ void attempt_hand_back(struct attempt *a) {
             a->open--;
         }
     }
-    fail_locally(a, OUTCOME_HANDED_BACK);
+    attempt_fail(a, OUTCOME_HANDED_BACK);
 }
 
 /* -- no more hosts -- */
@@ -312,7 +314,31 @@ static void on_target(void *arg, const struct mx_target *t) {
     }
     a->target = *t;
     a->has_target = true;
+    a->targets++;
+    a->secure.judged = a->secure.plain = false;
     step(a);
+}
+
+void attempt_same_target(struct attempt *a) {
+    a->has_target = true;
+    step(a);
+}
+
+void attempt_go_to_target(struct attempt *a) {
+    step(a);
+}
+
+void attempt_skip_host(struct attempt *a, const struct attempt_result *r) {
+    a->has_target = false;
+    a->tried++;
+    a->fatal += r->verdict.fatal_if_all;
+    a->last = *r;
+    a->has_last = true;
+    for (uint32_t i = 0; i < a->count; i++) {
+        if (a->recipients[i].fate == FATE_PENDING)
+            attempt_judge(a, i, r);
+    }
+    attempt_go_on(a);
 }
 
 /* Towards a connection: needs a target, then a slot. */
@@ -322,6 +348,8 @@ static void step(struct attempt *a) {
         walk_next(&a->walk, on_target, a); /* a may have ended when it returns */
         return;
     }
+    if (!secure_target(a))
+        return;
     if (!a->slot) {
         a->state = ATTEMPT_WAITING;
         a->slot = site_want_slot(a->site, a);
@@ -331,7 +359,7 @@ static void step(struct attempt *a) {
     a->has_target = false;
     a->conn = conn_open(a->o, a->site, a, &a->target);
     if (!a->conn) {
-        fail_locally(a, OUTCOME_NO_MEMORY);
+        attempt_fail(a, OUTCOME_NO_MEMORY);
         return;
     }
     a->slot = false; /* the connection has it */
@@ -374,12 +402,10 @@ void attempt_go_on(struct attempt *a) {
     step(a);
 }
 
-/* -- finding the site -- */
-
-static void join(struct attempt *a, const char *name) {
-    a->site = site_open(a->o, name);
+void attempt_join(struct attempt *a, const char *name) {
+    a->site = name ? site_open(a->o, name) : NULL;
     if (!a->site) {
-        fail_locally(a, OUTCOME_NO_MEMORY);
+        attempt_fail(a, OUTCOME_NO_MEMORY);
         return;
     }
     if (a->job->has_concurrency && a->job->concurrency)
@@ -387,91 +413,6 @@ static void join(struct attempt *a, const char *name) {
     a->joined_ms = loop_now_ms(a->o->loop);
     a->state = ATTEMPT_WAITING;
     site_submit(a->site, a);
-}
-
-static void on_mx(void *arg, struct mxset *set) {
-    struct attempt *a = arg;
-    struct mx_list list;
-    enum outcome_local what;
-    struct walk_world world = delivery_world(a->o);
-    char name[MX_SITE_MAX + 1];
-    a->asking = false;
-    const char *domain = a->route.host[0] ? a->route.host : a->destination;
-    int err = mx_list_init(&list, set, domain, &a->setup->mx, &what);
-    if (err != ERR_OK) {
-        mx_list_deinit(&list);
-        fail_locally(a, what);
-        return;
-    }
-    mx_site_name(&list, name);
-    a->site_ttl_s = mxset_ttl_s(set, loop_now_ms(a->o->loop));
-    walk_init(&a->walk, &world, &a->setup->mx, &list);
-    a->has_walk = true;
-    join(a, name);
-}
-
-bool attempt_read_literal(struct span text, uint16_t port, struct tcp_addr *addr) {
-    if (text.len < 3 || text.at[0] != '[' || text.at[text.len - 1] != ']')
-        return false;
-    text = span_first(span_from(text, 1), text.len - 2);
-    bool v6 = span_starts_nocase(text, SPAN("IPv6:"));
-    if (v6)
-        text = span_from(text, 5);
-    if (tcp_addr_parse(addr, text, port) != ERR_OK || addr->storage.ss_family == AF_UNIX)
-        return false;
-    return (addr->storage.ss_family == AF_INET6) == v6;
-}
-
-static void start_literal(struct attempt *a) {
-    struct tcp_addr addr;
-    struct walk_world world = delivery_world(a->o);
-    if (!attempt_read_literal(span_of(a->destination), a->setup->s.port, &addr)) {
-        fail_locally(a, OUTCOME_BAD_DESTINATION);
-        return;
-    }
-    walk_init_address(&a->walk, &world, &a->setup->mx, a->destination, &addr);
-    a->has_walk = true;
-    a->site_ttl_s = DELIVERY_ROUTE_TTL_S;
-    join(a, a->destination);
-}
-
-static void start_route(struct attempt *a) {
-    struct tcp_addr addr;
-    struct walk_world world = delivery_world(a->o);
-    struct mx_policy policy = a->setup->fixed;
-    char name[SITE_NAME_MAX];
-    policy.port = a->route.port ? a->route.port : a->route.kind == ROUTE_LMTP ? ROUTE_LMTP_PORT : a->setup->s.port;
-    route_format(&a->route, policy.port, name, sizeof name);
-    if (tcp_addr_parse(&addr, span_of(a->route.host), policy.port) == ERR_OK) {
-        walk_init_address(&a->walk, &world, &policy, a->route.host, &addr);
-    } else {
-        struct mx_list list;
-        if (mx_list_single(&list, a->route.host) != ERR_OK) {
-            fail_locally(a, OUTCOME_NO_MEMORY);
-            return;
-        }
-        walk_init(&a->walk, &world, &policy, &list);
-    }
-    a->has_walk = true;
-    a->site_ttl_s = DELIVERY_ROUTE_TTL_S;
-    join(a, name);
-}
-
-static void find_way(struct attempt *a) {
-    const struct outbound_route *rule = routes_find(a->setup->routes, span_of(a->destination));
-    a->state = ATTEMPT_RESOLVING;
-    a->route = rule ? rule->route : (struct route){.kind = ROUTE_MX};
-    if (!wish_allows_route(a)) {
-        fail_locally(a, OUTCOME_NO_TLS);
-    } else if (a->route.kind != ROUTE_MX) {
-        start_route(a);
-    } else if (a->destination[0] == '[' && !a->route.host[0]) {
-        start_literal(a);
-    } else {
-        a->asking = true;
-        mxcache_ask(a->o->cache, a->route.host[0] ? a->route.host : a->destination, DNS_MX, loop_now_ms(a->o->loop),
-                    on_mx, a);
-    }
 }
 
 /* -- beginning -- */
@@ -520,9 +461,9 @@ bool attempt_start(struct outbound *o, struct span meta, struct bus_bytes *bytes
             if (o->draining || full)
                 attempt_hand_back(a);
             else if (size != a->job->size)
-                fail_locally(a, OUTCOME_NO_BODY);
+                attempt_fail(a, OUTCOME_NO_BODY);
             else
-                find_way(a);
+                way_find(a);
             return true;
         }
     }

@@ -3,12 +3,12 @@
  * a connection, goes host by host while the outcome table says so, and ends when every recipient has a
  * result, which is reported.
  *
- *     RESOLVING -> WAITING -> (WALKING -> OPENING)* -> SENDING -> ENDED
+ *     RESOLVING -> WAITING -> (WALKING -> JUDGING -> OPENING)* -> SENDING -> ENDED
  *     WAITING -> SENDING                          a connection was open
  *     SENDING -> WALKING, WAITING                 the next host, or the same again
  *
- * attempt.c finds the way, transact.c holds the transactions and their verdicts, convert.c makes a message fit for 7
- * bit.
+ * way.c finds the hosts, attempt.c goes from one to the next, secure.c says what TLS must be like on it, transact.c
+ * holds the transactions and their verdicts, convert.c makes a message fit for 7 bit.
  */
 #ifndef GATEWAY_OUTBOUND_ATTEMPT_H
 #define GATEWAY_OUTBOUND_ATTEMPT_H
@@ -16,6 +16,7 @@
 #include "gateway/outbound/content.h"
 #include "gateway/outbound/conn.h"
 #include "gateway/outbound/delivery.h"
+#include "gateway/outbound/secure.h"
 
 #define ATTEMPT_RECIPIENTS_MAX 1000u
 #define ATTEMPT_AGAIN_MAX 3 /* times a reused connection may fail without counting */
@@ -25,6 +26,7 @@ enum attempt_state {
     ATTEMPT_RESOLVING,
     ATTEMPT_WAITING,
     ATTEMPT_WALKING,
+    ATTEMPT_JUDGING, /* what TLS must show with the next host is asked for */
     ATTEMPT_OPENING,
     ATTEMPT_SENDING, /* on a connection, also while the body is prepared */
     ATTEMPT_ENDED,
@@ -63,12 +65,17 @@ struct attempt {
     struct attempt_recipient *recipients;
     /* the way */
     const char *destination;
+    const struct outbound_route *rule; /* of the setup; NULL: by MX */
     struct route route;
     struct site *site;
     uint32_t site_ttl_s;
     uint64_t joined_ms;
     struct walk walk;
     bool has_walk, has_target, slot, asking;
+    uint32_t targets; /* hosts that the walk has named */
+    const char *tls;  /* what the last connection was like, for the log; NULL: in the clear */
+    bool judging;     /* secure_target has returned, its answer comes later */
+    struct secure secure;
     struct mx_target target;
     struct conn *conn;
     bool fresh; /* wants a new connection */
@@ -124,7 +131,21 @@ void attempt_on_ready(struct attempt *a, struct conn *c);
 /* The connection is gone; err: why, when it failed. */
 void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event *e, int err);
 
-/* -- between attempt.c, transact.c and convert.c -- */
+/* -- for secure.c -- */
+/* The site is named. */
+void attempt_join(struct attempt *a, const char *site);
+/* The target is judged fine. */
+void attempt_go_to_target(struct attempt *a);
+/* This host is not connected to: on to the next one. a may have ended when it returns. */
+void attempt_skip_host(struct attempt *a, const struct attempt_result *r);
+
+/* -- between attempt.c, way.c, transact.c and convert.c -- */
+/* Finds the hosts and calls secure_begin, at once or later; or ends the attempt. */
+void way_find(struct attempt *a);
+/* All recipients get this verdict of ours, and the attempt ends. */
+void attempt_fail(struct attempt *a, enum outcome_local what);
+/* The same host again, at once. */
+void attempt_same_target(struct attempt *a);
 /* All recipients without a verdict get this one. */
 void attempt_judge_all(struct attempt *a, const struct attempt_result *r);
 void attempt_judge(struct attempt *a, uint32_t recipient, const struct attempt_result *r);

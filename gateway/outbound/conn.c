@@ -39,6 +39,7 @@ static void on_timer(void *arg);
 static void name_remote(struct conn *c, const struct mx_target *t) {
     char ip[128];
     tcp_addr_ip(&t->addr, ip, sizeof ip);
+    snprintf(c->host, sizeof c->host, "%s", t->host);
     if (t->addr.storage.ss_family == AF_UNIX)
         snprintf(c->remote, sizeof c->remote, "%s", ip);
     else if (span_eq(span_of(t->host), span_of(ip)))
@@ -62,6 +63,13 @@ struct conn *conn_open(struct outbound *o, struct site *s, struct attempt *a, co
     }
     client_init(&c->client, attempt_is_lmtp(a) ? CLIENT_LMTP : CLIENT_SMTP, o->setup->s.hostname);
     c->setup = setup_ref(o->setup);
+    c->client.tls = a->secure.plain || a->secure.target.level == TLS_LEVEL_NONE ? CLIENT_TLS_NEVER
+                    : a->secure.target.level == TLS_LEVEL_MAY                   ? CLIENT_TLS_OFFERED
+                                                                                : CLIENT_TLS_MUST;
+    if (a->rule && a->rule->login) {
+        login_init(&c->login, a->rule->login);
+        c->client.login = &c->login.core;
+    }
     name_remote(c, t);
     c->attempt = a;
     list_push_back(&o->conns, &c->in_all);
@@ -94,6 +102,7 @@ static void end(struct conn *c, bool gently) {
         tcp_close(c->tcp);
     loop_timer_close(c->timer);
     client_deinit(&c->client);
+    login_deinit(&c->login);
     setup_free(c->setup);
     list_remove(&c->o->conns, &c->in_all);
     list_push_back(&c->o->gone_conns, &c->in_all);
@@ -138,6 +147,9 @@ static uint64_t time_for(const struct conn *c) {
         return t->greeting_ms;
     case CLIENT_EHLO:
     case CLIENT_HELO:
+    case CLIENT_STARTTLS:
+    case CLIENT_SHAKING:
+    case CLIENT_AUTH:
         return t->ehlo_ms;
     case CLIENT_MAIL:
     case CLIENT_RSET:
@@ -180,6 +192,10 @@ static void fail(struct conn *c, enum client_answer answer, int err) {
     enum client_stage stage = c->connected ? c->client.state : CLIENT_CONNECT;
     if (stage == CLIENT_DOT && c->dot_queued)
         stage = CLIENT_BODY; /* the dot never left us */
+    if (stage == CLIENT_SHAKING) {
+        c->fault = tcp_tls_fault(c->tcp);
+        snprintf(c->tls_why, sizeof c->tls_why, "%s", tcp_tls_why(c->tcp));
+    }
     if (stage <= CLIENT_EHLO)
         dead_mark(&c->o->dead, &c->addr, loop_now_ms(c->o->loop));
     metric_add(stage == CLIENT_CONNECT ? &failed_connect : &failed_later, 1);
@@ -287,13 +303,51 @@ static void on_ready(struct conn *c) {
         set_clock(c, true);
 }
 
+/* -- TLS -- */
+
+/* The server is ready for it. Octets that came behind its word are an attack (NO STARTTLS, CVE-2021-38371). */
+static void begin_tls(struct conn *c) {
+    struct tls_wish wish;
+    const char *names[2];
+    char key[400];
+    const struct secure *s = &c->attempt->secure;
+    bool wanted = tls_make_wish(&s->target, c->host, s->tag, &wish, names, key);
+    int err = wanted ? tcp_secure_client_with(c->tcp, c->setup->tls, &wish) : ERR_INVALID;
+    c->shaking = err == ERR_OK;
+    if (err)
+        snprintf(c->tls_why, sizeof c->tls_why, "%s",
+                 err == ERR_INVALID ? "the server talked before the handshake" : err_text(err));
+    if (err)
+        fail_soon(c);
+}
+
+static void describe_tls(struct conn *c) {
+    const struct tls_info *i = tcp_tls_info(c->tcp);
+    const struct tls_demand *d = &c->attempt->secure.demand;
+    const char *how = i->dane_matched          ? "DANE"
+                      : i->fingerprint_matched ? "fingerprint"
+                      : i->peer_verified       ? "verified"
+                                               : "unverified";
+    snprintf(c->tls_text, sizeof c->tls_text, "%s %.40s %s", i->version, i->cipher, how);
+    c->secure_sts_failed = d->sts && d->sts->mode == STS_TESTING && !i->peer_verified && !i->dane_matched;
+}
+
+static void on_secured(struct conn *c) {
+    c->shaking = false;
+    describe_tls(c);
+    c->login.secured = true;
+    client_secured(&c->client);
+    flush(c);
+    set_clock(c, true);
+}
+
 static void hear(struct conn *c) {
     struct client_event e;
     struct span in = buf_span(tcp_in(c->tcp));
     size_t len = in.len;
     for (;;) {
         client_next(&c->client, &in, &e);
-        if (e.kind == CLIENT_EV_MORE || e.kind == CLIENT_EV_END)
+        if (e.kind == CLIENT_EV_MORE || e.kind == CLIENT_EV_END || e.kind == CLIENT_EV_SECURE)
             break;
         if (e.kind == CLIENT_EV_READY)
             c->ready = true;
@@ -302,8 +356,13 @@ static void hear(struct conn *c) {
         else
             attempt_on_event(c->attempt, c, &e);
     }
-    buf_consume(tcp_in(c->tcp), len);
+    buf_consume(tcp_in(c->tcp), e.kind == CLIENT_EV_SECURE ? len - in.len : len);
     flush(c);
+    if (e.kind == CLIENT_EV_SECURE) {
+        begin_tls(c);
+        set_clock(c, true);
+        return;
+    }
     if (e.kind == CLIENT_EV_END) {
         if (e.stage != CLIENT_QUIT && e.stage != CLIENT_READY)
             metric_add(&failed_later, 1);
@@ -331,7 +390,8 @@ static void on_tcp(void *arg, struct tcp *t, enum tcp_event event, int err) {
         c->connected = true;
         set_clock(c, true);
         return;
-    case TCP_SECURED: /* never: it speaks no TLS yet */
+    case TCP_SECURED:
+        on_secured(c);
         return;
     case TCP_READ:
         hear(c);

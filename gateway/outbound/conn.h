@@ -8,6 +8,8 @@
 #ifndef GATEWAY_OUTBOUND_CONN_H
 #define GATEWAY_OUTBOUND_CONN_H
 
+#include "base/net/tls.h"
+#include "gateway/outbound/login.h"
 #include "gateway/outbound/site.h"
 #include "gateway/smtp/client.h"
 #include "gateway/smtp/stuff.h"
@@ -24,15 +26,22 @@ struct conn {
     struct loop_timer *timer;
     struct client client;
     struct stuff stuff;
+    struct login login; /* .core.begin NULL: none */
     struct tcp_addr addr;
-    uint32_t messages;       /* bodies sent */
-    enum client_stage timed; /* what the timer was set for */
+    char host[DNS_NAME_MAX + 1]; /* name of the server */
+    uint32_t messages;           /* bodies sent */
+    enum client_stage timed;     /* what the timer was set for */
     uint32_t timed_rcpt;
     bool connected, established;
     bool ready, body_wanted; /* events to be acted on once the input is used up */
     bool dot_queued;         /* the final dot is not yet with the kernel */
     bool write_failed;
     bool gone;
+    bool shaking;                       /* TLS is being agreed on */
+    bool secure_sts_failed;             /* MTA-STS in testing: what enforce would have refused */
+    enum tls_fault fault;               /* of a failed handshake */
+    char tls_why[160];                  /* the same in words */
+    char tls_text[80];                  /* "TLSv1.3 TLS_AES_256_GCM_SHA384 verified"; "" in the clear */
     char remote[RESULT_REMOTE_MAX + 1]; /* "mx.example [192.0.2.1]:25" */
 };
 

@@ -21,6 +21,8 @@
 #include "gateway/outbound/outbound.h"
 #include "gateway/outbound/report.h"
 #include "gateway/outbound/setup.h"
+#include "gateway/outbound/sts.h"
+#include "gateway/outbound/tlsrpt.h"
 #include "gateway/outbound/walk.h"
 #include "proto/admin.pb-c.h"
 #include "proto/bus.pb-c.h"
@@ -53,6 +55,10 @@ struct outbound {
     uint64_t epoch;
     struct dns *dns;
     struct mxcache *cache;
+    mxcache_query query; /* of the resolver; NULL resolver: failures */
+    struct http *http;
+    struct sts *sts;       /* NULL: MTA-STS is off */
+    struct tlsrpt *tlsrpt; /* NULL: no TLS reports */
     struct rand rand;
     struct dead dead;
     struct map attempts;    /* by number */

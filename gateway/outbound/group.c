@@ -12,6 +12,19 @@ static void on_set(void *arg, struct mxset *set) {
         g->cb(g->arg);
 }
 
+/* A host of a route may be an address: nobody is asked. */
+static bool take_literal(struct group *g, uint32_t i) {
+    struct tcp_addr addr;
+    if (tcp_addr_parse(&addr, span_of(g->hosts[i]), 0) != ERR_OK || addr.storage.ss_family == AF_UNIX)
+        return false;
+    bool v6 = tcp_addr_is_v6(&addr);
+    g->a[i].set = v6 ? NULL : mxset_address(&addr);
+    g->aaaa[i].set = v6 ? mxset_address(&addr) : NULL;
+    g->a[i].answered = g->aaaa[i].answered = true;
+    g->missing -= 2;
+    return true;
+}
+
 void group_start(struct group *g, struct mxcache *cache, const struct mx_list *list, uint32_t from, struct rand *r,
                  uint64_t now_ms, uint32_t *next, bool *cut, group_cb cb, void *arg) {
     uint32_t chosen[MX_GROUP_LOOKED_AT];
@@ -26,6 +39,8 @@ void group_start(struct group *g, struct mxcache *cache, const struct mx_list *l
         g->a[i].group = g->aaaa[i].group = g;
     }
     for (uint32_t i = 0; i < count; i++) {
+        if (take_literal(g, i))
+            continue;
         mxcache_ask(cache, g->hosts[i], DNS_AAAA, now_ms, on_set, &g->aaaa[i]);
         mxcache_ask(cache, g->hosts[i], DNS_A, now_ms, on_set, &g->a[i]);
     }

@@ -141,6 +141,31 @@ int mx_list_init(struct mx_list *l, struct mxset *set, const char *name, const s
     return l->count ? ERR_OK : ERR_NOT_FOUND;
 }
 
+int mx_list_weighted(struct mx_list *l, const char *const *names, const uint32_t *weights, size_t count,
+                     struct rand *r) {
+    *l = (struct mx_list){0};
+    if (count > MX_HOSTS_MAX || alloc_hosts(l, (uint32_t)count) != ERR_OK)
+        return ERR_NOMEM;
+    uint64_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        l->hosts[i] = (struct mx_host){.name = names[i], .preference = (uint16_t)weights[i]};
+        left += weights[i];
+    }
+    for (size_t i = 0; i < count; i++) { /* draws the next one of those that are left */
+        uint64_t lot = left ? rand_below(r, left) : 0;
+        size_t k = i;
+        while (k + 1 < count && lot >= l->hosts[k].preference)
+            lot -= l->hosts[k++].preference;
+        struct mx_host drawn = l->hosts[k];
+        l->hosts[k] = l->hosts[i];
+        l->hosts[i] = drawn;
+        left -= drawn.preference;
+        l->hosts[i].preference = (uint16_t)i;
+    }
+    l->count = (uint32_t)count;
+    return ERR_OK;
+}
+
 uint32_t mx_group(const struct mx_list *l, uint32_t from, struct rand *r, uint32_t out[MX_GROUP_LOOKED_AT],
                   uint32_t *looked_at) {
     uint32_t count = 0;

@@ -61,6 +61,9 @@ int mx_list_init(struct mx_list *l, struct mxset *set, const char *name, const s
                  enum outcome_local *what) MUST_CHECK;
 /* A list of one host without preference, such as a route's. */
 int mx_list_single(struct mx_list *l, const char *host) MUST_CHECK;
+/* A list of several, in an order drawn by weight, each with a preference of its own. names are borrowed. */
+int mx_list_weighted(struct mx_list *l, const char *const *names, const uint32_t *weights, size_t count,
+                     struct rand *r) MUST_CHECK;
 void mx_list_deinit(struct mx_list *l);
 /* The hosts of the group that starts at `from`: their number, and the hosts to be looked at, chosen afresh each time
  * when there are more than MX_GROUP_LOOKED_AT; out must hold as many. */

@@ -3,6 +3,7 @@
  * query is under way. Answers are handed out from one queue in the cache itself, so that a
  * waiter may ask, cancel or be canceled while another is being told.
  */
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "base/net/tcp.h"
 
 #include "gateway/outbound/mxcache.h"
 
@@ -45,6 +47,19 @@ struct mxcache {
 struct mxset *mxset_ref(struct mxset *s) {
     if (s)
         s->refs++;
+    return s;
+}
+
+struct mxset *mxset_address(const struct tcp_addr *a) {
+    struct mxset *s = calloc(1, sizeof *s + sizeof *s->records);
+    if (!s)
+        return NULL;
+    *s = (struct mxset){.refs = 1, .status = DNS_OK, .why = "", .expires_ms = UINT64_MAX, .canonical = "", .count = 1};
+    s->records[0].name = "";
+    if (a->storage.ss_family == AF_INET6)
+        memcpy(s->records[0].addr, &((const struct sockaddr_in6 *)&a->storage)->sin6_addr, 16);
+    else
+        memcpy(s->records[0].addr, &((const struct sockaddr_in *)&a->storage)->sin_addr, 4);
     return s;
 }
 

@@ -37,7 +37,10 @@ struct mxset {
     struct mxrecord records[]; /* MX: sorted by preference, then name */
 };
 struct mxset *mxset_ref(struct mxset *s); /* NULL stays NULL */
-void mxset_free(struct mxset *s);         /* drops one reference; NULL is fine */
+/* An answer of one address, as if the DNS had given it. NULL: no memory. */
+struct tcp_addr;
+struct mxset *mxset_address(const struct tcp_addr *a) MUST_CHECK;
+void mxset_free(struct mxset *s); /* drops one reference; NULL is fine */
 /* Whole seconds that it may still be kept. */
 uint32_t mxset_ttl_s(const struct mxset *s, uint64_t now_ms);
 

@@ -46,6 +46,10 @@ static void open_dns(struct outbound *o) {
                   LOG_ERR("reason", err));
     o->dns = dns;
     mxcache_set_dns(o->cache, dns);
+    if (o->sts)
+        sts_set_dns(o->sts, dns);
+    if (o->tlsrpt)
+        tlsrpt_set_dns(o->tlsrpt, dns);
     if (old)
         dns_free(old);
 }
@@ -163,6 +167,7 @@ static void on_tick(void *arg) {
     while ((n = list_pop_front(&o->ticking)))
         attempt_tick(LIST_ENTRY(n, struct attempt, in_tick));
     reports_repeat(o, REPORT_REPEAT_MS);
+    secure_tick(o);
     greet(o);
     check_drained(o);
     loop_timer_set(o->tick, TICK_MS);
@@ -192,6 +197,10 @@ static int open_parts(struct outbound *o) {
     if (err != ERR_OK)
         return err;
     mxcache_set_dns(o->cache, o->dns);
+    o->query = query;
+    err = secure_open(o);
+    if (err != ERR_OK)
+        return err;
     err = bus_peer_open(&o->scheduler, o->config.bus, o->loop, o->config.scheduler, "delivery", FRAME_PART_MAX,
                         QUEUE_MAX, jobs_on_message, o);
     if (err == ERR_OK && o->config.admin)
@@ -208,6 +217,7 @@ static void free_parts(struct outbound *o) {
         bus_peer_close(o->admin);
     if (o->dns)
         dns_free(o->dns);
+    secure_close(o);
     if (o->wake)
         loop_wake_close(o->wake);
     if (o->tick)

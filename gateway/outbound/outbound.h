@@ -22,9 +22,53 @@ struct route {
 /* "mx", "mx:DOMAIN", "smtp:HOST[:PORT]", "lmtp:HOST[:PORT]", "lmtp:unix:/PATH"; IPv6 in brackets. ERR_INVALID */
 int route_parse(struct route *r, struct span text) MUST_CHECK;
 
+struct outbound_login {
+    const char *user, *password; /* XOAUTH2: the password is the token */
+    const char *mechanisms;      /* "SCRAM-SHA-256 PLAIN"; NULL: SCRAM-SHA-256, PLAIN or LOGIN */
+};
+struct outbound_target { /* one of several hosts of a route */
+    char host[256];
+    uint32_t weight; /* its share of the first tries */
+};
+#define OUTBOUND_TARGETS_MAX 16
+/* As route_parse, and "smtp:HOST[*WEIGHT],HOST...[:PORT]" for several hosts, tried in an order drawn by weight; the
+ * port is for all. *count is 0 for a single one. ERR_INVALID. */
+int route_parse_targets(struct route *r, struct span text, struct outbound_target targets[OUTBOUND_TARGETS_MAX],
+                        size_t *count) MUST_CHECK;
 struct outbound_route {
-    const char *domain; /* canonical; ".example" also matches below example */
-    struct route route;
+    const char *domain;                    /* canonical; ".example" also matches below example */
+    struct route route;                    /* its host is that of the first target */
+    const struct outbound_target *targets; /* smtp, lmtp: all of them, when there are several */
+    size_t target_count;
+    const struct outbound_login *login; /* NULL: none */
+};
+/* How private the way to a server must be (delivery.tls). */
+enum tls_level {
+    TLS_LEVEL_NONE,        /* in the clear */
+    TLS_LEVEL_MAY,         /* encrypted when the server can, whoever it is */
+    TLS_LEVEL_ENCRYPT,     /* encrypted, whoever it is */
+    TLS_LEVEL_VERIFY,      /* and its certificate is good for its name */
+    TLS_LEVEL_DANE,        /* and the DNS vouches for its certificate (RFC 7672) */
+    TLS_LEVEL_FINGERPRINT, /* and its certificate or key is one of these */
+};
+struct outbound_tls_rule {
+    const char *domain; /* canonical; ".example" also matches below example; "*" */
+    enum tls_level level;
+    const char *const *names; /* VERIFY: that the certificate may be good for; none: the host's own */
+    size_t name_count;
+    const char *const *fingerprints; /* SHA-256, hex, of the certificate or its public key */
+    size_t fingerprint_count;
+};
+struct outbound_tls {
+    enum tls_level level;          /* where no rule says otherwise, by MX */
+    enum tls_level route_level;    /* the same on smtp: and lmtp: routes over the network */
+    bool dane, mta_sts;            /* heed TLSA records and MTA-STS policies */
+    const char *ca_file;           /* NULL: the system's */
+    const char *certificate, *key; /* of ours, for servers that ask; or NULL */
+    const char *sts_file;          /* MTA-STS policies are kept in it across restarts, or NULL */
+    const char *sts_connect_to;    /* tests: HOST:PORT of all policy hosts */
+    const struct outbound_tls_rule *rules;
+    size_t rule_count;
 };
 struct outbound_timeouts { /* smtp-rules.md line 40, milliseconds */
     uint64_t connect_ms, greeting_ms, ehlo_ms, mail_ms, rcpt_ms, data_ms, block_ms, dot_ms, quit_ms, idle_ms;
@@ -43,6 +87,7 @@ struct outbound_settings {
     size_t route_count;
     uint32_t connections, per_site, messages_per_connection, recipients_per_transaction;
     struct outbound_timeouts timeouts;
+    struct outbound_tls tls;
 };
 /* Fills every number with the documented default. */
 void outbound_defaults(struct outbound_settings *s);

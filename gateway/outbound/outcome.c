@@ -103,8 +103,8 @@ static const struct outcome_verdict locals[OUTCOME_LOCALS] = {
     [OUTCOME_UNSENDABLE] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.1.3", "an address cannot be sent in a command"),
     [OUTCOME_NO_BODY] = LOCAL(OUTCOME_DEFERRED, SCOPE_MESSAGE, "4.3.0", "the body of the message cannot be read now"),
     [OUTCOME_NO_MEMORY] = LOCAL(OUTCOME_DEFERRED, SCOPE_MESSAGE, "4.3.1", "no memory for the message now"),
-    [OUTCOME_NO_TLS] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.7.10",
-                             "REQUIRETLS: the next hop cannot be reached over verified TLS"),
+    [OUTCOME_NO_REQUIRETLS] =
+        LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.7.30", "REQUIRETLS: the next server does not offer it"),
     [OUTCOME_TIME_OVER] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.4.7", "delivery time expired"),
     [OUTCOME_TIME_SHORT] =
         LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.4.7", "delivery time expired: the next server needs more than is left"),

@@ -47,11 +47,11 @@ enum outcome_local {
     OUTCOME_UNSENDABLE,      /* an address that cannot be put in a command */
     OUTCOME_NO_BODY,         /* the scheduler did not give us the body */
     OUTCOME_NO_MEMORY,
-    OUTCOME_NO_TLS,       /* line 50 */
-    OUTCOME_TIME_OVER,    /* DELIVERBY, mode R: nothing is left, */
-    OUTCOME_TIME_SHORT,   /* less than the server needs, */
-    OUTCOME_NO_DELIVERBY, /* or it does not know of it */
-    OUTCOME_HANDED_BACK,  /* drain, or the site has just failed */
+    OUTCOME_NO_REQUIRETLS, /* line 50 */
+    OUTCOME_TIME_OVER,     /* DELIVERBY, mode R: nothing is left, */
+    OUTCOME_TIME_SHORT,    /* less than the server needs, */
+    OUTCOME_NO_DELIVERBY,  /* or it does not know of it */
+    OUTCOME_HANDED_BACK,   /* drain, or the site has just failed */
     OUTCOME_LOCALS
 };
 struct outcome_verdict outcome_local(enum outcome_local what);

@@ -67,6 +67,55 @@ static int read_target(struct route *r, struct span text) {
     return ERR_OK;
 }
 
+/* "HOST*3": the share of the first tries; 1 when it is not said. */
+static int read_weight(struct span *host, uint32_t *weight) {
+    struct span number;
+    uint64_t n = 1;
+    bool has = span_find(*host, '*') >= 0;
+    *host = span_cut(*host, '*', &number);
+    if (has && (!span_u64(number, &n) || n == 0 || n > 1000))
+        return ERR_INVALID;
+    *weight = (uint32_t)n;
+    return ERR_OK;
+}
+
+int route_parse_targets(struct route *r, struct span text, struct outbound_target targets[OUTBOUND_TARGETS_MAX],
+                        size_t *count) {
+    struct span rest;
+    struct span kind = span_cut(text, ':', &rest);
+    *count = 0;
+    if (span_find(text, ',') < 0 && span_find(text, '*') < 0)
+        return route_parse(r, text);
+    if (!span_eq(kind, SPAN("smtp")) && !span_eq(kind, SPAN("lmtp")))
+        return ERR_INVALID;
+    *r = (struct route){.kind = span_eq(kind, SPAN("smtp")) ? ROUTE_SMTP : ROUTE_LMTP};
+    for (bool more = true; more;) {
+        struct route one = {0};
+        if (*count == OUTBOUND_TARGETS_MAX)
+            return ERR_INVALID;
+        struct outbound_target *t = &targets[*count];
+        more = span_find(rest, ',') >= 0;
+        struct span host = span_cut(rest, ',', &rest);
+        /* The port stands behind the last one, and is for all. */
+        struct span port = SPAN_EMPTY;
+        ptrdiff_t colon = !more && host.len && host.at[host.len - 1] != ']' ? span_rfind(host, ':') : -1;
+        if (colon >= 0) {
+            port = span_from(host, (size_t)colon);
+            host = span_first(host, (size_t)colon);
+        }
+        if (read_weight(&host, &t->weight) != ERR_OK || read_target(&one, host) != ERR_OK || one.port)
+            return ERR_INVALID;
+        uint64_t number = 0;
+        if (port.len && (!span_u64(span_from(port, 1), &number) || number == 0 || number > 65535))
+            return ERR_INVALID;
+        r->port = (uint16_t)number;
+        span_copy(span_of(one.host), t->host, sizeof t->host);
+        ++*count;
+    }
+    span_copy(span_of(targets[0].host), r->host, sizeof r->host);
+    return ERR_OK;
+}
+
 int route_parse(struct route *r, struct span text) {
     *r = (struct route){.kind = ROUTE_MX};
     if (span_eq(text, SPAN("mx")))
@@ -128,6 +177,30 @@ static const struct outbound_route *look_up(const struct routes *r, struct span 
     return n ? &CONTAINER_OF(n, struct rule, in_map)->route : NULL;
 }
 
+static bool copy_targets(struct arena *mem, struct outbound_route *to) {
+    if (!to->target_count)
+        return true;
+    struct outbound_target *all = arena_alloc(mem, to->target_count * sizeof *all);
+    if (all)
+        memcpy(all, to->targets, to->target_count * sizeof *all);
+    to->targets = all;
+    return all != NULL;
+}
+
+static bool copy_login(struct arena *mem, struct outbound_route *to) {
+    if (!to->login)
+        return true;
+    struct outbound_login *l = arena_alloc(mem, sizeof *l);
+    if (!l)
+        return false;
+    l->user = arena_strdup(mem, to->login->user);
+    l->password = arena_strdup(mem, to->login->password);
+    l->mechanisms = to->login->mechanisms ? arena_strdup(mem, to->login->mechanisms) : NULL;
+    bool fine = l->user && l->password && (l->mechanisms || !to->login->mechanisms);
+    to->login = l;
+    return fine;
+}
+
 static int add(struct routes *r, const struct outbound_route *from) {
     if (look_up(r, span_of(from->domain)))
         return ERR_OK;
@@ -136,7 +209,7 @@ static int add(struct routes *r, const struct outbound_route *from) {
         return ERR_NOMEM;
     rule->route = *from;
     rule->route.domain = arena_strdup(&r->mem, from->domain);
-    if (!rule->route.domain)
+    if (!rule->route.domain || !copy_targets(&r->mem, &rule->route) || !copy_login(&r->mem, &rule->route))
         return ERR_NOMEM;
     return map_insert(&r->map, &rule->in_map, hash_span_nocase(span_of(from->domain), 0));
 }

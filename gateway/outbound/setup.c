@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
+
 #include "gateway/outbound/setup.h"
+
+enum { SESSIONS_MAX = 10000 };
 
 void outbound_defaults(struct outbound_settings *s) {
     enum { SECOND = 1000, MINUTE = 60 * SECOND };
@@ -13,6 +17,7 @@ void outbound_defaults(struct outbound_settings *s) {
     s->per_site = 20;
     s->messages_per_connection = 100;
     s->recipients_per_transaction = CLIENT_RCPT_DEFAULT;
+    s->tls = (struct outbound_tls){.level = TLS_LEVEL_MAY, .route_level = TLS_LEVEL_MAY, .dane = true, .mta_sts = true};
     s->timeouts = (struct outbound_timeouts){
         .connect_ms = 30 * SECOND,
         .greeting_ms = 5 * MINUTE,
@@ -76,6 +81,46 @@ static bool copy_names(struct setup *to) {
     return keep(&to->mem, &s->hostname) && keep(&to->mem, &s->name) && keep(&to->mem, &s->dns);
 }
 
+static bool copy_texts(struct arena *mem, const char *const **texts, size_t count) {
+    const char **copy = arena_calloc(mem, count + 1, sizeof *copy);
+    for (size_t i = 0; copy && i < count; i++) {
+        copy[i] = (*texts)[i];
+        if (!keep(mem, &copy[i]))
+            return false;
+    }
+    *texts = copy;
+    return copy != NULL;
+}
+
+static bool copy_tls(struct setup *to) {
+    struct outbound_tls *t = &to->s.tls;
+    struct outbound_tls_rule *rules = arena_calloc(&to->mem, t->rule_count + 1, sizeof *rules);
+    for (size_t i = 0; rules && i < t->rule_count; i++) {
+        rules[i] = t->rules[i];
+        if (!keep(&to->mem, &rules[i].domain) || !copy_texts(&to->mem, &rules[i].names, rules[i].name_count) ||
+            !copy_texts(&to->mem, &rules[i].fingerprints, rules[i].fingerprint_count))
+            return false;
+    }
+    t->rules = rules;
+    return rules && keep(&to->mem, &t->ca_file) && keep(&to->mem, &t->certificate) && keep(&to->mem, &t->key) &&
+           keep(&to->mem, &t->sts_file) && keep(&to->mem, &t->sts_connect_to);
+}
+
+/* One context serves all levels: what a connection must show is a wish of its own. */
+static bool make_tls(struct setup *to) {
+    struct buf problems;
+    const struct tls_client_config c = {.ca_file = to->s.tls.ca_file,
+                                        .certificate = to->s.tls.certificate,
+                                        .key = to->s.tls.key,
+                                        .sessions_max = SESSIONS_MAX};
+    buf_init(&problems, 4096);
+    int err = tls_client_new(&to->tls, &c, &problems);
+    if (err)
+        LOG_ERROR("delivery_tls_refused", LOG_SPAN("why", buf_span(&problems)));
+    buf_deinit(&problems);
+    return err == ERR_OK;
+}
+
 struct setup *setup_new(const struct outbound_settings *s) {
     struct setup *to = calloc(1, sizeof *to);
     if (!to)
@@ -87,7 +132,7 @@ struct setup *setup_new(const struct outbound_settings *s) {
     to->s.name = s->name ? s->name : to->s.hostname;
     fill_zeros(&to->s);
     to->routes = routes_new(s->routes, s->route_count);
-    if (!to->routes || !copy_names(to)) {
+    if (!to->routes || !copy_names(to) || !copy_tls(to) || !make_tls(to)) {
         setup_free(to);
         return NULL;
     }
@@ -117,6 +162,7 @@ void setup_free(struct setup *s) {
     if (!s || --s->refs > 0)
         return;
     routes_free(s->routes);
+    tls_client_unref(s->tls);
     arena_deinit(&s->mem);
     free(s);
 }

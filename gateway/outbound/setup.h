@@ -6,6 +6,7 @@
 #define GATEWAY_OUTBOUND_SETUP_H
 
 #include "base/arena.h"
+#include "base/net/tls.h"
 #include "gateway/outbound/mx.h"
 #include "gateway/outbound/outbound.h"
 #include "gateway/outbound/route.h"
@@ -15,6 +16,7 @@ struct setup {
     struct arena mem;
     struct outbound_settings s;
     struct routes *routes;
+    struct tls_client *tls;
     struct mx_policy mx;    /* for hosts that the DNS names */
     struct mx_policy fixed; /* for hosts that the operator names: loopback is fine, our own listeners are not */
 };

@@ -177,6 +177,7 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
                                        const struct client_event *e, int err) {
     struct attempt_result r = {.verdict = v, .enhanced = span_of(v.enhanced)};
     r.remote = arena_dup(&a->mem, span_of(c->remote));
+    a->tls = *c->tls_text ? arena_strdup(&a->mem, c->tls_text) : NULL;
     if (v.outcome == OUTCOME_DELIVERED)
         r.hop = attempt_is_lmtp(a) ? HOP_FINAL : c->client.ext.dsn ? HOP_REPORTS : HOP_PLAIN;
     if (e->reply) {
@@ -186,8 +187,9 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
             r.enhanced = arena_dup(&a->mem, span_of(e->reply->enhanced));
     }
     if (!r.text.len) {
-        const char *said = e->stage == CLIENT_CONNECT && err
-                               ? arena_printf(&a->mem, "%s: %s", v.text, err_text(err))
+        const char *said = e->stage == CLIENT_CONNECT && err ? arena_printf(&a->mem, "%s: %s", v.text, err_text(err))
+                           : e->stage == CLIENT_SHAKING && *c->tls_why
+                               ? arena_printf(&a->mem, "%s: %s", v.text, c->tls_why)
                                : arena_printf(&a->mem, "%s (%s)", v.text, client_stage_name(e->stage));
         r.text = span_of(said ? said : v.text);
     }
@@ -228,6 +230,8 @@ void attempt_on_body(struct attempt *a) {
 
 void attempt_on_ready(struct attempt *a, struct conn *c) {
     a->conn = c;
+    if (!a->in_transaction)
+        secure_count(a, c, NULL);
     if (a->in_transaction) {
         a->in_transaction = a->reused = false;
         attempt_go_on(a);
@@ -256,11 +260,21 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     a->conn = NULL;
     a->in_transaction = a->reused = false;
     a->slot = site_keep_slot(a->site); /* on to the next host before others begin with the first */
+    if (!c->established)
+        secure_count(a, c, e);
+    if (!c->established && secure_may_fall_back(a, e)) {
+        attempt_same_target(a);
+        return;
+    }
     if (v.next == OUTCOME_NEXT_AGAIN || (before && a->again < ATTEMPT_AGAIN_MAX)) {
         start_again(a, &c->addr);
         return;
     }
+    bool never = secure_is_final(a, e);
+    v.fatal_if_all |= never;
     struct attempt_result r = result_of(a, c, v, e, err);
+    if (never)
+        r.enhanced = SPAN("5.7.10");
     bool dot = e->stage == CLIENT_DOT;
     a->answered = a->answered || v.scope < SCOPE_HOST || dot;
     a->fatal += v.fatal_if_all;

@@ -15,13 +15,10 @@ static bool is_within_host(const struct route *r) {
     return r->kind == ROUTE_LMTP && span_starts_nocase(span_of(r->host), SPAN("unix:"));
 }
 
-/* Whether the way to the next hop is private. No connection of this node is encrypted, so only the host itself is. */
-static bool is_private(const struct attempt *a) {
-    return is_within_host(&a->route);
-}
-
-bool wish_allows_route(const struct attempt *a) {
-    return !(a->job->has_requiretls && a->job->requiretls) || is_private(a);
+/* A server that does not know REQUIRETLS would not keep it (RFC 8689 section 4.2.1). */
+static bool keeps_requiretls(const struct attempt *a) {
+    bool wanted = a->job->has_requiretls && a->job->requiretls;
+    return !wanted || is_within_host(&a->route) || a->conn->client.ext.requiretls;
 }
 
 /* -- DELIVERBY -- */
@@ -54,6 +51,11 @@ static int64_t left_s(const struct attempt *a) {
 
 bool wish_check(struct attempt *a) {
     const struct client_extensions *ext = &a->conn->client.ext;
+    if (!keeps_requiretls(a)) {
+        struct attempt_result r = attempt_local_result(OUTCOME_NO_REQUIRETLS);
+        attempt_judge_all(a, &r);
+        return false;
+    }
     if (!has_time(a) || is_notify(a))
         return true;
     int64_t left = left_s(a);
@@ -88,6 +90,9 @@ uint32_t wish_notify(const struct attempt *a, uint32_t recipient, uint32_t given
 }
 
 uint32_t wish_hop(const struct attempt *a, uint32_t recipient, uint32_t usual) {
+    const Words__Recipient *r = a->job->recipients[recipient];
+    if (r->has_expanded && r->expanded && usual == HOP_REPORTS)
+        usual = HOP_PLAIN; /* it was not asked to report success */
     if (!has_time(a) || !a->conn || !is_relayed(a, recipient))
         return usual;
     return is_forgotten(a, recipient) || is_trace(a) ? HOP_RELAYED : usual;

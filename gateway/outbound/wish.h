@@ -3,7 +3,7 @@
  * (RFC 2852), MT-PRIORITY (RFC 6710).
  *
  * REQUIRETLS: a route that does not leave this host (LMTP over a unix socket) is private enough; over any other the
- * next hop would have to be reached over verified TLS.
+ * next hop must be reached over verified TLS (tlspolicy.h), and must offer REQUIRETLS itself.
  *
  * DELIVERBY: a server that offers it is told the time that is left; with mode R not when that is less than it needs. A
  * server without it is a dead end for mode R; for mode N it takes the message, is asked to report delays, and the
@@ -20,8 +20,6 @@
 struct attempt;
 struct client_mail;
 
-/* May the message go over the attempt's route at all? False: OUTCOME_NO_TLS. */
-bool wish_allows_route(const struct attempt *a);
 /* Judges recipients that its server must not be given. False: nothing is left. */
 bool wish_check(struct attempt *a);
 /* The parameters of MAIL FROM. */

@@ -14,6 +14,8 @@
 
 static const struct span crlf = {"\r\n", 2};
 static const struct span hop = {"received:", 9};
+/* RFC 8689 section 5: the sender would rather have it in the clear than not at all. */
+static const struct span no_tls = {"TLS-Required: no\r", 17};
 
 void data_init(struct data *d, enum data_mode mode, bool normalize) {
     *d = (struct data){.mode = mode, .normalize = normalize, .in_header = true, .true_start = true};
@@ -75,17 +77,27 @@ static enum start look_at_dot(const struct data *d, struct span line) {
     return line.at[2] == '\n' && d->true_start ? START_END : START_TEXT;
 }
 
+enum field { FIELD_NO, FIELD_WAIT, FIELD_YES };
+
+static enum field match(struct span line, struct span field) {
+    struct span seen = span_first(line, field.len);
+    if (!span_starts_nocase(field, seen))
+        return FIELD_NO;
+    return seen.len < field.len ? FIELD_WAIT : FIELD_YES;
+}
+
 /* Counts hops and finds the end of the header. False: more octets are needed to tell. */
 static bool look_at_header(struct data *d, struct span line, bool last) {
     if (!d->in_header || d->judged)
         return true;
-    struct span seen = span_first(line, hop.len);
     if (line.at[0] == '\r' || line.at[0] == '\n') {
         d->in_header = false;
-    } else if (span_starts_nocase(hop, seen)) {
-        if (seen.len < hop.len && !last)
+    } else {
+        enum field hops = match(line, hop), plain = match(line, no_tls);
+        if ((hops == FIELD_WAIT || plain == FIELD_WAIT) && !last)
             return false;
-        d->received += seen.len == hop.len;
+        d->received += hops == FIELD_YES;
+        d->tls_required_no |= plain == FIELD_YES;
     }
     d->judged = true;
     return true;

@@ -32,12 +32,13 @@ enum data_event {
 
 struct data {
     enum data_mode mode;
-    bool normalize;    /* a bare CR or LF becomes CRLF instead of a fault */
-    bool eight_bit;    /* an octet over 127 or a NUL was seen */
-    bool in_header;    /* before the first empty line */
-    uint8_t faults;    /* of enum data_fault */
-    uint32_t received; /* Received headers seen */
-    uint64_t size;     /* octets yielded */
+    bool normalize;       /* a bare CR or LF becomes CRLF instead of a fault */
+    bool eight_bit;       /* an octet over 127 or a NUL was seen */
+    bool in_header;       /* before the first empty line */
+    uint8_t faults;       /* of enum data_fault */
+    bool tls_required_no; /* a field TLS-Required: no was seen */
+    uint32_t received;    /* Received headers seen */
+    uint64_t size;        /* octets yielded */
     /* private */
     uint32_t line_len;  /* octets of the line under way */
     bool true_start;    /* the line began behind a real CRLF (or is the first one) */
@@ -49,7 +50,7 @@ struct data {
 };
 
 void data_init(struct data *d, enum data_mode mode, bool normalize);
-/* Looks at `in`, and consumes *used of it. Up to 9 octets may be left unconsumed because what follows decides what
+/* Looks at `in`, and consumes *used of it. Up to 17 octets may be left unconsumed because what follows decides what
  * they are; give them again with more behind them. `last`: nothing of this chunk follows `in` (DATA_OCTETS only); then
  * all is consumed. */
 enum data_event data_next(struct data *d, struct span in, bool last, size_t *used, struct span *body);

@@ -55,7 +55,7 @@ DOORS = {  # header -> files that may include it
     r"curl/.*": r"base/net/http\.c",
     r"ldap\.h|lber\.h": r"base/net/ldap\.c",
     r"libpq-fe\.h": r"base/net/pg\.c",
-    r"gsasl\.h": r"gateway/auth/\w+\.c",
+    r"gsasl\.h": r"gateway/(auth/\w+|outbound/login)\.c",
     r"crypt\.h|argon2\.h": r"gateway/auth/\w+\.c",
     r"cdb\.h": r"gateway/directory/cdb\w*\.c",
     r"opendkim/.*": r"gateway/filter/dkim\w*\.c",
@@ -137,7 +137,7 @@ def check_names(root, found):
             continue
         with open(os.path.join(root, path), encoding="utf-8") as f:
             text = without_comments(f.read())
-        for m in re.finditer(r"^(?!static|typedef|extern|#|\s)[\w\s*]*?\b(\w+)\([^;{}]*\)\s*\{", text, flags=re.M):
+        for m in re.finditer(r"^(?!static|typedef|extern|__attribute__|#|\s)[\w\s*]*?\b(\w+)\([^;{}]*\)\s*\{", text, flags=re.M):
             name = m.group(1)
             if name.isupper() or name.startswith("METRIC_"):
                 continue

@@ -22,6 +22,9 @@ static const struct row rows[] = {
     {CLIENT_GREETING, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}}, /* 43 */
     {CLIENT_EHLO, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},     /* 43 */
     {CLIENT_HELO, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},     /* 43 */
+    {CLIENT_STARTTLS, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
+    {CLIENT_SHAKING, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
+    {CLIENT_AUTH, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
     {CLIENT_READY, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
     {CLIENT_MAIL, {"-h>", "-m>", "-h>", "Fm.", "-h>", "-h>", "-h>", "-h>"}}, /* 44, 45, 46 */
     {CLIENT_RCPT, {"-h>", "-r.", "-h>", "Fr.", "-h>", "-h>", "-h>", "-h>"}}, /* 44, 45, 46 */
@@ -111,7 +114,7 @@ static void test_local(void **state) {
         {OUTCOME_NOT_CONVERTIBLE, "Fm.", "5.6.3"}, {OUTCOME_NO_SMTPUTF8, "Fm.", "5.6.7"},
         {OUTCOME_TOO_BIG, "Fm.", "5.3.4"},         {OUTCOME_UNSENDABLE, "Fm.", "5.1.3"},
         {OUTCOME_NO_BODY, "-m.", "4.3.0"},         {OUTCOME_NO_MEMORY, "-m.", "4.3.1"},
-        {OUTCOME_NO_TLS, "Fd.", "5.7.10"},         {OUTCOME_TIME_OVER, "Fm.", "5.4.7"},
+        {OUTCOME_NO_REQUIRETLS, "Fm.", "5.7.30"},  {OUTCOME_TIME_OVER, "Fm.", "5.4.7"},
         {OUTCOME_TIME_SHORT, "Fm.", "5.4.7"},      {OUTCOME_NO_DELIVERBY, "Fm.", "5.3.3"},
         {OUTCOME_HANDED_BACK, "Rh.", "4.3.2"},
     };

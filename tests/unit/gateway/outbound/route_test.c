@@ -88,9 +88,12 @@ static const char *find(const struct routes *r, const char *domain) {
 static void test_most_specific(void **state) {
     (void)state;
     static const struct outbound_route rules[] = {
-        {".example", {ROUTE_SMTP, "below", 1}},   {"example", {ROUTE_SMTP, "exact", 1}},
-        {"a.b.example", {ROUTE_SMTP, "deep", 1}}, {".b.example", {ROUTE_SMTP, "below-b", 1}},
-        {".net", {ROUTE_SMTP, "net", 1}},         {"a.b.example", {ROUTE_SMTP, "second", 1}},
+        {.domain = ".example", .route = {ROUTE_SMTP, "below", 1}},
+        {.domain = "example", .route = {ROUTE_SMTP, "exact", 1}},
+        {.domain = "a.b.example", .route = {ROUTE_SMTP, "deep", 1}},
+        {.domain = ".b.example", .route = {ROUTE_SMTP, "below-b", 1}},
+        {.domain = ".net", .route = {ROUTE_SMTP, "net", 1}},
+        {.domain = "a.b.example", .route = {ROUTE_SMTP, "second", 1}},
     };
     struct routes *r = routes_new(rules, sizeof rules / sizeof *rules);
     assert_non_null(r);
@@ -109,7 +112,8 @@ static void test_most_specific(void **state) {
     r = routes_new(NULL, 0);
     assert_string_equal(find(r, "example"), "none");
     routes_free(r);
-    static const struct outbound_route all[] = {{"*", {ROUTE_SMTP, "all", 1}}, {"a.example", {ROUTE_SMTP, "one", 1}}};
+    static const struct outbound_route all[] = {{.domain = "*", .route = {ROUTE_SMTP, "all", 1}},
+                                                {.domain = "a.example", .route = {ROUTE_SMTP, "one", 1}}};
     r = routes_new(all, 2);
     assert_string_equal(find(r, "a.example"), "one");
     assert_string_equal(find(r, "b.a.example"), "all");
@@ -117,11 +121,40 @@ static void test_most_specific(void **state) {
     routes_free(r);
 }
 
+/* Several hosts with shares; the port is for all. */
+static void test_targets(void **state) {
+    (void)state;
+    struct outbound_target t[OUTBOUND_TARGETS_MAX];
+    struct route r;
+    size_t count;
+    assert_int_equal(route_parse_targets(&r, SPAN("smtp:a.example*3,b.example,[2001:db8::1]:587"), t, &count), ERR_OK);
+    assert_int_equal(count, 3);
+    assert_int_equal(r.kind, ROUTE_SMTP);
+    assert_int_equal(r.port, 587);
+    assert_string_equal(r.host, "a.example");
+    assert_int_equal(t[0].weight, 3);
+    assert_int_equal(t[1].weight, 1);
+    assert_string_equal(t[2].host, "2001:db8::1");
+    assert_int_equal(route_parse_targets(&r, SPAN("lmtp:192.0.2.1,192.0.2.2"), t, &count), ERR_OK);
+    assert_int_equal(count, 2);
+    assert_int_equal(r.port, 0);
+    assert_int_equal(route_parse_targets(&r, SPAN("mx"), t, &count), ERR_OK);
+    assert_int_equal(count, 0);
+    static const char *const bad[] = {"smtp:a,",     "smtp:,a", "smtp:a*0,b", "smtp:a*x,b", "smtp:a*1001,b",
+                                      "smtp:a:25,b", "mx:a,b",  "smtp:a,b:0", "smtp:a,b:x", "lmtp:unix:/x,unix:/y",
+                                      "smtp:a b,c"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (route_parse_targets(&r, span_of(bad[i]), t, &count) != ERR_INVALID)
+            fail_msg("%s was taken", bad[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_bad),
         cmocka_unit_test(test_most_specific),
+        cmocka_unit_test(test_targets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
