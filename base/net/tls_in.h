@@ -92,7 +92,6 @@ void tls_sessions_free(struct tls_sessions *s);
 SSL_SESSION *tls_sessions_take(struct tls_sessions *s, const uint8_t key[TLS_SESSION_KEY]) MUST_CHECK;
 /* Keeps a copy, if it can. */
 void tls_sessions_put(struct tls_sessions *s, const uint8_t key[TLS_SESSION_KEY], const SSL_SESSION *session);
-size_t tls_sessions_count(struct tls_sessions *s); /* keys */
 
 /* -- a connection -- */
 struct tls {

@@ -170,10 +170,3 @@ void tls_sessions_put(struct tls_sessions *s, const uint8_t key[TLS_SESSION_KEY]
     keep(s, key, &fresh);
     pthread_mutex_unlock(&s->lock);
 }
-
-size_t tls_sessions_count(struct tls_sessions *s) {
-    pthread_mutex_lock(&s->lock);
-    size_t count = s->keys.count;
-    pthread_mutex_unlock(&s->lock);
-    return count;
-}

@@ -127,7 +127,6 @@ static void on_alias(void *arg, struct mxset *set) {
     } else if (set->status != DNS_OK || !set->authentic) {
         finish(ask, DANE_NONE, "the host's addresses are not vouched for");
     } else {
-        ask->by_alias = true;
         snprintf(ask->base, sizeof ask->base, "%s", ask->host);
         ask_tlsa(ask);
     }

@@ -39,8 +39,8 @@ struct dane_ask {
     void *arg;
     uint64_t now_ms;
     uint16_t port;
-    bool done, by_alias; /* by_alias: base is the host itself although its addresses are those of another name */
-    unsigned missing;    /* answers about addresses */
+    bool done;
+    unsigned missing; /* answers about addresses */
     struct mxset *a, *aaaa, *tlsa;
     struct tls_dane_record *records;
     struct dane_answer answer;
