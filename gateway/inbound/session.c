@@ -497,7 +497,6 @@ struct session *session_new(struct worker *w, uint32_t listener, struct tcp *c, 
     metric_add(&metric_sessions, 1);
     w->sessions++;
     atomic_fetch_add(&w->in->sessions, 1);
-    s->local = *tcp_local(c);
     session_set_peer(s, peer);
     s->expects_proxy = s->listener->proxy;
     session_go_to(s, SESSION_OPENING);

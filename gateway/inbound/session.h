@@ -49,7 +49,8 @@ struct session {
     bool expects_proxy, secured;
     const char *why; /* it ended, for the log */
     /* who it is */
-    struct tcp_addr peer, local; /* true addresses, by PROXY or XCLIENT where these are believed */
+    struct tcp_addr peer;  /* the true address, by PROXY or XCLIENT where these are believed */
+    struct tcp_addr local; /* by PROXY, else empty: the connection's */
     char ip[112];
     size_t ip_len;
     struct guard_client guard;

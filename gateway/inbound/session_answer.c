@@ -76,7 +76,6 @@ static void on_fate(void *arg, uint32_t verdict, uint64_t message, struct span t
         s->messages++;
         metric_add(&metric_accepted, 1);
         metric_add(&metric_octets, t->envelope->size);
-        session_refresh_facts(s);
         guard_praise(s->worker->in->guard, &s->facts, loop_now_ms(s->worker->loop));
     } else if (r.code < 500) {
         r = session_tempfail(r.code, fates[verdict].enhanced, fates[verdict].text);

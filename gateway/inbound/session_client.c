@@ -25,26 +25,36 @@ void session_set_peer(struct session *s, const struct tcp_addr *peer) {
     s->trusted = front_trusts(s->front, &s->peer);
 }
 
+/* Our own address costs a question to the kernel: it is asked for those only who want to know. */
+static const struct tcp_addr *local_of(const struct session *s) {
+    return s->local.len ? &s->local : tcp_local(s->tcp);
+}
+
+/* Most of these are empty, and asked for at every stage. */
+static inline struct span known(const char *text) {
+    return span_make(text, *text ? strlen(text) : 0);
+}
+
 void session_refresh_facts(struct session *s) {
     const struct server *v = &s->server;
     const struct transaction *t = s->transaction;
     const struct inbound_settings *settings = &s->front->settings;
     s->facts = (struct check_facts){
         .client = &s->peer,
-        .local = &s->local,
+        .local = s->worker->policies ? local_of(s) : NULL,
         .client_ip = session_ip(s),
-        .client_name = span_of(s->guard.name),
-        .reverse_name = span_of(s->guard.reverse),
+        .client_name = known(s->guard.name),
+        .reverse_name = known(s->guard.reverse),
         .helo = v->helo,
         .esmtp = v->esmtp,
         .tls = tcp_tls_info(s->tcp),
-        .mechanism = span_of(s->mechanism),
-        .account = span_of(s->account),
+        .mechanism = known(s->mechanism),
+        .account = known(s->account),
         .trusted = s->trusted,
         .submission = s->listener->submission,
         .hostname = span_of(settings->hostname),
         .sender = v->mail.sender.text,
-        .id = t ? span_of(t->name) : SPAN_EMPTY,
+        .id = t ? known(t->name) : SPAN_EMPTY,
         .size = v->wait == SERVER_WAIT_END ? v->data.size : v->mail.size,
         .smtputf8 = v->mail.smtputf8,
         .eight_bit_given = v->mail.eight_bit,
@@ -250,7 +260,7 @@ bool session_auth_begin(struct session *s, struct buf *out) {
     struct auth_client *c = &s->auth_client;
     *c = (struct auth_client){.loop = s->worker->loop,
                               .client = &s->peer,
-                              .local = &s->local,
+                              .local = local_of(s),
                               .client_ip = session_ip(s),
                               .tls = s->secured,
                               .trusted = s->trusted};
