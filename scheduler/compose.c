@@ -2,7 +2,9 @@
  * compose: a report that the core asks for is read together on a helper thread, composed (dsn.h), and handed back
  * as a message of our own, which the core enqueues in the batch that settles the recipients.
  *
- * What cannot be composed is none, with the reason for the trace; the recipients are settled all the same.
+ * What cannot be composed is none, with the reason for the trace; the recipients are settled all the same. Here, where
+ * the header of the message is at hand, automatic mail is recognised: it gets neither notices of delay nor reports of
+ * success.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,17 +15,29 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "proto/outcome.h"
-#include "scheduler/dsn.h"
+#include "scheduler/dsn_auto.h"
+#include "scheduler/dsn_template.h"
 #include "scheduler/shell.h"
 
 #define REPORT_MAX (16u * 1024u * 1024u)
 
 METRIC_COUNTER(metric_composed, "posthouse_reports_composed_total", "Delivery status notifications that were written")
 
+METRIC_COUNTER_L(withheld_feedback, "posthouse_reports_withheld_total", "why=\"feedback\"",
+                 "Notices of delay and success that were not written about automatic mail")
+METRIC_COUNTER_L(withheld_report, "posthouse_reports_withheld_total", "why=\"report\"",
+                 "Notices of delay and success that were not written about automatic mail")
+METRIC_COUNTER_L(withheld_auto, "posthouse_reports_withheld_total", "why=\"auto_submitted\"",
+                 "Notices of delay and success that were not written about automatic mail")
+METRIC_COUNTER_L(withheld_bulk, "posthouse_reports_withheld_total", "why=\"precedence\"",
+                 "Notices of delay and success that were not written about automatic mail")
+
 struct composing {
     struct scheduler *sc;
     struct shard_compose *c;
     char *hostname, *postmaster;
+    struct dsn_texts *texts;
+    enum dsn_auto withheld;
     uint64_t now_ms;
     struct arena mem;
     Words__Envelope *original;
@@ -48,6 +62,20 @@ static void fill_recipient(struct dsn_recipient *to, const Words__Recipient *r, 
         to->original = frame_span(r->original);
 }
 
+/* The targets of one address are told of as that address, once: delivered there and expanded (RFC 3461 section
+ * 5.2.7.2). True: r is one of them that need not be told. */
+static bool join_expanded(const Words__Envelope *e, const struct shard_compose *c, uint32_t i,
+                          struct dsn_recipient *r) {
+    if (c->kind != SCHED_REPORT_DELIVERED || !job_is_expanded(e, c->indexes[i]))
+        return false;
+    struct span original = frame_span(e->recipients[c->indexes[i]]->original);
+    if (i > 0 && job_is_expanded(e, c->indexes[i - 1]) &&
+        span_eq(original, frame_span(e->recipients[c->indexes[i - 1]]->original)))
+        return true;
+    *r = (struct dsn_recipient){.address = original, .orcpt = r->orcpt, .expanded = true};
+    return false;
+}
+
 static enum dsn_kind kind_of(enum sched_report_kind kind) {
     return kind == SCHED_REPORT_FAILED ? DSN_FAILED : kind == SCHED_REPORT_DELAYED ? DSN_DELAYED : DSN_DELIVERED;
 }
@@ -58,10 +86,12 @@ static const char *write_report(struct composing *k, struct span content) {
     struct dsn_recipient *r = arena_calloc(&k->mem, c->count + 1u, sizeof *r);
     if (!r)
         return "no memory for the report";
+    uint32_t count = 0;
     for (uint32_t i = 0; i < c->count; i++) {
         if (c->indexes[i] >= e->n_recipients)
             return "the stored envelope does not fit";
-        fill_recipient(&r[i], e->recipients[c->indexes[i]], &c->results[i], c->kind);
+        fill_recipient(&r[count], e->recipients[c->indexes[i]], &c->results[i], c->kind);
+        count += !join_expanded(e, c, i, &r[count]);
     }
     struct dsn d = {
         .kind = kind_of(c->kind),
@@ -74,8 +104,9 @@ static const char *write_report(struct composing *k, struct span content) {
         .size = e->size,
         .smtputf8 = e->has_smtputf8 && e->smtputf8,
         .retry_until_ms = c->will_retry_until_ms,
+        .template = dsn_texts_for(k->texts, frame_span(e->sender)),
         .recipients = r,
-        .count = c->count,
+        .count = count,
         .content = content,
     };
     if (e->has_envid)
@@ -88,6 +119,16 @@ static const char *write_report(struct composing *k, struct span content) {
     return err == ERR_OK ? NULL : err == ERR_INVALID ? "the return path takes no report" : err_text(err);
 }
 
+/* Automatic mail: a failure is told, since else the mail would vanish; nothing else is (docs/reports.md). */
+static const char *withhold(struct composing *k, struct span content) {
+    static const char *const why[DSN_AUTO_KINDS] = {
+        NULL, "the message is feedback of a mailbox provider", "the message is a report itself",
+        "the message is automatic (Auto-Submitted)", "the message is bulk mail (Precedence)"};
+    if (k->c->kind != SCHED_REPORT_FAILED)
+        k->withheld = dsn_recognise(content);
+    return why[k->withheld];
+}
+
 static void work(void *arg) {
     struct composing *k = arg;
     uint32_t shard = shard_number(k->c->shard);
@@ -96,7 +137,9 @@ static void work(void *arg) {
     int err = queue_get_envelope(k->sc->store, shard, k->c->id, &k->mem, &k->original);
     if (err == ERR_OK)
         err = queue_get_chunk(k->sc->store, shard, k->c->id, 0, &content);
-    k->problem = err == ERR_OK ? write_report(k, buf_span(&content)) : err_text(err);
+    k->problem = err == ERR_OK ? withhold(k, buf_span(&content)) : err_text(err);
+    if (!k->problem)
+        k->problem = write_report(k, buf_span(&content));
     buf_deinit(&content);
 }
 
@@ -107,6 +150,7 @@ static void composing_free(struct composing *k) {
     free(k->c);
     arena_deinit(&k->mem);
     buf_deinit(&k->text);
+    dsn_texts_unref(k->texts);
     free(k->hostname);
     free(k->postmaster);
     free(k);
@@ -167,8 +211,22 @@ static struct payload *make_payload(struct composing *k, const Words__Envelope *
     return NULL;
 }
 
+static void count_withheld(const struct composing *k) {
+    static struct metric *const metrics[DSN_AUTO_KINDS] = {NULL, &withheld_feedback, &withheld_report, &withheld_auto,
+                                                           &withheld_bulk};
+    char id[BASE32_ID_LEN + 1];
+    if (!metrics[k->withheld])
+        return;
+    metric_add(metrics[k->withheld], 1);
+    base32_encode(k->c->id, id);
+    LOG_INFO("report_withheld", LOG_STR("id", id),
+             LOG_STR("kind", k->c->kind == SCHED_REPORT_DELAYED ? "delay" : "success"),
+             LOG_STR("why", dsn_auto_name(k->withheld)));
+}
+
 static void done(void *arg) {
     struct composing *k = arg;
+    count_withheld(k);
     struct shard *s = k->c->shard;
     Words__Envelope e;
     Words__Recipient r, *rs[1];
@@ -191,6 +249,7 @@ void compose_start(void *arg, struct shard_compose *c) {
     struct composing *k = calloc(1, sizeof *k);
     CHECK(k);
     *k = (struct composing){.sc = sc, .c = c, .now_ms = scheduler_now(sc)};
+    k->texts = dsn_texts_ref(sc->texts);
     k->hostname = strdup(sc->settings.hostname);
     k->postmaster = strdup(sc->settings.postmaster);
     CHECK(k->hostname && k->postmaster);

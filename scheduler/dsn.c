@@ -4,6 +4,8 @@
  * Parts are made first and the boundary after them, so that it can be one that none of them holds.
  * A report stays 7-bit whenever it can: then any next hop takes it. It needs SMTPUTF8 only when the
  * return path is not ASCII, and 8BITMIME only when an original with 8-bit content is returned whole.
+ * Whoever sent a message with SMTPUTF8 from an ASCII address gets the UTF-8 forms, encoded so that they pass
+ * anywhere; other senders get addresses as RFC 6533 writes them in ASCII.
  */
 #include "scheduler/dsn.h"
 
@@ -12,6 +14,7 @@
 #include "base/hash.h"
 #include "base/utf8.h"
 #include "scheduler/dsn_part.h"
+#include "scheduler/dsn_words.h"
 
 #define SENDER_MAX 320u
 #define PART_MAX (64u * 1024u * 1024u)
@@ -19,11 +22,13 @@
 struct part {
     const char *type;     /* Content-Type and what follows it */
     const char *encoding; /* Content-Transfer-Encoding */
+    const char *language; /* NULL: none */
     struct buf body;
 };
 struct report {
     const struct dsn *d;
-    bool global; /* SMTPUTF8 is needed anyhow */
+    bool utf8;   /* SMTPUTF8 is needed: 8-bit as it is */
+    bool global; /* the sender knows UTF-8 forms, and there is something to say in them */
     struct part text, status, original;
 };
 
@@ -45,9 +50,10 @@ static int make_text(struct report *r) {
     buf_init(&plain, PART_MAX);
     dsn_add_text(&plain, r->d);
     bool ascii = utf8_is_ascii(buf_span(&plain));
+    r->text.language = dsn_words(r->d->template.language)->tag;
     r->text.type = ascii ? "text/plain; charset=us-ascii" : "text/plain; charset=utf-8";
-    r->text.encoding = ascii ? "7bit" : r->global ? "8bit" : "quoted-printable";
-    if (ascii || r->global)
+    r->text.encoding = ascii ? "7bit" : r->utf8 ? "8bit" : "quoted-printable";
+    if (ascii || r->utf8)
         buf_add(&r->text.body, buf_span(&plain));
     else
         dsn_add_quoted(&r->text.body, buf_span(&plain));
@@ -57,11 +63,19 @@ static int make_text(struct report *r) {
 }
 
 static int make_status(struct report *r) {
-    dsn_add_status(&r->status.body, r->d, r->global);
-    bool ascii = utf8_is_ascii(buf_span(&r->status.body));
+    struct buf plain;
+    buf_init(&plain, PART_MAX);
+    dsn_add_status(&plain, r->d, r->global);
+    bool ascii = utf8_is_ascii(buf_span(&plain));
     r->status.type = r->global ? "message/global-delivery-status" : "message/delivery-status";
-    r->status.encoding = ascii ? "7bit" : "8bit";
-    return r->status.body.err;
+    r->status.encoding = ascii ? "7bit" : r->utf8 ? "8bit" : "quoted-printable"; /* as RFC 6532 section 3.5 allows */
+    if (ascii || r->utf8)
+        buf_add(&r->status.body, buf_span(&plain));
+    else
+        dsn_add_quoted(&r->status.body, buf_span(&plain));
+    int err = plain.err != ERR_OK ? plain.err : r->status.body.err;
+    buf_deinit(&plain);
+    return err;
 }
 
 /* Where the header ends: after its last line, before the empty one. */
@@ -85,7 +99,7 @@ static struct span header_of(struct span content) {
     return header;
 }
 
-static void make_headers(struct part *p, struct span header, bool global) {
+static void make_headers(struct part *p, struct span header, bool utf8) {
     if (utf8_is_ascii(header)) {
         p->type = "text/rfc822-headers";
         p->encoding = "7bit";
@@ -94,7 +108,7 @@ static void make_headers(struct part *p, struct span header, bool global) {
         p->type = "text/rfc822-headers; charset=unknown-8bit";
         p->encoding = "quoted-printable";
         dsn_add_quoted(&p->body, header);
-    } else if (global) {
+    } else if (utf8) {
         p->type = "message/global-headers";
         p->encoding = "8bit";
         dsn_add_lines(&p->body, header);
@@ -105,19 +119,22 @@ static void make_headers(struct part *p, struct span header, bool global) {
     }
 }
 
+bool dsn_is_whole(const struct dsn *d) {
+    return d->kind == DSN_FAILED && d->ret == DSN_RET_FULL && d->size <= DSN_FULL_MAX && d->content.len == d->size &&
+           utf8_is_valid(header_of(d->content));
+}
+
 static int make_original(struct report *r) {
     const struct dsn *d = r->d;
     struct part *p = &r->original;
     struct span header = header_of(d->content);
-    bool whole =
-        d->kind == DSN_FAILED && d->ret == DSN_RET_FULL && d->size <= DSN_FULL_MAX && d->content.len == d->size;
-    if (!whole || !utf8_is_valid(header)) {
-        make_headers(p, header, r->global);
+    if (!dsn_is_whole(d)) {
+        make_headers(p, header, r->utf8);
     } else if (utf8_is_ascii(header)) {
         p->type = "message/rfc822";
         p->encoding = utf8_is_ascii(d->content) ? "7bit" : "8bit";
         dsn_add_lines(&p->body, d->content);
-    } else if (r->global) {
+    } else if (r->utf8) {
         p->type = "message/global";
         p->encoding = "8bit";
         dsn_add_lines(&p->body, d->content);
@@ -158,7 +175,8 @@ static void add_header(struct buf *to, const struct report *r, const char *bound
     buf_printf(to, "From: Mail Delivery System <MAILER-DAEMON@%.*s>\r\n", SPAN_FMT(d->hostname));
     buf_add_str(to, "To: <");
     buf_add(to, d->sender);
-    buf_printf(to, ">\r\nSubject: %s\r\n", dsn_subject(d->kind));
+    buf_add_str(to, ">\r\n");
+    dsn_add_subject(to, d, r->utf8);
     buf_printf(to, "Message-ID: <%s.report@%.*s>\r\n", id, SPAN_FMT(d->hostname));
     buf_add_str(to, "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
     buf_printf(to, "Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"%s\"\r\n", boundary);
@@ -169,15 +187,28 @@ static void add_header(struct buf *to, const struct report *r, const char *bound
 }
 
 static void add_part(struct buf *to, const struct part *p, const char *boundary, const char *description) {
-    buf_printf(to, "\r\n--%s\r\nContent-Type: %s\r\nContent-Description: %s\r\nContent-Transfer-Encoding: %s\r\n\r\n",
+    buf_printf(to, "\r\n--%s\r\nContent-Type: %s\r\nContent-Description: %s\r\nContent-Transfer-Encoding: %s\r\n",
                boundary, p->type, description, p->encoding);
+    if (p->language)
+        buf_printf(to, "Content-Language: %s\r\n", p->language);
+    buf_add_str(to, "\r\n");
     buf_add(to, buf_span(&p->body));
+}
+
+static bool names_utf8(const struct dsn *d) {
+    for (uint32_t i = 0; i < d->count; i++) {
+        const struct dsn_recipient *r = &d->recipients[i];
+        if (!utf8_is_ascii(r->address) || !utf8_is_ascii(r->orcpt) || !utf8_is_ascii(r->original))
+            return true;
+    }
+    return false;
 }
 
 int dsn_compose(const struct dsn *d, struct buf *to, struct dsn_form *form) {
     if (!is_valid(d))
         return ERR_INVALID;
-    struct report r = {.d = d, .global = !utf8_is_ascii(d->sender)};
+    struct report r = {.d = d, .utf8 = !utf8_is_ascii(d->sender)};
+    r.global = r.utf8 || (d->smtputf8 && names_utf8(d));
     struct part *parts[] = {&r.text, &r.status, &r.original};
     for (int i = 0; i < 3; i++)
         buf_init(&parts[i]->body, PART_MAX);
@@ -199,7 +230,7 @@ int dsn_compose(const struct dsn *d, struct buf *to, struct dsn_form *form) {
     add_part(to, &r.original, boundary, whole ? "Your message" : "Header of your message");
     buf_printf(to, "\r\n--%s--\r\n", boundary);
     err = to->err;
-    form->smtputf8 = r.global;
+    form->smtputf8 = r.utf8;
     form->eight_bit = !utf8_is_ascii(span_from(buf_span(to), before));
 out:
     for (int i = 0; i < 3; i++)

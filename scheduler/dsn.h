@@ -16,13 +16,19 @@
 #define DSN_FULL_MAX 51200u /* the original is returned whole up to this size; its header always, cut to this */
 
 enum dsn_kind { DSN_FAILED, DSN_DELAYED, DSN_DELIVERED };
+enum dsn_language { DSN_ENGLISH, DSN_GERMAN, DSN_FRENCH, DSN_SPANISH, DSN_LANGUAGES };
 enum dsn_ret { DSN_RET_NONE, DSN_RET_FULL, DSN_RET_HDRS };
 
+struct dsn_template { /* dsn_template.h */
+    enum dsn_language language;
+    struct span text; /* empty: the one built in */
+};
 struct dsn_recipient {
     struct span address;  /* local@domain that was tried */
     struct span orcpt;    /* ORCPT decoded, "type;address"; empty: not given */
     struct span original; /* address given in RCPT TO when we expanded it; used when orcpt is empty */
     bool relayed;         /* DSN_DELIVERED: handed to a host that sends no reports of its own */
+    bool expanded;        /* DSN_DELIVERED: the address became several others (RFC 3461 section 5.2.7) */
     uint32_t code;        /* three digits of the remote reply; 0: none */
     struct span enhanced; /* "5.1.1"; our own where the server named none */
     struct span text;     /* remote text or our reason */
@@ -41,6 +47,7 @@ struct dsn {
     enum dsn_ret ret;
     bool smtputf8;           /* it was submitted with SMTPUTF8 */
     uint64_t retry_until_ms; /* DSN_DELAYED */
+    struct dsn_template template;
     const struct dsn_recipient *recipients;
     uint32_t count;
     struct span content; /* the original from its first octet: all of it, or as much as is at hand */

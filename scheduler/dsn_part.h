@@ -21,11 +21,15 @@ void dsn_add_lines(struct buf *b, struct span text);
 void dsn_add_base64(struct buf *b, struct span octets);
 void dsn_add_quoted(struct buf *b, struct span text);
 
+/* -- dsn.c -- */
+/* The original is returned whole. */
+bool dsn_is_whole(const struct dsn *d);
+
 /* -- dsn_text.c -- */
 /* The part for people. */
 void dsn_add_text(struct buf *b, const struct dsn *d);
-/* Subject of the report. */
-const char *dsn_subject(enum dsn_kind kind);
+/* The field "Subject"; utf8: as it is, else in encoded words where it is not ASCII. */
+void dsn_add_subject(struct buf *b, const struct dsn *d, bool utf8);
 
 /* -- dsn_status.c -- */
 /* The part for programs, without its MIME header. global: as message/global-delivery-status, UTF-8 as it is. */

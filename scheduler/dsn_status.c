@@ -1,6 +1,6 @@
 /*
  * dsn_status: the part of a report that programs read: message/delivery-status (RFC 3464), or
- * message/global-delivery-status (RFC 6533) when the return path itself is not ASCII.
+ * message/global-delivery-status (RFC 6533); dsn.c says when.
  *
  * Outside the global form an address that is not ASCII is written as utf-8-addr-xtext, \x{HEX} for each
  * character, which any mail system can carry.
@@ -43,7 +43,7 @@ static const char *action_of(const struct dsn *d, const struct dsn_recipient *r)
     case DSN_DELAYED:
         return "delayed";
     case DSN_DELIVERED:
-        return r->relayed ? "relayed" : "delivered";
+        return r->expanded ? "expanded" : r->relayed ? "relayed" : "delivered";
     }
     return "failed";
 }
@@ -60,7 +60,7 @@ static void add_unitext(struct buf *b, struct span s) {
         if (cp > 32 && cp < 127 && cp != '+' && cp != '=' && cp != '\\')
             buf_add_byte(b, (char)cp);
         else
-            buf_printf(b, "\\x{%X}", cp);
+            buf_printf(b, "\\x{%02X}", cp);
         s = span_from(s, n);
     }
 }
@@ -70,7 +70,8 @@ static void add_address(struct buf *b, const char *name, struct span type, struc
     buf_init(&v, 8192);
     address = span_first(address, ADDRESS_MAX);
     bool ascii = utf8_is_ascii(address);
-    if (ascii) {
+    bool coded = !global && span_eq_nocase(type, SPAN("utf-8")); /* then +, = and \ are too */
+    if (ascii && !coded) {
         buf_add(&v, type);
         buf_add_str(&v, "; ");
         dsn_add_clean(&v, address, ADDRESS_MAX, true);

@@ -1,185 +1,238 @@
 /*
- * dsn_text: the part of a report that people read: what happened, to whom, why, and what they can do.
+ * dsn_text: the part of a report that people read: a template (dsn_template.h) with what happened filled in.
  *
- * The reader is somebody who sent a mail, not an operator. So: plain sentences first, the remote host's own words
- * after them, and advice that fits the status code. Long lists are cut; the part for programs has all.
+ * Whatever is filled in is cleaned and cut, and lines are broken only here. Long lists are cut; the part for programs
+ * has all.
  */
 #include "base/clock.h"
 #include "base/units.h"
+#include "base/utf8.h"
 #include "scheduler/dsn_part.h"
+#include "scheduler/dsn_words.h"
 
 #define LISTED_MAX 50u
-#define WORDS_MAX 600u /* octets of a remote text that are shown */
+#define WORDS_MAX 600u   /* octets of a remote text that are shown */
+#define ADDRESS_MAX 320u /* of an address */
 #define LINE_WIDTH 72u
+#define LINE_HARD 900u
+#define SUBJECT_MAX 400u
 
-struct advice {
-    const char *status; /* the code, without its class; ends with a dot: all codes that begin so */
-    const char *what, *then;
+struct telling {
+    const struct dsn *d;
+    const struct dsn_words *words;
+    const struct dsn_recipient *r; /* inside {{each}} */
+    struct buf *to;
+    bool blank; /* an empty line is due */
 };
 
-/* The first that fits counts. */
-static const struct advice advices[] = {
-    {"1.1", "There is no such mailbox there.", "Please check the spelling of the address."},
-    {"1.2", "The domain of the address does not exist.", "Please check the part after the @."},
-    {"1.3", "The address is not written correctly.", "Please check the address."},
-    {"1.6", "The mailbox has moved.", "Please ask for the new address by other means."},
-    {"1.10", "The domain accepts no mail at all.", "Please check the part after the @."},
-    {"1.", "There is something wrong with the address.", "Please check it."},
-    {"2.1", "The mailbox is closed.", "Please reach the recipient by other means."},
-    {"2.2", "The mailbox is full.", "The recipient must make room before mail can arrive."},
-    {"2.3", "The message is too large for this mailbox.", "Please send a smaller message, or a link."},
-    {"2.", "There is a problem with the mailbox.", "Please reach the recipient by other means."},
-    {"3.4", "The message is too large for the receiving system.", "Please send a smaller message, or a link."},
-    {"3.", "There is a problem with the receiving mail system.", "Please try again later."},
-    {"4.4", "The receiving mail system cannot be found.", "Please check the part after the @."},
-    {"4.6", "The message went in a circle.", "The administrator of the recipient's domain must mend this."},
-    {"4.7", "The receiving mail system could not be reached, or did not take the message, in all this time.",
-     "Please check the address, or try again later."},
-    {"4.", "The receiving mail system cannot be reached.", "Please try again later."},
-    {"5.3", "The message has too many recipients.", "Please send it to fewer at a time."},
-    {"6.7", "The receiving mail system cannot handle addresses in other than Latin letters.",
-     "Please use an address in plain ASCII, if there is one."},
-    {"6.", "The receiving mail system cannot handle this kind of content.", "Please send it in another form."},
-    {"7.10", "The sender asked that this message travel only over encrypted, verified connections.",
-     "There is none to the recipient's mail system. Send it without that request if you accept it."},
-    {"7.", "The receiving mail system refuses the message by its rules.",
-     "The words below may say why; the recipient or their administrator can change it."},
-    {"", "The receiving mail system did not accept the message.", "The words below may say why."},
-};
+/* -- values -- */
 
-static const struct advice *advice_for(struct span status) {
-    struct span detail = span_from(status, 2);
-    size_t i = 0;
-    for (; advices[i].status[0]; i++) {
-        struct span s = span_of(advices[i].status);
-        bool whole = s.at[s.len - 1] != '.';
-        if (whole ? span_eq(detail, s) : detail.len >= s.len && span_eq(span_first(detail, s.len), s))
-            break;
+static void add_advice(struct buf *b, const struct telling *t) {
+    const struct dsn_recipient *r = t->r;
+    if (t->d->kind == DSN_DELIVERED) {
+        buf_add_str(b, r->expanded ? t->words->expanded : r->relayed ? t->words->relayed : t->words->delivered);
+        return;
     }
-    return &advices[i];
+    enum bounce_category c = bounce_classify(r->code, dsn_status_of(t->d, r), r->text);
+    buf_add_str(b, t->words->what[c]);
+    if (t->d->kind == DSN_FAILED)
+        buf_printf(b, " %s", t->words->then[dsn_then_of(c)]);
 }
 
-const char *dsn_subject(enum dsn_kind kind) {
-    return kind == DSN_FAILED    ? "Your message could not be delivered"
-           : kind == DSN_DELAYED ? "Your message is delayed"
-                                 : "Your message was delivered";
+static void add_reason(struct buf *b, const struct dsn_recipient *r) {
+    if (r->code)
+        buf_printf(b, r->text.len ? "%u " : "%u", r->code);
+    dsn_add_clean(b, r->text, WORDS_MAX, false);
 }
 
-/* Appends s in lines of LINE_WIDTH, broken at spaces, indented. s holds no line ends. */
-static void add_paragraph(struct buf *b, const char *indent, struct span s) {
-    size_t width = LINE_WIDTH - strlen(indent);
-    s = span_trim(s);
-    while (s.len) {
-        size_t n = s.len;
-        if (n > width) {
-            n = width;
-            while (n > 0 && s.at[n] != ' ')
-                n--;
-            if (n == 0) /* one long word */
-                for (n = width; n < s.len && n < 900 && s.at[n] != ' ';)
-                    n++;
-            while (n < s.len && n >= 900 && ((unsigned char)s.at[n] & 0xc0) == 0x80)
-                n--;
+static void add_recipient_value(struct buf *b, const struct telling *t, enum dsn_variable v) {
+    const struct dsn_recipient *r = t->r;
+    if (!r)
+        return;
+    if (v == DSN_VAR_RECIPIENT)
+        dsn_add_clean(b, r->address, ADDRESS_MAX, false);
+    else if (v == DSN_VAR_ORIGINAL)
+        dsn_add_clean(b, r->original, ADDRESS_MAX, false);
+    else if (v == DSN_VAR_STATUS)
+        buf_add(b, dsn_status_of(t->d, r));
+    else if (v == DSN_VAR_ADVICE)
+        add_advice(b, t);
+    else if (v == DSN_VAR_REASON)
+        add_reason(b, r);
+    else if (r->code || r->text.len) { /* who said it, where something was said */
+        if (r->remote.len && r->code)
+            dsn_add_clean(b, r->remote, 300, false);
+        else
+            buf_add_str(b, t->words->ourselves);
+    }
+}
+
+static void add_message_value(struct buf *b, const struct telling *t, enum dsn_variable v) {
+    const struct dsn *d = t->d;
+    char text[64];
+    switch (v) {
+    case DSN_VAR_HOSTNAME:
+        buf_add(b, d->hostname);
+        return;
+    case DSN_VAR_POSTMASTER:
+        dsn_add_clean(b, d->postmaster, ADDRESS_MAX, false);
+        return;
+    case DSN_VAR_SENDER:
+        dsn_add_clean(b, d->sender, ADDRESS_MAX, false);
+        return;
+    case DSN_VAR_TIME:
+        buf_add(b, span_make(text, clock_rfc5322(d->received_ms, text, sizeof text)));
+        return;
+    case DSN_VAR_WAITED:
+        units_format_duration(d->now_ms > d->received_ms ? d->now_ms - d->received_ms : 0, text, sizeof text);
+        buf_add_str(b, text);
+        return;
+    case DSN_VAR_EXPIRES:
+        if (d->kind == DSN_DELAYED)
+            buf_add(b, span_make(text, clock_rfc5322(d->retry_until_ms, text, sizeof text)));
+        return;
+    case DSN_VAR_ENVID:
+        dsn_add_clean(b, d->envid, 100, false);
+        return;
+    case DSN_VAR_MORE:
+        if (d->count > LISTED_MAX)
+            buf_printf(b, "%u", d->count - LISTED_MAX);
+        return;
+    case DSN_VAR_ATTACHED:
+        buf_add_str(b, dsn_is_whole(d) ? t->words->whole : t->words->header);
+        return;
+    default:
+        add_recipient_value(b, t, v);
+    }
+}
+
+/* The line with its values. False: it names variables, and all are empty. */
+static bool fill(struct buf *b, const struct telling *t, struct span line) {
+    struct span piece;
+    enum dsn_variable v;
+    bool named = false, said = false;
+    while (dsn_template_piece(&line, &piece, &v)) {
+        if (v == DSN_VARIABLES) {
+            buf_add(b, piece);
+            continue;
         }
-        buf_add_str(b, indent);
-        buf_add(b, span_trim(span_first(s, n)));
-        buf_add_str(b, "\r\n");
+        size_t before = buf_len(b);
+        add_message_value(b, t, v);
+        named = true;
+        said = said || buf_len(b) > before;
+    }
+    return said || !named;
+}
+
+/* -- lines -- */
+
+/* Where the line is to be broken: at a space if there is one, else behind a character. */
+static size_t break_at(struct span s, size_t width) {
+    if (s.len <= width)
+        return s.len;
+    size_t n = width;
+    while (n > 0 && s.at[n] != ' ')
+        n--;
+    if (n == 0) /* one long word */
+        for (n = width; n < s.len && n < LINE_HARD && s.at[n] != ' ';)
+            n++;
+    while (n < s.len && n > 1 && ((unsigned char)s.at[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
+static void put_line(struct telling *t, struct span s) {
+    size_t indent = 0;
+    while (indent < s.len && indent < LINE_WIDTH / 2 && s.at[indent] == ' ')
+        indent++;
+    struct span margin = span_first(s, indent);
+    s = span_trim(s);
+    if (!s.len) { /* several are one, and none stands at the ends */
+        t->blank = buf_len(t->to) > 0;
+        return;
+    }
+    if (t->blank)
+        buf_add_str(t->to, "\r\n");
+    t->blank = false;
+    while (s.len) {
+        size_t n = break_at(s, LINE_WIDTH - indent);
+        buf_add(t->to, margin);
+        buf_add(t->to, span_trim(span_first(s, n)));
+        buf_add_str(t->to, "\r\n");
         s = span_trim(span_from(s, n));
     }
 }
 
-static void add_sentence(struct buf *b, const char *indent, const char *text) {
-    add_paragraph(b, indent, span_of(text));
+static void tell_line(struct telling *t, struct span line) {
+    struct buf filled;
+    buf_init(&filled, 65536);
+    if (fill(&filled, t, line))
+        put_line(t, buf_span(&filled));
+    if (filled.err != ERR_OK && t->to->err == ERR_OK)
+        t->to->err = filled.err;
+    buf_deinit(&filled);
 }
 
-/* "mx.example.net said:" and the words, cleaned. */
-static void add_words(struct buf *b, const struct dsn_recipient *r) {
-    struct buf line;
-    buf_init(&line, 8192);
-    if (r->remote.len && r->code)
-        dsn_add_clean(&line, r->remote, 300, false);
-    else
-        buf_add_str(&line, "Our system");
-    buf_add_str(&line, " said: ");
-    if (r->code)
-        buf_printf(&line, "%u ", r->code);
-    dsn_add_clean(&line, r->text, WORDS_MAX, false);
-    add_paragraph(b, "    ", buf_span(&line));
-    if (line.err != ERR_OK && b->err == ERR_OK)
-        b->err = line.err;
-    buf_deinit(&line);
-}
-
-static void add_recipient(struct buf *b, const struct dsn *d, const struct dsn_recipient *r) {
-    buf_add_str(b, "\r\n<");
-    dsn_add_clean(b, r->address, 320, false);
-    buf_add_byte(b, '>');
-    if (r->original.len) {
-        buf_add_str(b, ", to whom your mail to <");
-        dsn_add_clean(b, r->original, 320, false);
-        buf_add_str(b, "> goes");
+/* The lines between {{each}} and {{end}}, for each recipient; rest moves behind {{end}}. */
+static void tell_each(struct telling *t, struct span *rest) {
+    const struct dsn *d = t->d;
+    struct span line, start = *rest;
+    for (uint32_t i = 0; i < d->count && i < LISTED_MAX; i++) {
+        t->r = &d->recipients[i];
+        *rest = start;
+        while (dsn_template_line(rest, &line) && !dsn_template_is_end(line))
+            tell_line(t, line);
     }
-    buf_add_str(b, "\r\n");
-    struct span status = dsn_status_of(d, r);
-    if (d->kind == DSN_DELIVERED) {
-        add_sentence(b, "    ",
-                     r->relayed ? "The message was handed to the next mail system, which sends no notices of "
-                                  "delivery. If it fails there, you may still hear of it."
-                                : "The message was delivered.");
-        return;
-    }
-    const struct advice *a = advice_for(status);
-    add_sentence(b, "    ", a->what);
-    if (d->kind == DSN_FAILED)
-        add_sentence(b, "    ", a->then);
-    if (r->text.len || r->code)
-        add_words(b, r);
-}
-
-static void add_opening(struct buf *b, const struct dsn *d) {
-    char arrived[32], until[32], waited[32];
-    clock_rfc5322(d->received_ms, arrived, sizeof arrived);
-    buf_add_str(b, "This is the mail system at ");
-    buf_add(b, d->hostname);
-    buf_add_str(b, ".\r\n\r\n");
-    switch (d->kind) {
-    case DSN_FAILED:
-        buf_printf(b, "Your message, which we received on\r\n%s,\r\n", arrived);
-        add_sentence(b, "",
-                     d->count > 1 ? "could not be delivered to the recipients below. We will not try again."
-                                  : "could not be delivered to the recipient below. We will not try again.");
-        return;
-    case DSN_DELAYED:
-        clock_rfc5322(d->retry_until_ms, until, sizeof until);
-        units_format_duration(d->now_ms > d->received_ms ? d->now_ms - d->received_ms : 0, waited, sizeof waited);
-        buf_printf(b, "Your message, which we received on\r\n%s,\r\nhas not been delivered yet, after %s.\r\n\r\n",
-                   arrived, waited);
-        buf_printf(b,
-                   "You need do nothing: we keep trying until\r\n%s.\r\nShould it not be delivered by then, "
-                   "we will tell you.\r\n",
-                   until);
-        return;
-    case DSN_DELIVERED:
-        buf_printf(b, "You asked to be told of the delivery of your message, which we\r\nreceived on %s.\r\n", arrived);
-        return;
-    }
+    t->r = NULL;
 }
 
 void dsn_add_text(struct buf *b, const struct dsn *d) {
-    add_opening(b, d);
-    uint32_t listed = d->count < LISTED_MAX ? d->count : LISTED_MAX;
-    for (uint32_t i = 0; i < listed; i++)
-        add_recipient(b, d, &d->recipients[i]);
-    if (listed < d->count)
-        buf_printf(b, "\r\nand %u more: the attached report lists them all.\r\n", d->count - listed);
-    buf_add_str(b, "\r\n");
-    add_sentence(b, "",
-                 d->kind == DSN_FAILED && d->ret == DSN_RET_FULL && d->size <= DSN_FULL_MAX
-                     ? "Your message is attached."
-                     : "The header of your message is attached.");
-    if (d->postmaster.len) {
-        buf_add_str(b, "If you need help, write to ");
-        dsn_add_clean(b, d->postmaster, 320, false);
-        buf_add_str(b, "\r\nand send this notice along.\r\n");
+    struct telling t = {.d = d, .words = dsn_words(d->template.language), .to = b};
+    struct span line, rest = dsn_template_section(&d->template, d->kind);
+    (void)dsn_template_line(&rest, &line); /* the subject */
+    while (dsn_template_line(&rest, &line)) {
+        if (dsn_template_is_each(line))
+            tell_each(&t, &rest);
+        else
+            tell_line(&t, line);
     }
+}
+
+/* -- subject -- */
+
+/* RFC 2047 words of whole characters. */
+static void add_encoded(struct buf *b, struct span s) {
+    while (s.len) {
+        size_t n = s.len < 42 ? s.len : 42;
+        while (n < s.len && n > 1 && ((unsigned char)s.at[n] & 0xc0) == 0x80)
+            n--;
+        struct buf coded;
+        buf_init(&coded, 256);
+        dsn_add_base64(&coded, span_first(s, n));
+        buf_printf(b, "=?UTF-8?B?%.*s?=", SPAN_FMT(span_first(buf_span(&coded), buf_len(&coded) - 2))); /* no CRLF */
+        buf_deinit(&coded);
+        s = span_from(s, n);
+        if (s.len)
+            buf_add_byte(b, ' ');
+    }
+}
+
+void dsn_add_subject(struct buf *b, const struct dsn *d, bool utf8) {
+    struct telling t = {.d = d, .words = dsn_words(d->template.language)};
+    struct span line = SPAN_EMPTY, rest = dsn_template_section(&d->template, d->kind);
+    struct buf filled, value;
+    buf_init(&filled, 65536);
+    buf_init(&value, 65536);
+    (void)dsn_template_line(&rest, &line);
+    (void)fill(&filled, &t, span_trim(span_from(line, 8)));
+    struct span s = buf_span(&filled);
+    s = span_first(s, SUBJECT_MAX);
+    while (s.len && !utf8_is_valid(s)) /* cut inside a character */
+        s.len--;
+    if (utf8 || utf8_is_ascii(s))
+        buf_add(&value, s);
+    else
+        add_encoded(&value, s);
+    dsn_add_field_of(b, "Subject", &value);
+    buf_deinit(&filled);
 }

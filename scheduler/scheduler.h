@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/net/bus.h"
 #include "scheduler/core/sched.h"
+#include "scheduler/dsn_template.h"
 #include "store/store.h"
 
 struct scheduler_settings { /* may change on reload */
@@ -20,6 +21,9 @@ struct scheduler_settings { /* may change on reload */
     uint32_t per_site;
     uint32_t active_max;    /* recipients in memory, per shard */
     uint64_t trace_keep_ms; /* default 7 days */
+    struct dsn_texts_config reports;
+    const char *const *verp; /* senders and domains that want return paths of their own (verp.h) */
+    size_t verp_count;
 };
 struct scheduler_config {
     struct bus *bus;

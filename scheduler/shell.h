@@ -23,6 +23,7 @@
 #include "proto/id.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/shard.h"
+#include "scheduler/verp.h"
 
 #define HUB_PEERS_MAX 4096u
 #define HUB_QUEUE_MAX (256u * 1024u * 1024u)
@@ -46,6 +47,8 @@ struct scheduler {
     char *hostname, *postmaster;
     struct scheduler_settings next;
     char *next_hostname, *next_postmaster;
+    struct dsn_texts *texts, *next_texts;
+    struct verp *verp, *next_verp;
     atomic_bool has_next, wants_drain, wants_stop;
     uint64_t drain_timeout_ms, drain_deadline_ms;
     void (*drain_done)(void *arg);
@@ -107,6 +110,7 @@ int hub_send(struct scheduler *sc, struct hub_peer *peer, uint16_t kind, uint64_
 
 /* -- job.c -- */
 void job_assign(void *arg, struct shard *s, const struct shard_assign *a);
+bool job_is_expanded(const Words__Envelope *e, uint32_t index);
 void job_fetch(struct scheduler *sc, struct hub_peer *peer, uint64_t correlation, const Words__Fetch *f);
 
 /* -- loader.c -- */

@@ -10,6 +10,9 @@
 
 #include "base/utf8.h"
 #include "scheduler/dsn.h"
+#include "scheduler/dsn_auto.h"
+#include "scheduler/dsn_template.h"
+#include "scheduler/dsn_words.h"
 
 static const char original[] = "Received: from a by b; Tue, 24 Nov 2026 08:15:07 +0000\r\n"
                                "From: Alice <alice@sender.test>\r\n"
@@ -59,6 +62,18 @@ static const char *find(struct span s, const char *needle) {
 
 static bool has(struct span s, const char *needle) {
     return find(s, needle) != NULL;
+}
+
+/* The same for a text whose lines may be broken anywhere. */
+static bool says(struct span s, const char *needle) {
+    char text[8192];
+    size_t len = 0;
+    for (size_t i = 0; i < s.len && len < sizeof text; i++) {
+        bool space = s.at[i] == ' ' || s.at[i] == '\r' || s.at[i] == '\n';
+        if (!space || (len && text[len - 1] != ' '))
+            text[len++] = space ? ' ' : s.at[i];
+    }
+    return has(span_make(text, len), needle);
 }
 
 /* How many lines of s begin so. */
@@ -137,7 +152,7 @@ static void compose(struct report *r, const struct dsn *d) {
     for (size_t i = 0; i < sizeof once / sizeof *once; i++)
         assert_int_equal(lines_with(r->header, once[i]), 1);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(lines_with(r->part_header[i], "Content-"), 3);
+        assert_int_equal(lines_with(r->part_header[i], "Content-"), i == 0 ? 4 : 3); /* with the language */
     assert_true(has(r->header, "multipart/report; report-type=delivery-status;"));
 }
 
@@ -210,6 +225,7 @@ static void delay_says_until_when(void **state) {
     struct dsn_recipient slow = bob;
     slow.code = 451;
     slow.enhanced = SPAN("4.2.2");
+    slow.text = SPAN("4.2.2 not now");
     struct dsn d = usual(DSN_DELAYED);
     d.recipients = &slow;
     compose(&r, &d);
@@ -241,6 +257,12 @@ static void success_is_delivered_or_relayed(void **state) {
     assert_true(has(r.part[1], "Action: relayed\r\nStatus: 2.0.0\r\n"));
     assert_int_equal(lines_with(r.part[1], "Final-Recipient:"), 2);
     assert_true(has(r.part[0], "handed to the next mail"));
+    buf_deinit(&r.text);
+    two[0] = (struct dsn_recipient){.address = SPAN("team@example.test"), .expanded = true};
+    d.count = 1;
+    compose(&r, &d);
+    assert_true(has(r.part[1], "Final-Recipient: rfc822; team@example.test\r\nAction: expanded\r\nStatus: 2.0.0\r\n"));
+    assert_true(says(r.part[0], "goes on to those behind it"));
     buf_deinit(&r.text);
 }
 
@@ -351,29 +373,60 @@ static void boundary_is_not_in_the_content(void **state) {
     buf_deinit(&second.text);
 }
 
-static void ascii_sender_gets_seven_bits(void **state) {
+static const struct dsn_recipient umlaut_recipient = {
+    .address = {"j\xc3\xbcrgen@b\xc3\xbc"
+                "cher.test",
+                20},
+    .orcpt = {"utf-8;j\xc3\xbcrgen+x@b\xc3\xbc"
+              "cher.test",
+              28},
+    .code = 550,
+    .enhanced = {"5.1.1", 5},
+    .text = {"kein Empf\xc3\xa4nger", 16},
+    .remote = {"mx1.example.test [192.0.2.25]:25", 32},
+};
+
+/* A sender of plain mail, whose recipient turned out to have other letters. */
+static void plain_sender_gets_addresses_in_ascii(void **state) {
     (void)state;
-    struct dsn_recipient umlaut = bob;
-    umlaut.address = SPAN("j\xc3\xbcrgen@b\xc3\xbc"
-                          "cher.test");
-    umlaut.orcpt = SPAN("utf-8;j\xc3\xbcrgen+x@b\xc3\xbc"
-                        "cher.test");
-    umlaut.text = SPAN("kein Empf\xc3\xa4nger");
     struct report r;
     struct dsn d = usual(DSN_FAILED);
-    d.smtputf8 = true;
-    d.recipients = &umlaut;
-    d.content = SPAN("Subject: Gr\xc3\xbc\xc3\x9f"
-                     "e\r\n\r\nbody\r\n");
-    d.size = d.content.len;
+    d.recipients = &umlaut_recipient;
     compose(&r, &d);
     assert_false(r.form.eight_bit || r.form.smtputf8);
     assert_true(has(r.part_header[0], "quoted-printable"));
     assert_true(has(r.part[0], "j=C3=BCrgen@b=C3=BCcher.test"));
     assert_true(has(r.part_header[1], "Content-Type: message/delivery-status\r\n"));
+    assert_true(has(r.part_header[1], "7bit"));
     assert_true(has(r.part[1], "Final-Recipient: utf-8; j\\x{FC}rgen@b\\x{FC}cher.test\r\n"));
     assert_true(has(r.part[1], "Original-Recipient: utf-8; j\\x{FC}rgen\\x{2B}x@b\\x{FC}cher.test\r\n"));
     assert_true(has(r.part[1], "kein Empf\\xC3\\xA4nger"));
+    buf_deinit(&r.text);
+    struct dsn_recipient ascii = bob;
+    ascii.orcpt = SPAN("UTF-8;bob+x=y@example.test"); /* ASCII, but of the type that writes + and = apart */
+    d.recipients = &ascii;
+    compose(&r, &d);
+    assert_true(has(r.part[1], "Original-Recipient: utf-8; bob\\x{2B}x\\x{3D}y@example.test\r\n"));
+    buf_deinit(&r.text);
+}
+
+/* Who sent with SMTPUTF8 from an ASCII address reads UTF-8 forms; they pass any server as 7-bit. */
+static void smtputf8_message_gets_the_global_form_encoded(void **state) {
+    (void)state;
+    struct report r;
+    struct dsn d = usual(DSN_FAILED);
+    d.smtputf8 = true;
+    d.recipients = &umlaut_recipient;
+    d.content = SPAN("Subject: Gr\xc3\xbc\xc3\x9f"
+                     "e\r\n\r\nbody\r\n");
+    d.size = d.content.len;
+    compose(&r, &d);
+    assert_false(r.form.eight_bit || r.form.smtputf8);
+    assert_true(has(r.part_header[1], "Content-Type: message/global-delivery-status\r\n"));
+    assert_true(has(r.part_header[1], "quoted-printable"));
+    assert_true(has(r.part[1], "Final-Recipient: utf-8; j=C3=BCrgen@b=C3=BCcher.test\r\n"));
+    assert_true(has(r.part[1], "Original-Recipient: utf-8; j=C3=BCrgen+x@b=C3=BCcher.test\r\n"));
+    assert_true(has(r.part[1], "kein Empf=C3=A4nger"));
     assert_true(has(r.part_header[2], "Content-Type: message/global\r\n"));
     assert_true(has(r.part_header[2], "base64"));
     assert_true(span_eq(r.part[2], SPAN("U3ViamVjdDogR3LDvMOfZQ0KDQpib2R5DQo=\r\n")));
@@ -381,6 +434,10 @@ static void ascii_sender_gets_seven_bits(void **state) {
     d.ret = DSN_RET_HDRS;
     compose(&r, &d);
     assert_true(has(r.part_header[2], "Content-Type: message/global-headers\r\n"));
+    buf_deinit(&r.text);
+    d.recipients = &bob; /* nothing to say in UTF-8: the form that everybody reads */
+    compose(&r, &d);
+    assert_true(has(r.part_header[1], "Content-Type: message/delivery-status\r\n"));
     buf_deinit(&r.text);
 }
 
@@ -495,6 +552,243 @@ static void refuses_what_it_cannot_send(void **state) {
     buf_deinit(&to);
 }
 
+/* -- words -- */
+
+static void every_language_tells_everything(void **state) {
+    (void)state;
+    static const char *const tags[] = {"en", "de", "fr", "es"};
+    static const enum dsn_kind kinds[] = {DSN_FAILED, DSN_DELAYED, DSN_DELIVERED};
+    for (int l = 0; l < DSN_LANGUAGES; l++) {
+        const struct dsn_words *w = dsn_words((enum dsn_language)l);
+        struct buf problems;
+        buf_init(&problems, 65536);
+        assert_int_equal(dsn_template_check("built in", span_of(w->text), &problems), ERR_OK);
+        buf_deinit(&problems);
+        for (int c = 0; c < BOUNCE_CATEGORIES; c++)
+            assert_true(w->what[c] && w->what[c][0] && utf8_is_valid(span_of(w->what[c])));
+        for (int n = 0; n < DSN_THENS; n++)
+            assert_true(w->then[n] && w->then[n][0] && utf8_is_valid(span_of(w->then[n])));
+        for (int k = 0; k < 3; k++) {
+            struct report r;
+            struct dsn d = usual(kinds[k]);
+            struct dsn_recipient one = bob;
+            one.original = SPAN("team@example.test");
+            d.recipients = &one;
+            d.template.language = (enum dsn_language)l;
+            d.sender = SPAN("\xc3\xa4lice@sender.test"); /* as it is, not encoded */
+            compose(&r, &d);
+            char language[40];
+            snprintf(language, sizeof language, "Content-Language: %s\r\n", tags[l]);
+            assert_true(has(r.part_header[0], language));
+            assert_true(says(r.part[0], "<bob@example.test>") && says(r.part[0], "<team@example.test>"));
+            assert_true(has(r.part[0], "mx.post.test") && has(r.part[0], "postmaster@post.test"));
+            assert_true(has(r.part[0], "24 Nov 2026"));
+            assert_int_equal(says(r.part[0], "No such user here"), k < 2);
+            assert_int_equal(has(r.part[0], "29 Nov 2026"), k == 1);
+            assert_false(has(r.part[0], "{{") || has(r.part[0], "}}") || has(r.part[0], "[delay]"));
+            assert_false(has(r.part[0], "\r\n\r\n\r\n"));
+            buf_deinit(&r.text);
+        }
+    }
+}
+
+static void subjects_are_encoded_when_they_must(void **state) {
+    (void)state;
+    struct report r;
+    struct dsn d = usual(DSN_FAILED);
+    d.template.language = DSN_FRENCH;
+    compose(&r, &d);
+    assert_true(has(r.header, "Subject: =?UTF-8?B?Vm90cmUgbWVzc2FnZSBuJ2EgcGFzIHB1IMOqdHJlIHJlbWlz?=\r\n"));
+    assert_true(has(r.part_header[0], "quoted-printable"));
+    buf_deinit(&r.text);
+    d.sender = SPAN("\xc3\xa4lice@sender.test");
+    compose(&r, &d);
+    assert_true(has(r.header, "Subject: Votre message n'a pas pu \xc3\xaatre remis\r\n"));
+    buf_deinit(&r.text);
+    char text[700] = "[failure]\nSubject: "; /* at the limit, of two octets each */
+    for (int i = 0; i < 95; i++)
+        strncat(text, "\xc3\xa9", 3);
+    strncat(text, "\nbody\n", 7);
+    d = usual(DSN_FAILED);
+    d.template.text = span_of(text);
+    compose(&r, &d); /* check_lines knows how long a line may be */
+    assert_true(has(r.header, "Subject: =?UTF-8?B?w6nDqcOp"));
+    buf_deinit(&r.text);
+}
+
+static const char own_text[] = "# what we say\r\n"
+                               "[failure]\r\n"
+                               "Subject: No luck at {{hostname}}\r\n"
+                               "Dear {{sender}} of {{ envid }}: {{nonsense\r\n"
+                               "{{each}}\r\n"
+                               "* {{recipient}} {{status}}\r\n"
+                               "  was {{original}}\r\n"
+                               "  {{host}}: {{reason}}\r\n"
+                               "{{end}}\r\n"
+                               "{{more}} more\r\n"
+                               "Ask {{postmaster}}.\r\n";
+
+static void own_templates_are_filled_in(void **state) {
+    (void)state;
+    struct report r;
+    struct dsn d = usual(DSN_FAILED);
+    struct dsn_recipient two[] = {bob, bob};
+    two[1].code = 0;
+    two[1].text = SPAN("no server\r\nBcc: x");
+    two[1].original = SPAN("old@example.test");
+    d.recipients = two;
+    d.count = 2;
+    d.template = (struct dsn_template){.language = DSN_GERMAN, .text = SPAN(own_text)};
+    compose(&r, &d);
+    assert_true(has(r.header, "Subject: No luck at mx.post.test\r\n"));
+    static const char expected[] = "Dear alice@sender.test of QQ314159: {{nonsense\r\n"
+                                   "* bob@example.test 5.1.1\r\n"
+                                   "  mx1.example.test [192.0.2.25]:25: 550 5.1.1 No such user here\r\n"
+                                   "* bob@example.test 5.1.1\r\n"
+                                   "  was old@example.test\r\n"
+                                   "  Unser System: no server\\x0d\\x0aBcc: x\r\n"
+                                   "Ask postmaster@post.test.\r\n";
+    if (!span_eq(r.part[0], SPAN(expected)))
+        fail_msg("got %.*s", SPAN_FMT(r.part[0]));
+    buf_deinit(&r.text);
+    d.kind = DSN_DELAYED; /* not in the file: that of its language */
+    compose(&r, &d);
+    assert_true(has(r.part[0], "Sie m=C3=BCssen nichts tun"));
+    buf_deinit(&r.text);
+}
+
+/* What a stranger wrote is no template. */
+static void values_are_not_read_again(void **state) {
+    (void)state;
+    struct report r;
+    struct dsn_recipient one = bob;
+    one.text = SPAN("{{postmaster}} {{each}} {{sender}}");
+    one.address = SPAN("{{hostname}}@example.test");
+    struct dsn d = usual(DSN_FAILED);
+    d.recipients = &one;
+    compose(&r, &d);
+    assert_true(says(r.part[0], "{{postmaster}} {{each}} {{sender}}"));
+    assert_true(has(r.part[0], "<{{hostname}}@example.test>"));
+    buf_deinit(&r.text);
+}
+
+static void broken_templates_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *problem;
+    } cases[] = {
+        {"", "t:0: no section"},
+        {"hello\n", "t:1: text before [failure], [delay] or [success]: hello"},
+        {"[failure]\nhello\n", "t:2: a section begins with \"Subject: TEXT\": hello"},
+        {"[failure]\nSubject:  \n", "t:2: a section begins"},
+        {"[failure]\nSubject: x\n[delay]\n", "t:3: a section without \"Subject:\": [delay]"},
+        {"[failure]\nSubject: x\n[failure]\nSubject: y\n", "t:3: the section stands twice"},
+        {"[failure]\nSubject: x\n{{who}}\n", "t:3: no such variable (or {{each}}, {{end}} not alone on its line): who"},
+        {"[failure]\nSubject: x\na {{each}}\n", "t:3: no such variable"},
+        {"[failure]\nSubject: x\n{{recipient}}\n", "t:3: tells of one recipient"},
+        {"[failure]\nSubject: {{reason}}\n", "t:2: tells of one recipient"},
+        {"[failure]\nSubject: x\n{{time\n", "t:3: {{ without }}"},
+        {"[failure]\nSubject: x\ntime}}\n", "t:3: }} without {{"},
+        {"[failure]\nSubject: x\n{{each}}\n{{each}}\n{{end}}\n", "t:4: {{each}} inside {{each}}"},
+        {"[failure]\nSubject: x\n\n{{end}}\n", "t:4: {{end}} without {{each}}"},
+        {"[failure]\nSubject: x\n{{each}}\n", "t:3: {{each}} without {{end}}"},
+        {"[failure]\nSubject: x\n{{each}}\n[delay]\nSubject: x\n", "t:4: {{each}} without {{end}}"},
+        {"[failure]\nSubject: x\n\xff\n", "t:3: not UTF-8"},
+        {"[failure]\nSubject: x\n\n\n\x1b[2J\n", "t:5: a control character"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf problems;
+        buf_init(&problems, 65536);
+        assert_int_equal(dsn_template_check("t", span_of(cases[i].text), &problems), ERR_INVALID);
+        assert_non_null(strstr(buf_cstr(&problems), cases[i].problem));
+        buf_deinit(&problems);
+    }
+    static char large[DSN_TEMPLATE_MAX + 2];
+    memset(large, '\n', sizeof large - 1);
+    memcpy(large, "[failure]\nSubject: x\n", 21);
+    struct buf problems;
+    buf_init(&problems, 65536);
+    assert_int_equal(dsn_template_check("t", span_of(own_text), &problems), ERR_INVALID); /* {{nonsense */
+    assert_int_equal(dsn_template_check("t", span_make(large, DSN_TEMPLATE_MAX), &problems), ERR_OK);
+    assert_int_equal(dsn_template_check("t", span_make(large, DSN_TEMPLATE_MAX + 1), &problems), ERR_INVALID);
+    memset(large + 30, 'a', 901);
+    assert_int_equal(dsn_template_check("t", span_make(large, 2000), &problems), ERR_INVALID);
+    buf_deinit(&problems);
+}
+
+static void templates_follow_the_sender(void **state) {
+    (void)state;
+    static const struct dsn_texts_rule rules[] = {
+        {"*", DSN_SPANISH, NULL, NULL},
+        {".example.net", DSN_FRENCH, NULL, NULL},
+        {".sub.example.net", DSN_GERMAN, NULL, NULL},
+        {"example.org", DSN_ENGLISH, "f", own_text},
+    };
+    static const struct {
+        const char *sender;
+        enum dsn_language language;
+    } cases[] = {
+        {"a@example.com", DSN_SPANISH},      {"a@example.net", DSN_FRENCH},
+        {"a@x.EXAMPLE.net", DSN_FRENCH},     {"a@sub.example.net", DSN_GERMAN},
+        {"a@y.sub.example.net", DSN_GERMAN}, {"a@xexample.net", DSN_SPANISH},
+        {"a@sub.example.org", DSN_SPANISH},  {"a", DSN_SPANISH},
+        {"a@b\"@example.net", DSN_FRENCH},
+    };
+    struct dsn_texts *t;
+    struct dsn_texts_config config = {.language = DSN_GERMAN, .rules = rules, .count = 4};
+    assert_int_equal(dsn_texts_new(&t, &config), ERR_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct dsn_template chosen = dsn_texts_for(t, span_of(cases[i].sender));
+        assert_int_equal(chosen.language, cases[i].language);
+        assert_int_equal(chosen.text.len, 0);
+    }
+    struct dsn_texts *second = dsn_texts_ref(t);
+    dsn_texts_unref(t);
+    assert_true(span_eq(dsn_texts_for(second, SPAN("a@example.org")).text, SPAN(own_text)));
+    dsn_texts_unref(second);
+    config.count = 0;
+    assert_int_equal(dsn_texts_new(&t, &config), ERR_OK);
+    assert_int_equal(dsn_texts_for(t, SPAN("a@example.org")).language, DSN_GERMAN);
+    dsn_texts_unref(t);
+    assert_int_equal(dsn_texts_for(NULL, SPAN("a@b")).language, DSN_ENGLISH);
+    dsn_texts_unref(NULL);
+}
+
+/* -- automatic mail -- */
+
+static void automatic_mail_is_recognised(void **state) {
+    (void)state;
+    static const struct {
+        const char *kind, *content;
+    } cases[] = {
+        {"none", ""},
+        {"none", "Subject: x\r\n\r\nPrecedence: bulk\r\n"},
+        {"none", "Auto-Submitted: no\r\n\r\n"},
+        {"none", "Auto-Submitted: (auto) NO (really)\r\n\r\n"},
+        {"none", "Auto-Submitted:\r\n\r\n"},
+        {"none", "Precedence: first-class\r\n\r\n"},
+        {"none", "Content-Type: multipart/mixed; report-type=feedback-report\r\n\r\n"},
+        {"none", "X-Precedence: bulk\r\nPrecedences: bulk\r\n\r\n"},
+        {"auto_submitted", "auto-submitted: auto-replied (vacation)\r\n\r\n"},
+        {"auto_submitted", "Subject: x\nAuto-Submitted:\n auto-generated; owner-email=\"a@b\"\n\n"},
+        {"auto_submitted", "Precedence: bulk\r\nAuto-Submitted: auto-notified\r\n\r\n"},
+        {"precedence", "Precedence: BULK\r\n"},
+        {"precedence", "PRECEDENCE : list\r\n\r\n"},
+        {"precedence", "Precedence: junk"},
+        {"report", "Content-Type: multipart/report; report-type=delivery-status; boundary=x\r\n\r\n"},
+        {"report", "Content-Type: multipart/report;\r\n\tboundary=\"; report-type\"\r\n\r\n"},
+        {"report", "Auto-Submitted: auto-replied\r\nContent-Type: Multipart/Report (x)\r\n\r\n"},
+        {"feedback", "Content-Type: multipart/report; report-type=feedback-report; boundary=x\r\n\r\n"},
+        {"feedback", "Precedence: list\r\nContent-Type: multipart/report; boundary=\"x\";\r\n"
+                     " Report-Type = \"Feedback-Report\"\r\n\r\n"},
+        {"feedback", "Content-Type: multipart/report; (a (nested\\) ) remark) report-type=feedback-report\r\n\r\n"},
+        {"none", "Content-Type: ((((multipart/report\r\n\r\n"},
+        {"none", "no field at all\r\n\r\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_string_equal(dsn_auto_name(dsn_recognise(span_of(cases[i].content))), cases[i].kind);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failure_has_its_three_parts),
@@ -505,12 +799,20 @@ int main(void) {
         cmocka_unit_test(hostile_octets_add_nothing),
         cmocka_unit_test(long_replies_are_cut_and_folded),
         cmocka_unit_test(boundary_is_not_in_the_content),
-        cmocka_unit_test(ascii_sender_gets_seven_bits),
+        cmocka_unit_test(plain_sender_gets_addresses_in_ascii),
+        cmocka_unit_test(smtputf8_message_gets_the_global_form_encoded),
         cmocka_unit_test(utf8_sender_gets_the_global_form),
         cmocka_unit_test(eight_bit_originals),
         cmocka_unit_test(huge_header_is_cut_at_a_line),
         cmocka_unit_test(thousand_recipients_stay_bounded),
         cmocka_unit_test(refuses_what_it_cannot_send),
+        cmocka_unit_test(every_language_tells_everything),
+        cmocka_unit_test(subjects_are_encoded_when_they_must),
+        cmocka_unit_test(own_templates_are_filled_in),
+        cmocka_unit_test(values_are_not_read_again),
+        cmocka_unit_test(broken_templates_are_refused),
+        cmocka_unit_test(templates_follow_the_sender),
+        cmocka_unit_test(automatic_mail_is_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
