@@ -47,6 +47,7 @@ DOORS = {  # header -> files that may include it
     r"zmq\.h": r"base/net/bus\w*\.[ch]",
     r"ares\w*\.h": r"base/net/dns\.c",
     r"xxhash\.h": r"base/hash\.c",
+    r"zlib\.h": r"base/gzip\.c",
     r"rocksdb/c\.h": r"store/rocks\w*\.[ch]",
     r"protobuf-c/.*": r"proto/frame\.h",
     r"yaml\.h": r"node/yaml\.c",
