@@ -224,6 +224,7 @@ static void set_scores(struct visit *v) {
     v->gc->score = sum(v, &doubt);
     v->gc->good = c->good_score < 0 && v->gc->score <= c->good_score;
     v->gc->slow = c->slow_score > 0 && doubt >= c->slow_score;
+    v->gc->only_logged = c->dnslist_mode == GUARD_LOG;
 }
 
 /* What reply and by point at. */

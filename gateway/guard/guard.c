@@ -289,8 +289,11 @@ uint64_t guard_slow_ms(const struct guard *g, struct guard_client *gc, uint32_t 
     bool by_errors = errors >= atomic_load_explicit(&g->slow_after, memory_order_relaxed);
     if (mode == GUARD_OFF || !(gc->slow || by_errors))
         return 0;
-    if (!gc->slow_told) {
-        gc->slow_told = true;
+    if (!by_errors && gc->only_logged)
+        mode = GUARD_LOG;
+    bool *told = mode == GUARD_ENFORCE ? &gc->slow_told : &gc->slow_would_told;
+    if (!*told) {
+        *told = true;
         guard_tally(GUARD_BY_SLOW, mode == GUARD_ENFORCE);
         LOG_INFO("client_slowed", LOG_STR("client", gc->ip), LOG_STR("why", by_errors ? "errors" : "dnslist"),
                  LOG_U64("errors", errors), LOG_I64("score", gc->score),

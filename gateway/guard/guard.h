@@ -80,8 +80,9 @@ struct guard_client {
     char name[256], reverse[256]; /* of the client; name is confirmed */
     int32_t score;
     bool good, slow;
-    char ip[48];    /* for the log */
-    bool slow_told; /* guard_slow_ms has logged it */
+    bool only_logged;                /* the lists may not act: slow is told and not done */
+    char ip[48];                     /* for the log */
+    bool slow_told, slow_would_told; /* guard_slow_ms has logged it; or that it would */
 };
 /* At connect, before the greeting: names and lists. Fills gc. Verdict PASS, or REFUSE 554 5.7.1 with the list's zone
  * (and its TXT when there is one). dns belongs to the loop. Trusted clients are only named. ERR_OK or ERR_AGAIN as in

@@ -33,16 +33,20 @@ static void bad_clients_are_slowed(void **state) {
     c.slow_ms = 70;
     assert_int_equal(guard_reconfigure(g, &c), ERR_OK);
     assert_int_equal(guard_slow_ms(g, &gc, 0), 70);
+    gc.only_logged = true; /* lists that only log slow nobody; errors do */
+    assert_int_equal(guard_slow_ms(g, &gc, 0), 0);
+    assert_true(gc.slow_would_told);
+    assert_int_equal(guard_slow_ms(g, &gc, 3), 70);
     c.slow_mode = GUARD_LOG;
-    gc.slow_told = false;
+    gc.slow_told = gc.slow_would_told = false;
     assert_int_equal(guard_reconfigure(g, &c), ERR_OK);
     assert_int_equal(guard_slow_ms(g, &gc, 9), 0);
-    assert_true(gc.slow_told);
+    assert_true(gc.slow_would_told);
     c.slow_mode = GUARD_OFF;
-    gc.slow_told = false;
+    gc.slow_would_told = false;
     assert_int_equal(guard_reconfigure(g, &c), ERR_OK);
     assert_int_equal(guard_slow_ms(g, &gc, 9), 0);
-    assert_false(gc.slow_told);
+    assert_false(gc.slow_told || gc.slow_would_told);
     guard_free(g);
 }
 
