@@ -34,6 +34,7 @@ struct played {
     /* policy service */
     const char *action; /* "REJECT no" */
     unsigned questions;
+    char question[2048]; /* the last one */
     /* milter */
     char hold; /* this command is not answered; 0: all are */
     struct tcp *held[ENDS_MAX];
@@ -157,6 +158,7 @@ static inline void on_policy_octets(struct played *p, struct tcp *c) {
     char text[300];
     if (in.len < 2 || memcmp(in.at + in.len - 2, "\n\n", 2) != 0)
         return;
+    span_copy(in, p->question, sizeof p->question);
     buf_consume(tcp_in(c), in.len);
     p->questions++;
     if (p->silent)
