@@ -4,7 +4,7 @@
  *
  *   plain     greeting, EHLO, EHLO, QUIT, without TLS: what a session costs apart from the handshake
  *   full      greeting, EHLO, STARTTLS, a full handshake, EHLO, QUIT
- *   resumed   the same with the newest ticket of the thread's own first session, which is made before the clock starts
+ *   resumed   the same with a ticket; each thread gets its first one before the clock starts
  *   bulk      the same as full with one message of SIZE octets
  *   clear     bulk without TLS
  *
@@ -109,19 +109,22 @@ static void note_version(SSL *tls) {
         snprintf(version, sizeof version, "%s %s", SSL_get_version(tls), SSL_get_cipher(tls));
 }
 
-/* `ticket`: of the thread, the newest that the server gave; offered only where it is to be resumed. */
+/* A copy of the thread's ticket is offered, since the library lets none be used twice; one that the server gives is
+ * the next one. Servers that give none to a resumed session get the old one again. */
 static void secure(struct line *l, SSL_SESSION **ticket) {
+    SSL_SESSION *offered = *ticket ? SSL_SESSION_dup(*ticket) : NULL;
     say(l, "STARTTLS\r\n", "220");
     l->tls = SSL_new(context);
-    if (!l->tls || SSL_set_fd(l->tls, l->fd) != 1 || (*ticket && SSL_set_session(l->tls, *ticket) != 1))
+    if (!l->tls || SSL_set_fd(l->tls, l->fd) != 1 || (*ticket && (!offered || SSL_set_session(l->tls, offered) != 1)))
         fail("no memory");
+    SSL_SESSION_free(offered);
     if (SSL_connect(l->tls) != 1)
         fail("the handshake failed");
     note_version(l->tls);
     atomic_fetch_add(&resumed, SSL_session_reused(l->tls) == 1);
     atomic_fetch_add(&handshakes, 1);
     say(l, "EHLO tls.example\r\n", "250"); /* with TLS 1.3 the ticket comes in front of the reply */
-    if (options.resume) {
+    if (options.resume && SSL_SESSION_is_resumable(SSL_get_session(l->tls))) {
         SSL_SESSION_free(*ticket);
         *ticket = SSL_get1_session(l->tls);
     }
