@@ -376,7 +376,7 @@ def checked(world, name, text):
 
 
 def examples_are_right(world):
-    """The settings of docs/tls.md and of the sample pass the check, with the files that they name; so do the commands."""
+    """The settings of docs/tls.md, README.md and the sample pass the check, with the files that they name; the commands work."""
     authority = Authority(world.directory)
     etc = os.path.join(world.directory, "etc")
     os.makedirs(etc)
@@ -389,16 +389,18 @@ def examples_are_right(world):
         with open(os.path.join(etc, name), "w") as f:
             f.write(text)
         os.chmod(os.path.join(etc, name), 0o600)
-    with open(os.path.join(ROOT, "docs", "tls.md")) as f:
-        page = f.read().replace("/etc/posthouse/", etc + "/")
-    commands = re.findall(r"```sh\n(.*?)```", page, re.S)
+    page = ""
+    for name in ("docs/tls.md", "README.md"):
+        with open(os.path.join(ROOT, name)) as f:
+            page += f.read().replace("/etc/posthouse/", etc + "/")
+    commands = [text for text in re.findall(r"```sh\n(.*?)```", page, re.S) if etc in text]
     assert commands
     for text in commands:
         subprocess.run(["sh", "-euc", text], check=True, timeout=60, capture_output=True)
     examples = re.findall(r"```yaml\n(.*?)```", page, re.S)
-    assert len(examples) >= 3
+    assert len(examples) >= 5
     for number, text in enumerate(examples):
-        checked(world, "example%d.yaml" % number, "node: {hostname: mx1.example.net}\n" + text)
+        checked(world, "etc/example%d.yaml" % number, ("" if "node:" in text else "node: {hostname: mx1.example.net}\n") + text)
     sample = os.path.join(ROOT, "deploy", "posthouse.yaml")
     with open(sample) as f:
         text = f.read()
