@@ -353,9 +353,9 @@ def early_talkers_are_only_logged(world):
     assert "early_talker" in post.log_text()
 
 
-def pour(post, begin, piece, most=64 << 20):
-    """Sends without end after a dialogue; how much was taken until the server had enough, and its last words."""
-    with socket.create_connection(("127.0.0.1", post.port), 30) as s:
+def pour(post, begin, piece, end=b"", most=64 << 20):
+    """Sends without end after a dialogue; how much was taken until the server had enough, and its first words."""
+    with socket.create_connection(("127.0.0.1", post.port), 60) as s:
         replies = s.makefile("rb")
         replies.readline()
         for line in begin:
@@ -363,38 +363,75 @@ def pour(post, begin, piece, most=64 << 20):
             while replies.readline()[3:4] == b"-":
                 pass
         sent, words = 0, b""
-        s.settimeout(30)
-        while sent < most:
-            try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < most:
                 if select.select([s], [], [], 0)[0]:
                     more = s.recv(1 << 20)
                     words = (words + more)[:100]
                     if not more:
                         break
                 sent += s.send(piece)
-            except (BrokenPipeError, ConnectionResetError):
-                break
+            if end:
+                s.sendall(end)
+                words = s.recv(100)
         return sent, words
 
 
-def input_without_end(world):
-    post = posthouse(world, "limits: {message_size: 1MiB}\nslow: {mode: \"off\"}\n")
-    mail = [b"EHLO client.test\r\n", b"MAIL FROM:<a@origin.test>\r\n", b"RCPT TO:<u1@posthouse.test>\r\n", b"DATA\r\n"]
-    for begin, piece, codes in (
-            ([], b"x" * 8192, (b"500", b"421")), ([], b"NOOP\r\n" * 1000, (b"250", b"421")), ([], b"WHAT\r\n" * 1000, (b"500", b"421")),
-            (mail, b"x" * 8192, (b"552", b"500", b"421", b"554")), (mail, b"X-Field: x\r\n" * 500, (b"552", b"554", b"421")),
-            (mail, b"\r\n" + b"x" * 70 + b"\r\n", (b"552", b"554", b"421"))):
+def still_lives(post):
+    with open("/proc/%d/status" % post.process.pid) as f:
+        kept = int(next(line for line in f if line.startswith("VmRSS")).split()[1])
+    assert kept < 300 * 1024 * float(os.environ.get("POSTHOUSE_SLOW", "1")), kept
+    with post.smtp() as s:
+        s.ehlo()
+        check(s.mail("a@origin.test"), 250)
+        check(s.rcpt("u1@posthouse.test"), 250)
+        check(s.data(b"Subject: x\r\n\r\nx\r\n"), 250)
+
+
+MAIL = [b"EHLO client.test\r\n", b"MAIL FROM:<a@origin.test>\r\n", b"RCPT TO:<u1@posthouse.test>\r\n", b"DATA\r\n"]
+
+
+def commands_without_end(world):
+    """They end the session, and soon."""
+    post = posthouse(world, "slow: {mode: \"off\"}\n")
+    for begin, piece, codes in (([], b"x" * 8192, (b"500", b"421")), ([], b"WHAT\r\n" * 1000, (b"500", b"421")),
+                                (MAIL[:2], b"RCPT TO:<nobody@posthouse.test>\r\n" * 100, (b"550", b"421")),
+                                (MAIL[:2], b"RCPT TO:<" + b"x" * 8192, (b"500", b"421"))):
         sent, words = pour(post, begin, piece)
         assert sent < 64 << 20 and (not words or words[:3] in codes), (piece[:20], sent, words)
-        with post.smtp() as s:  # and it lives
-            s.ehlo()
-            check(s.mail("a@origin.test"), 250)
-            check(s.rcpt("u1@posthouse.test"), 250)
-            check(s.data(b"Subject: x\r\n\r\nx\r\n"), 250)
+        still_lives(post)
+
+
+def messages_without_end(world):
+    """They cost no memory, and are refused at their end if that comes."""
+    post = posthouse(world, "limits: {message_size: 1MiB}\nslow: {mode: \"off\"}\n")
+    for piece, codes in ((b"x" * 8192, (b"552", b"554")), (b"X-Field: x\r\n" * 500, (b"552", b"554")),
+                         (b"Received: x\r\n" * 500, (b"552", b"554")), (b"\r\n" + b"x" * 70 + b"\r\n", (b"552",))):
+        sent, words = pour(post, MAIL, piece, b"\r\n.\r\n")
+        assert words[:3] in codes, (piece[:20], sent, words)
+        still_lives(post)
+    for piece in (b"x" * 8192, b"X-Field: x\r\n" * 500):  # the client is gone before that
+        pour(post, MAIL, piece, most=8 << 20)
+    still_lives(post)
+    post.mail.wait(5)
+    assert all(m[2].endswith(b"\r\nx\r\n") for m in post.mail.messages)
+
+
+def replies_that_nobody_reads(world):
+    """The client is read no more; what waits for it is bounded."""
+    post = posthouse(world)
+    with socket.create_connection(("127.0.0.1", post.port), 30) as s:
+        assert s.recv(100).startswith(b"220 ")
+        s.setblocking(False)
+        sent = 0
+        while select.select([], [s], [], 2)[1]:
+            sent += s.send(b"HELP\r\n" * 1000)
+            assert sent < 64 << 20, "its replies are kept without end"
+        still_lives(post)
 
 
 if __name__ == "__main__":
     main([lists_decide, lists_may_only_log, silent_lists_refuse_nobody, slow_answers_hold_nobody_else, errors_make_slow,
           unknown_triplets_come_again, networks_earn_trust, greylist_outlives_a_restart, greylist_may_only_log, clients_have_rates,
           connections_have_a_rate, rates_may_only_log, accounts_have_rates, the_last_sessions_are_kept, early_talkers,
-          early_talkers_are_only_logged, input_without_end])
+          early_talkers_are_only_logged, commands_without_end, messages_without_end, replies_that_nobody_reads])
