@@ -325,6 +325,19 @@ static int open_admin(struct node *n) {
     return err == ERR_OK ? EX_OK : EX_UNAVAILABLE;
 }
 
+/* What root has read at the start, the user must read at a reload. */
+static void warn_of_unreadable(const struct node *n) {
+    const char *file;
+    for (size_t i = 0; (file = parts_file(n->parts, i)); i++) {
+        if (access(file, R_OK) != 0)
+            LOG_WARN("file_not_readable", LOG_STR("file", file), LOG_STR("user", n->settings->user),
+                     LOG_STR("hint", "a reload will fail; give it to a group of the user"));
+    }
+    if (access(n->settings->file, R_OK) != 0)
+        LOG_WARN("file_not_readable", LOG_STR("file", n->settings->file), LOG_STR("user", n->settings->user),
+                 LOG_STR("hint", "a reload will fail; give it to a group of the user"));
+}
+
 static int open_parts(struct node *n) {
     int status = make_parts(n);
     if (status == EX_OK && (n->settings->roles & SETTINGS_GATEWAY))
@@ -335,6 +348,8 @@ static int open_parts(struct node *n) {
         privilege_socket_dir(n->settings->admin_rpc + strlen("ipc://"), n->settings->user);
     if (status == EX_OK && privilege_drop(n->settings->user) != ERR_OK)
         status = EX_NOPERM;
+    if (status == EX_OK)
+        warn_of_unreadable(n);
     if (status == EX_OK)
         status = open_loop(n);
     if (status == EX_OK)

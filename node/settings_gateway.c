@@ -28,11 +28,12 @@ void settings_read_password(struct settings_reading *r, const struct yaml *y, co
     bool fine = f && fgets(line, sizeof line, f);
     if (f)
         fclose(f);
-    if (!fine) {
+    if (fine)
+        line[strcspn(line, "\r\n")] = '\0';
+    if (!fine || !line[0]) { /* to LDAP, no password is a question by nobody, which succeeds */
         settings_complain(r, y, "%s: cannot be read, or is empty", what);
         return;
     }
-    line[strcspn(line, "\r\n")] = '\0';
     *to = arena_strdup(&r->s->mem, line);
 }
 

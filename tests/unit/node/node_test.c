@@ -300,8 +300,22 @@ static void says_why_it_does_not_start(void **state) {
     assert_int_equal(wait_end(), EX_OK);
 }
 
+/* Root reads everything at the start; what its user cannot read would fail at the first reload. */
+static void warns_of_what_its_user_cannot_read(void **state) {
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    write_settings("nobody", "");
+    assert_int_equal(chmod(file, 0600), 0);
+    assert_int_equal(chmod(dir, 0711), 0);
+    start();
+    wait_log("file_not_readable");
+    assert_true(log_has("posthouse.yaml"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(warns_of_what_its_user_cannot_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(starts_reloads_and_drains, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_signal_ends_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_store_is_named_and_mail_put_off, set_up, tear_down),

@@ -130,6 +130,23 @@ static void complains(const char *text, const char *expected) {
     buf_deinit(&problems);
 }
 
+/* To some servers a bind without a password is one by nobody, and succeeds. */
+static void wants_a_password_in_its_file(void **state) {
+    char file[200], text[500];
+    (void)state;
+    snprintf(file, sizeof file, "%s.secret", path);
+    FILE *f = fopen(file, "w");
+    assert_non_null(f);
+    assert_true(fputs("\nsecond line\n", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    snprintf(text, sizeof text,
+             "node: {hostname: a.example}\ngateway:\n  auth:\n    backends:\n      - {kind: ldap, uri: \"ldap://h\", "
+             "bind_dn: \"uid=%%u\", user: u,\n         password_file: %s}\n",
+             file);
+    complains(text, "6: gateway.auth.backends.password_file: cannot be read, or is empty\n");
+    unlink(file);
+}
+
 static void names_line_and_key(void **state) {
     (void)state;
     complains("node:\n  hostname: a.example\n  hostnme: b\n", "3: node.hostnme: unknown key\n");
@@ -416,17 +433,12 @@ static void the_sample_is_fine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_name_alone_is_enough),
-        cmocka_unit_test(reads_every_kind),
-        cmocka_unit_test(names_line_and_key),
-        cmocka_unit_test(names_what_comes_later),
-        cmocka_unit_test(checks_what_belongs_together),
-        cmocka_unit_test(reads_the_front_end),
-        cmocka_unit_test(checks_lists),
-        cmocka_unit_test(takes_no_tricks_of_yaml),
-        cmocka_unit_test(takes_many_domains_quickly),
-        cmocka_unit_test(lists_all_problems_at_once),
-        cmocka_unit_test(the_reference_is_in_the_docs),
+        cmocka_unit_test(a_name_alone_is_enough),       cmocka_unit_test(reads_every_kind),
+        cmocka_unit_test(wants_a_password_in_its_file), cmocka_unit_test(names_line_and_key),
+        cmocka_unit_test(names_what_comes_later),       cmocka_unit_test(checks_what_belongs_together),
+        cmocka_unit_test(reads_the_front_end),          cmocka_unit_test(checks_lists),
+        cmocka_unit_test(takes_no_tricks_of_yaml),      cmocka_unit_test(takes_many_domains_quickly),
+        cmocka_unit_test(lists_all_problems_at_once),   cmocka_unit_test(the_reference_is_in_the_docs),
         cmocka_unit_test(the_sample_is_fine),
     };
     return cmocka_run_group_tests_name("settings", tests, make_dir, drop_dir);
