@@ -77,6 +77,7 @@ static void let_go(struct attempt *a) {
         convert_cancel(a);
     if (a->asking)
         mxcache_cancel(o->cache, a);
+    attempt_drop_rivals(a);
     secure_end(a);
     if (a->has_walk)
         walk_deinit(&a->walk);

@@ -21,6 +21,8 @@
 #define ATTEMPT_RECIPIENTS_MAX 1000u
 #define ATTEMPT_AGAIN_MAX 3 /* times a reused connection may fail without counting */
 #define ATTEMPT_REQUEUE_MAX 3
+#define ATTEMPT_RIVALS_MAX 3
+#define ATTEMPT_RACE_MS 250 /* before the next address of the host is tried beside the first (RFC 8305) */
 
 enum attempt_state {
     ATTEMPT_RESOLVING,
@@ -78,6 +80,8 @@ struct attempt {
     struct secure secure;
     struct mx_target target;
     struct conn *conn;
+    struct conn *rivals[ATTEMPT_RIVALS_MAX]; /* to other addresses of the same host; the first to connect is .conn */
+    uint32_t rival_count;
     bool fresh; /* wants a new connection */
     uint32_t again;
     /* the transaction under way */
@@ -124,6 +128,13 @@ bool attempt_is_lmtp(const struct attempt *a);
 struct span attempt_sender(const struct attempt *a, uint32_t recipient);
 struct content *attempt_body(struct attempt *a);
 void attempt_on_event(struct attempt *a, struct conn *c, const struct client_event *e);
+/* race.c: it does not connect quickly; another address of the host may. */
+void attempt_on_slow(struct attempt *a);
+/* race.c: it is connected: the others go. */
+void attempt_on_connected(struct attempt *a, struct conn *c);
+/* race.c: it has failed to connect. True: others are still trying. */
+bool attempt_lost_rival(struct attempt *a, struct conn *c);
+void attempt_drop_rivals(struct attempt *a);
 /* The server wants the body. */
 void attempt_on_body(struct attempt *a);
 /* READY: the first time, or a transaction is over. Leaves c->attempt NULL when it needs the connection no more. */

@@ -48,6 +48,12 @@ static void name_remote(struct conn *c, const struct mx_target *t) {
         snprintf(c->remote, sizeof c->remote, "%.160s [%s]:%u", t->host, ip, tcp_addr_port(&t->addr));
 }
 
+/* The first wait is short: then another address may be tried beside this one. */
+static uint64_t race_ms(const struct conn *c) {
+    uint64_t whole = c->setup->s.timeouts.connect_ms;
+    return whole > ATTEMPT_RACE_MS ? ATTEMPT_RACE_MS : whole;
+}
+
 struct conn *conn_open(struct outbound *o, struct site *s, struct attempt *a, const struct mx_target *t) {
     struct conn *c = calloc(1, sizeof *c);
     if (!c)
@@ -73,7 +79,7 @@ struct conn *conn_open(struct outbound *o, struct site *s, struct attempt *a, co
     name_remote(c, t);
     c->attempt = a;
     list_push_back(&o->conns, &c->in_all);
-    loop_timer_set(c->timer, o->setup->s.timeouts.connect_ms);
+    loop_timer_set(c->timer, race_ms(c));
     metric_add(&open_now, 1);
     metric_add(&opened, 1);
     return c;
@@ -193,8 +199,9 @@ static void fail(struct conn *c, enum client_answer answer, int err) {
     if (stage == CLIENT_DOT && c->dot_queued)
         stage = CLIENT_BODY; /* the dot never left us */
     if (stage == CLIENT_SHAKING) {
-        c->fault = tcp_tls_fault(c->tcp);
-        snprintf(c->tls_why, sizeof c->tls_why, "%s", tcp_tls_why(c->tcp));
+        c->fault = (enum tls_fault)tcp_tls_fault(c->tcp);
+        if (!*c->tls_why)
+            snprintf(c->tls_why, sizeof c->tls_why, "%s", tcp_tls_why(c->tcp));
     }
     if (stage <= CLIENT_EHLO)
         dead_mark(&c->o->dead, &c->addr, loop_now_ms(c->o->loop));
@@ -206,6 +213,12 @@ static void fail(struct conn *c, enum client_answer answer, int err) {
 static void on_timer(void *arg) {
     struct conn *c = arg;
     conns_reap(c->o);
+    if (!c->connected && !c->raced && c->attempt && c->setup->s.timeouts.connect_ms > ATTEMPT_RACE_MS) {
+        c->raced = true;
+        loop_timer_set(c->timer, c->setup->s.timeouts.connect_ms - ATTEMPT_RACE_MS);
+        attempt_on_slow(c->attempt);
+        return;
+    }
     if (c->write_failed)
         fail(c, CLIENT_ANSWER_LOST, ERR_CLOSED);
     else if (list_is_linked(&c->in_idle))
@@ -308,7 +321,7 @@ static void on_ready(struct conn *c) {
 /* The server is ready for it. Octets that came behind its word are an attack (NO STARTTLS, CVE-2021-38371). */
 static void begin_tls(struct conn *c) {
     struct tls_wish wish;
-    const char *names[2];
+    const char *names[3];
     char key[400];
     const struct secure *s = &c->attempt->secure;
     bool wanted = tls_make_wish(&s->target, c->host, s->tag, &wish, names, key);
@@ -335,6 +348,11 @@ static void describe_tls(struct conn *c) {
 static void on_secured(struct conn *c) {
     c->shaking = false;
     describe_tls(c);
+    if (c->attempt->secure.target.level == TLS_LEVEL_DANE && !tcp_tls_info(c->tcp)->dane_matched) {
+        snprintf(c->tls_why, sizeof c->tls_why, "no TLSA record matches"); /* none of them could be used after all */
+        fail_soon(c);
+        return;
+    }
     c->login.secured = true;
     client_secured(&c->client);
     flush(c);
@@ -389,6 +407,8 @@ static void on_tcp(void *arg, struct tcp *t, enum tcp_event event, int err) {
     case TCP_CONNECTED:
         c->connected = true;
         set_clock(c, true);
+        if (c->attempt)
+            attempt_on_connected(c->attempt, c);
         return;
     case TCP_SECURED:
         on_secured(c);

@@ -33,6 +33,7 @@ struct conn {
     enum client_stage timed;     /* what the timer was set for */
     uint32_t timed_rcpt;
     bool connected, established;
+    bool raced;              /* the time of being the only one is over */
     bool ready, body_wanted; /* events to be acted on once the input is used up */
     bool dot_queued;         /* the final dot is not yet with the kernel */
     bool write_failed;

@@ -46,7 +46,8 @@ static bool verifies(enum tls_level level) {
 }
 
 void tls_demand_init(struct tls_demand *d, const struct outbound_tls *settings, const struct tls_demand_question *q) {
-    *d = (struct tls_demand){.level = settings->level, .why = "the default", .vouched = q->mx_authentic || q->is_route};
+    *d = (struct tls_demand){
+        .level = settings->level, .domain = q->domain, .why = "the default", .vouched = q->mx_authentic || q->is_route};
     d->rule = q->within_host ? NULL : tls_rule_find(settings, span_of(q->domain));
     if (q->within_host) {
         d->level = TLS_LEVEL_NONE;
@@ -143,13 +144,12 @@ const char *tls_host_verdict_text(enum tls_host_verdict v) {
 }
 
 bool tls_make_wish(const struct tls_target *t, const char *host, const char *tag, struct tls_wish *w,
-                   const char *names[2], char session_key[400]) {
+                   const char *names[3], char session_key[400]) {
     const struct outbound_tls_rule *rule = t->demand->rule;
     *w = (struct tls_wish){.sni = host};
     if (t->level == TLS_LEVEL_NONE)
         return false;
     names[0] = host;
-    names[1] = NULL;
     w->names = names;
     w->name_count = 1;
     snprintf(session_key, 400, "%.260s %s%s", host, tls_level_name(t->level), tag);
@@ -167,9 +167,10 @@ bool tls_make_wish(const struct tls_target *t, const char *host, const char *tag
         w->sni = t->dane->base;
         w->dane = t->dane->records;
         w->dane_count = t->dane->count;
-        names[0] = t->dane->base; /* usage 2: the TLSA base, or the name that led there */
+        names[0] = t->dane->base; /* usage 2 (RFC 7672 section 3.2.2): the TLSA base, and the names that led there */
         names[1] = host;
-        w->name_count = strcmp(names[0], host) == 0 ? 1 : 2;
+        names[2] = t->demand->domain;
+        w->name_count = 3;
     }
     return true;
 }

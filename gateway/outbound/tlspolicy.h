@@ -29,7 +29,8 @@ struct tls_demand {
     bool dane;                            /* ask for TLSA records of hosts */
     bool vouched;                         /* the MX records are vouched for by DNSSEC, or are a setting of ours */
     bool requiretls;
-    const char *why; /* static: "the default", "a setting", "MTA-STS", "REQUIRETLS", ... */
+    const char *domain; /* of the recipients; borrowed */
+    const char *why;    /* static: "the default", "a setting", "MTA-STS", "REQUIRETLS", ... */
 };
 struct tls_demand_question {
     const char *domain; /* of the recipients */
@@ -69,6 +70,6 @@ const char *tls_host_verdict_text(enum tls_host_verdict v);
 /* The wish for a connection; names and records are borrowed from the target, host must outlive it. session_key must
  * hold 400 octets. False: no TLS. */
 bool tls_make_wish(const struct tls_target *t, const char *host, const char *tag, struct tls_wish *w,
-                   const char *names[2], char session_key[400]);
+                   const char *names[3], char session_key[400]);
 
 #endif

@@ -257,6 +257,12 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     if (a->conversion)
         convert_cancel(a);
     struct outcome_verdict v = verdict_of(a, e);
+    if (e->stage == CLIENT_CONNECT && attempt_lost_rival(a, c)) {
+        a->tried++;
+        a->last = result_of(a, c, v, e, err);
+        a->has_last = true;
+        return;
+    }
     a->conn = NULL;
     a->in_transaction = a->reused = false;
     a->slot = site_keep_slot(a->site); /* on to the next host before others begin with the first */

@@ -134,6 +134,18 @@ void walk_next(struct walk *w, walk_cb cb, void *arg) {
     go_on(w);
 }
 
+const struct mx_target *walk_rival(struct walk *w, const char *host) {
+    for (uint32_t i = 0; i < w->found.count && w->tries < WALK_TRIES_MAX; i++) {
+        const struct mx_target *t = &w->found.targets[i];
+        if (strcmp(t->host, host) != 0 || was_tried(w, &t->addr) ||
+            dead_is(w->world.dead, &t->addr, loop_now_ms(w->world.loop)))
+            continue;
+        w->tried[w->tries++] = t->addr;
+        return t;
+    }
+    return NULL;
+}
+
 enum outcome_local walk_reason(const struct walk *w) {
     if (w->bad && !w->tempfail)
         return OUTCOME_BAD_ADDRESS;

@@ -42,6 +42,9 @@ void walk_init_address(struct walk *w, const struct walk_world *world, const str
 void walk_deinit(struct walk *w);
 /* Asks for the next target; cb comes once, possibly before it returns. The target is borrowed until the next call. */
 void walk_next(struct walk *w, walk_cb cb, void *arg);
+/* Another address of the same host that was not tried yet, or NULL: to be tried beside the first, which is slow. It
+ * counts as tried. */
+const struct mx_target *walk_rival(struct walk *w, const char *host);
 /* This address was tried by other means: it does not come again. */
 void walk_mark(struct walk *w, const struct tcp_addr *a);
 /* It may come again after all. */

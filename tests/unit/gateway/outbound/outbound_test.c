@@ -362,6 +362,9 @@ static const char *const rows[] = {"MX two.example 10 mx1.example",
                                    "A nofallback.example 127.0.0.3",
                                    "MX temp.example 10 broken.example",
                                    "A relay.example 127.0.0.2",
+                                   "MX slow.example 10 s.example",
+                                   "A s.example 127.0.0.8",
+                                   "A s.example 127.0.0.2",
                                    "MX worse.example 10 mx2.example",
                                    "MX worse.example 20 me.example",
                                    NULL};
@@ -413,6 +416,50 @@ static void test_delivers(void **state) {
     has_text(still(p.one)->commands, "MAIL FROM:<sender@me.example> SIZE=23 RET=HDRS ENVID=e+2B1\r\n");
     has_text(still(p.one)->commands, "RCPT TO:<b@two.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a@old.example\r\n");
     pair_stop(&p);
+}
+
+/* A listener whose queue is full: the kernel drops what knocks, and says nothing. */
+struct wall {
+    int fd, fill[8];
+};
+
+static void wall_build(struct wall *wall, const char *ip, uint16_t port) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+    assert_int_equal(inet_pton(AF_INET, ip, &at.sin_addr), 1);
+    wall->fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(wall->fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(wall->fd, 0), 0);
+    for (size_t i = 0; i < 8; i++) {
+        wall->fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)!connect(wall->fill[i], (struct sockaddr *)&at, sizeof at);
+    }
+}
+
+static void wall_drop(struct wall *wall) {
+    for (size_t i = 0; i < 8; i++)
+        close(wall->fill[i]);
+    close(wall->fd);
+}
+
+/* A host whose first address does not answer: the other one is tried beside it, long before the time for a connection
+ * is over, whichever comes first. */
+static void test_race(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct wall wall;
+    struct server *one = server_start("127.0.0.2", &port, fine);
+    struct world *w = world_start(rows);
+    struct outbound_settings s = settings_of(w, port);
+    wall_build(&wall, "127.0.0.8", port);
+    s.timeouts.connect_ms = 60000;
+    s.messages_per_connection = 1;
+    world_go(w, &s);
+    for (int i = 0; i < 6; i++) /* the first address is drawn by lot */
+        expect(deliver(w, ONE("slow.example")), 0, OUTCOME_DELIVERED, SCOPE_RECIPIENT, 250, "2.0.0");
+    assert_int_equal(one->messages, 6);
+    world_stop(w);
+    server_stop(one);
+    wall_drop(&wall);
 }
 
 /* Lines 34 to 39: what the DNS says, without any connection. */
@@ -1167,27 +1214,17 @@ static void test_operator(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_delivers),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_next_host),
-        cmocka_unit_test(test_no_next_host),
-        cmocka_unit_test(test_all_hosts_fail),
-        cmocka_unit_test(test_recipients),
-        cmocka_unit_test(test_reuse),
-        cmocka_unit_test(test_concurrency),
-        cmocka_unit_test(test_site_fails),
-        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_eight_bit),
-        cmocka_unit_test(test_routes),
-        cmocka_unit_test(test_return_paths),
-        cmocka_unit_test(test_requiretls),
-        cmocka_unit_test(test_deliver_by),
-        cmocka_unit_test(test_priority),
-        cmocka_unit_test(test_reports_are_repeated),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_bad_jobs),
-        cmocka_unit_test(test_reconfigure),
-        cmocka_unit_test(test_operator),
+        cmocka_unit_test(test_delivers),     cmocka_unit_test(test_race),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_next_host),
+        cmocka_unit_test(test_no_next_host), cmocka_unit_test(test_all_hosts_fail),
+        cmocka_unit_test(test_recipients),   cmocka_unit_test(test_reuse),
+        cmocka_unit_test(test_concurrency),  cmocka_unit_test(test_site_fails),
+        cmocka_unit_test(test_chunks),       cmocka_unit_test(test_eight_bit),
+        cmocka_unit_test(test_routes),       cmocka_unit_test(test_return_paths),
+        cmocka_unit_test(test_requiretls),   cmocka_unit_test(test_deliver_by),
+        cmocka_unit_test(test_priority),     cmocka_unit_test(test_reports_are_repeated),
+        cmocka_unit_test(test_drain),        cmocka_unit_test(test_bad_jobs),
+        cmocka_unit_test(test_reconfigure),  cmocka_unit_test(test_operator),
     };
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
     return cmocka_run_group_tests(tests, NULL, NULL);

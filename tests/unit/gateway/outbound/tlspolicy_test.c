@@ -129,7 +129,7 @@ static void test_dane(void **state) {
     struct tls_demand d;
     struct tls_target t;
     struct tls_wish w;
-    const char *at[2];
+    const char *at[3];
     char key[400];
     struct tls_demand_question q = Q(.domain = "any.example", .mx_authentic = true, .sts = enforce);
     tls_demand_init(&d, &settings, &q);
@@ -189,7 +189,7 @@ static void test_wishes_of_connections(void **state) {
     struct tls_demand d;
     struct tls_target t;
     struct tls_wish w;
-    const char *at[2];
+    const char *at[3];
     char key[400], other[400];
     struct tls_demand_question q = Q(.domain = "b.strict.example");
     tls_demand_init(&d, &settings, &q);
