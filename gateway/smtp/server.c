@@ -93,7 +93,9 @@ static void skip(struct server *s, size_t len, struct buf *out) {
         server_farewell(s, server_reply_make(500, "5.5.2", "line without end"), out);
 }
 
-static void end_skip(struct server *s, struct buf *out) {
+static void end_skip(struct server *s, struct buf *out, struct server_step *step) {
+    if (s->in_auth) /* it was a response */
+        step->kind = SERVER_STEP_CANCEL;
     s->skipping = s->in_auth = false;
     s->skipped = 0;
     s->errors++;
@@ -118,7 +120,7 @@ static bool next_command(struct server *s, struct span in, struct buf *out, stru
         break;
     }
     if (s->skipping)
-        end_skip(s, out);
+        end_skip(s, out, step);
     else if (s->in_auth)
         command_response(s, line, out, step);
     else

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -95,6 +96,41 @@ class Sink(threading.Thread):
                 if id_:
                     found[id_.group(1)] = found.get(id_.group(1), "") + text
             return list(found.values())
+
+
+class Milter(threading.Thread):
+    """A mail filter that refuses at one command: C connect, H HELO, M MAIL, R RCPT, T DATA, E the end; the rest may pass."""
+
+    def __init__(self, refuses):
+        super().__init__(daemon=True)
+        self.refuses = refuses.encode()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+
+    def serve(self, peer):
+        peer.settimeout(60)
+        with peer, peer.makefile("rb") as stream:
+            try:
+                while head := stream.read(5):
+                    stream.read(int.from_bytes(head[:4], "big") - 1)
+                    command = head[4:]
+                    if command == b"Q":
+                        return
+                    if command == b"O":
+                        peer.sendall(struct.pack(">IcIII", 13, b"O", 6, 0, 0))
+                    elif command not in (b"D", b"A", b"K"):
+                        peer.sendall(struct.pack(">Ic", 1, b"r" if command == self.refuses else b"c"))
+            except OSError:
+                pass
 
 
 # -- who may log in -------------------------------------------------------------------------------
@@ -231,6 +267,8 @@ class Front(Server):
                    f"domain=example.net:table:{self.table}", "domain=any.example:any"]
         several = {"trusted": "trusted", "balancers": "balancer", "with": "with", "without": "without"}
         for key, value in settings.items():
+            if key == "milter":
+                continue
             if key == "idle":
                 command.append(f"idle_ms={value}")
             elif key in several:
@@ -253,6 +291,8 @@ class Front(Server):
             out.append("sender_login_file=" + self.credentials.sender_login())
         if settings.get("auth", "off") != "off":
             out.append("auth_file=" + self.credentials.accounts())
+        if "milter" in settings:
+            out.append(f"milter=127.0.0.1:{Milter(settings['milter']).port}")
         return out
 
     def stored(self, count):
@@ -334,6 +374,8 @@ class Daemon(Server):
             out.append(f"  greylist: {{mode: enforce, delay: {settings['greylist_ms']}ms}}")
         if "messages_per_client" in settings:
             out.append(f"  rates: {{client: {{messages: {settings['messages_per_client']}}}}}")
+        if "milter" in settings:
+            out.append(f'  milters: [{{name: test, address: "127.0.0.1:{Milter(settings["milter"]).port}"}}]')
         return out
 
     def secrets(self, settings):

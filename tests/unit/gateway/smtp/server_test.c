@@ -107,6 +107,17 @@ static void test_starttls(void **state) {
     EXPECT_FULL(SECURE "AUTH PLAIN " GOOD "\r\nSTARTTLS\r\nEHLO x\r\n", "S: 235", "S: 235 2.7.0 welcome\n[TLS]");
 }
 
+/* Its exchange must not stay with the owner, who may be asked for the next one at once. */
+static void test_response_too_long(void) {
+    static char input[16384];
+    size_t len = span_copy(SPAN(SECURE "AUTH LOGIN\r\n"), input, sizeof input);
+    memset(input + len, 'A', 13000);
+    len += 13000;
+    len += span_copy(SPAN("\r\nNOOP\r\n"), input + len, sizeof input - len);
+    expect("a response without end", span_make(input, len), "S: 500 5.5.2 line too long\n[CANCEL]\nS: 250", "[RESPONSE",
+           &full);
+}
+
 static void test_auth(void **state) {
     (void)state;
     EXPECT_FULL(HELLO "AUTH PLAIN " GOOD "\r\n", "S: 538 5.7.11", "[AUTH");
@@ -115,8 +126,11 @@ static void test_auth(void **state) {
                 "S: 235 2.7.0 welcome\nS: 503 5.5.1 you are authenticated already\n", NULL);
     EXPECT_FULL(SECURE "AUTH PLAIN " GOOD "\r\nEHLO again\r\n", "S: 235", "again\n250-AUTH");
     EXPECT_FULL(SECURE "AUTH LOGIN\r\n" GOOD "\r\n", "[AUTH LOGIN]\nS: 334 d2hvPw==\n[RESPONSE ", NULL);
-    EXPECT_FULL(SECURE "AUTH LOGIN\r\n*\r\nNOOP\r\n", "S: 501 5.0.0 authentication canceled\n[CANCEL]\nS: 250", "[RESPONSE");
-    EXPECT_FULL(SECURE "AUTH LOGIN\r\n!!!!\r\nNOOP\r\n", "S: 501 5.5.2 that is not base64\n[CANCEL]\nS: 250", "[RESPONSE");
+    EXPECT_FULL(SECURE "AUTH LOGIN\r\n*\r\nNOOP\r\n", "S: 501 5.0.0 authentication canceled\n[CANCEL]\nS: 250",
+                "[RESPONSE");
+    EXPECT_FULL(SECURE "AUTH LOGIN\r\n!!!!\r\nNOOP\r\n", "S: 501 5.5.2 that is not base64\n[CANCEL]\nS: 250",
+                "[RESPONSE");
+    test_response_too_long();
     EXPECT_FULL(SECURE "AUTH LOGIN\r\nQUIT\r\nNOOP\r\n", "[RESPONSE ", "221"); /* four base64 digits, no command */
     EXPECT_FULL(SECURE "AUTH LOGIN\r\nRSET x\r\nNOOP\r\n", "S: 501 5.5.2", "[RESPONSE");
     EXPECT_FULL(SECURE "AUTH PLAIN =\r\n", "[AUTH PLAIN ]\nS: 535", NULL);
