@@ -282,6 +282,22 @@ static void test_sender_login_without_auth(void **state) {
     close(c.fd);
 }
 
+/* Where mail is taken from those only who have said who they are, questions are, too. */
+static void test_vrfy_waits_for_auth(void **state) {
+    struct client c;
+    (void)state;
+    w.settings.vrfy = true;
+    w.settings.listeners[0].auth = INBOUND_AUTH_REQUIRED;
+    believe("127.0.0.1/32");
+    world_start();
+    client_open(&c);
+    say(&c, "", "220");
+    say(&c, "EHLO c.example\r\nVRFY x@any.example\r\n", "530 5.7.0");
+    say(&c, "XCLIENT LOGIN=me@any.example\r\n", "220");
+    say(&c, "EHLO c.example\r\nVRFY x@any.example\r\n", "250 2.1.5 x@any.example");
+    close(c.fd);
+}
+
 /* A network that a reload no longer trusts is not trusted by the sessions that it has. */
 static void test_trust_ends_by_reload(void **state) {
     struct client c;
@@ -309,6 +325,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_xclient, setup, teardown),
         cmocka_unit_test_setup_teardown(test_xclient_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sender_login_without_auth, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_vrfy_waits_for_auth, setup, teardown),
         cmocka_unit_test_setup_teardown(test_trust_ends_by_reload, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
