@@ -20,12 +20,12 @@
 #include "base/net/loop.h"
 #include "base/span.h"
 #include "gateway/outbound/mxcache.h"
+#include "gateway/outbound/tlsrpt_rua.h"
 
 #define TLSRPT_DOMAINS 50000u
 #define TLSRPT_ROWS 100u   /* kinds of failure with details, for one domain */
 #define TLSRPT_POLICIES 8u /* different policies of one domain in one day */
 #define TLSRPT_BYTES ((size_t)64 << 20)
-#define TLSRPT_RUA_MAX 4u /* addresses of one record; more are not used */
 #define TLSRPT_JITTER_MS (4u * 3600000u)
 #define TLSRPT_RETRY_MS (24u * 3600000u)
 
