@@ -143,6 +143,9 @@ static struct server_reply take_xclient(struct session *s, struct span args) {
     session_set_peer(s, &peer);
     take_name(s->guard.name, sizeof s->guard.name, x.name);
     take_name(s->guard.reverse, sizeof s->guard.reverse, x.reverse_name);
+    bool by_balancer = s->authenticated && strcmp(s->mechanism, "XCLIENT") != 0;
+    if (!x.login.at && x.addr.len && by_balancer)
+        x.login = SPAN(""); /* what it has proven of itself is not true of others */
     if (x.login.at) {
         take_name(s->account, sizeof s->account, x.login);
         s->authenticated = s->server.authenticated = x.login.len > 0;

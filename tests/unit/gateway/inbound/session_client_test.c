@@ -237,6 +237,29 @@ static void test_xclient(void **state) {
     close(c.fd);
 }
 
+/* What a balancer has proven of itself is not true of the clients that it then names. */
+static void test_xclient_forgets_auth(void **state) {
+    (void)state;
+    use_tls();
+    use_auth(1);
+    believe("127.0.0.1/32");
+    w.settings.listeners[0].tls = INBOUND_TLS_IMPLICIT;
+    world_start();
+    peer_open("");
+    peer_say("", "220");
+    peer_say("EHLO lb.example\r\n", "250 HELP");
+    peer_say("AUTH PLAIN AG5vYm9keQB4\r\n", "235 2.7.0");
+    peer_say("MAIL FROM:<a@b.example>\r\nRCPT TO:<x@other.example>\r\nRSET\r\n", "will relay");
+    peer_say("XCLIENT ADDR=203.0.113.7\r\n", "220 ");
+    peer_say("EHLO c.example\r\n", "250-AUTH ");
+    peer_say("MAIL FROM:<a@b.example>\r\nRCPT TO:<x@other.example>\r\nRSET\r\n", "550 5.7.1");
+    peer_say("XCLIENT LOGIN=me\r\n", "220 ");
+    peer_say("XCLIENT ADDR=203.0.113.8\r\n", "220 "); /* said in two lines */
+    peer_say("EHLO c.example\r\n", "250 HELP");
+    peer_say("MAIL FROM:<a@b.example>\r\nRCPT TO:<x@other.example>\r\nRSET\r\n", "will relay");
+    peer_close();
+}
+
 /* Its limits hold for clients behind it, and nobody else may say it. */
 static void test_xclient_limits(void **state) {
     struct client c, first, second;
@@ -323,6 +346,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_auth_is_cut_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reload_inside_auth, setup, teardown),
         cmocka_unit_test_setup_teardown(test_xclient, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_xclient_forgets_auth, setup, teardown),
         cmocka_unit_test_setup_teardown(test_xclient_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sender_login_without_auth, setup, teardown),
         cmocka_unit_test_setup_teardown(test_vrfy_waits_for_auth, setup, teardown),
