@@ -200,6 +200,8 @@ static bool names_utf8(const struct dsn *d) {
         const struct dsn_recipient *r = &d->recipients[i];
         if (!utf8_is_ascii(r->address) || !utf8_is_ascii(r->orcpt) || !utf8_is_ascii(r->original))
             return true;
+        if (span_starts_nocase(r->orcpt, SPAN("utf-8;")) && memmem(r->orcpt.at, r->orcpt.len, "\\x{", 3))
+            return true;
     }
     return false;
 }

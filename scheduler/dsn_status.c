@@ -65,10 +65,58 @@ static void add_unitext(struct buf *b, struct span s) {
     }
 }
 
+static void add_utf8(struct buf *b, uint32_t cp) {
+    if (cp < 0x80) {
+        buf_add_byte(b, (char)cp);
+    } else if (cp < 0x800) {
+        buf_add_byte(b, (char)(0xc0 | cp >> 6));
+    } else if (cp < 0x10000) {
+        buf_add_byte(b, (char)(0xe0 | cp >> 12));
+        buf_add_byte(b, (char)(0x80 | (cp >> 6 & 63)));
+    } else {
+        buf_add_byte(b, (char)(0xf0 | cp >> 18));
+        buf_add_byte(b, (char)(0x80 | (cp >> 12 & 63)));
+        buf_add_byte(b, (char)(0x80 | (cp >> 6 & 63)));
+    }
+    if (cp >= 0x80)
+        buf_add_byte(b, (char)(0x80 | (cp & 63)));
+}
+
+/* The character of "\x{HEX}" at the start of s and how long that is; 0: there is none. */
+static size_t embedded(struct span s, uint32_t *cp) {
+    static const char digits[] = "0123456789ABCDEF";
+    size_t n = 3;
+    *cp = 0;
+    if (s.len < 6 || memcmp(s.at, "\\x{", 3) != 0)
+        return 0;
+    for (const char *d; n < s.len && n < 9 && (d = memchr(digits, s.at[n], 16)); n++)
+        *cp = *cp << 4 | (uint32_t)(d - digits);
+    bool fine = n >= 5 && n < s.len && s.at[n] == '}' && *cp && *cp <= 0x10ffff && (*cp < 0xd800 || *cp > 0xdfff);
+    return fine ? n + 1 : 0;
+}
+
+/* An address of the type utf-8 as UTF-8: a client may write characters as \x{HEX}, too. */
+static void add_decoded(struct buf *b, struct span s) {
+    while (s.len) {
+        uint32_t cp;
+        size_t n = embedded(s, &cp);
+        if (n)
+            add_utf8(b, cp);
+        else
+            buf_add_byte(b, s.at[0]);
+        s = span_from(s, n ? n : 1);
+    }
+}
+
 static void add_address(struct buf *b, const char *name, struct span type, struct span address, bool global) {
-    struct buf v;
+    struct buf v, decoded;
     buf_init(&v, 8192);
+    buf_init(&decoded, 8192);
     address = span_first(address, ADDRESS_MAX);
+    if (span_eq_nocase(type, SPAN("utf-8"))) {
+        add_decoded(&decoded, address);
+        address = buf_span(&decoded);
+    }
     bool ascii = utf8_is_ascii(address);
     bool coded = !global && span_eq_nocase(type, SPAN("utf-8")); /* then +, = and \ are too */
     if (ascii && !coded) {
@@ -83,6 +131,7 @@ static void add_address(struct buf *b, const char *name, struct span type, struc
             add_unitext(&v, address);
     }
     dsn_add_field_of(b, name, &v);
+    buf_deinit(&decoded);
 }
 
 static bool is_type(struct span s) {
@@ -109,6 +158,9 @@ static void add_original(struct buf *b, const struct dsn_recipient *r, bool glob
 /* The name at the start of `remote`, when it can be one. */
 static struct span remote_name(struct span remote) {
     struct span rest, name = span_cut(remote, ' ', &rest);
+    ptrdiff_t literal = name.len && name.at[0] == '[' ? span_find(name, ']') : -1;
+    if (literal > 0)
+        name = span_first(name, (size_t)literal + 1); /* no port */
     for (size_t i = 0; i < name.len; i++) {
         unsigned char c = (unsigned char)name.at[i];
         if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||

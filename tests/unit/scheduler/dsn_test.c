@@ -410,6 +410,43 @@ static void plain_sender_gets_addresses_in_ascii(void **state) {
     buf_deinit(&r.text);
 }
 
+/* ORCPT may come with characters written as \\x{HEX}; what only looks like that stays. */
+static void embedded_characters_are_read(void **state) {
+    (void)state;
+    static const struct {
+        const char *orcpt, *plain, *global;
+    } cases[] = {
+        {"utf-8;b\\x{FC}cher@x.test", "b\\x{FC}cher@x.test",
+         "b\xc3\xbc"
+         "cher@x.test"},
+        {"utf-8;\\x{20AC}\\x{1F600}@x.test", "\\x{20AC}\\x{1F600}@x.test", "\xe2\x82\xac\xf0\x9f\x98\x80@x.test"},
+        {"utf-8;a\\x{0D}\\x{0A}Bcc:x@x.test", "a\\x{0D}\\x{0A}Bcc:x@x.test", "a\\x0D\\x0ABcc:x@x.test"},
+        {"utf-8;\\x{D800}\\x{110000}\\x{F@x.test", "\\x{5C}x{D800}\\x{5C}x{110000}\\x{5C}x{F@x.test", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct report r;
+        struct dsn_recipient one = bob;
+        struct dsn d = usual(DSN_FAILED);
+        char line[200];
+        one.orcpt = span_of(cases[i].orcpt);
+        d.recipients = &one;
+        compose(&r, &d);
+        snprintf(line, sizeof line, "Original-Recipient: utf-8; %s\r\n", cases[i].plain);
+        if (!has(r.part[1], line))
+            fail_msg("%zu: %.*s", i, SPAN_FMT(r.part[1]));
+        assert_true(has(r.part_header[1], "message/delivery-status"));
+        buf_deinit(&r.text);
+        if (!cases[i].global)
+            continue;
+        d.sender = SPAN("\xc3\xa4lice@sender.test");
+        d.smtputf8 = true;
+        compose(&r, &d);
+        snprintf(line, sizeof line, "Original-Recipient: utf-8; %s\r\n", cases[i].global);
+        assert_true(has(r.part[1], line));
+        buf_deinit(&r.text);
+    }
+}
+
 /* Who sent with SMTPUTF8 from an ASCII address reads UTF-8 forms; they pass any server as 7-bit. */
 static void smtputf8_message_gets_the_global_form_encoded(void **state) {
     (void)state;
@@ -800,6 +837,7 @@ int main(void) {
         cmocka_unit_test(long_replies_are_cut_and_folded),
         cmocka_unit_test(boundary_is_not_in_the_content),
         cmocka_unit_test(plain_sender_gets_addresses_in_ascii),
+        cmocka_unit_test(embedded_characters_are_read),
         cmocka_unit_test(smtputf8_message_gets_the_global_form_encoded),
         cmocka_unit_test(utf8_sender_gets_the_global_form),
         cmocka_unit_test(eight_bit_originals),
