@@ -6,6 +6,7 @@
  */
 #include "gateway/filter/mailauth_job.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -32,7 +33,7 @@ struct job {
     struct held *held;
     check_cb cb;
     void *arg;
-    bool canceled; /* belongs to the loop */
+    atomic_bool canceled; /* by the loop */
     uint64_t deadline_ms;
     struct arena mem;
     /* facts */
@@ -64,7 +65,7 @@ static void job_free(struct job *j) {
 }
 
 static void cancel(struct check_wait *w) {
-    CONTAINER_OF(w, struct job, wait)->canceled = true;
+    atomic_store(&CONTAINER_OF(w, struct job, wait)->canceled, true);
 }
 
 static bool copy(struct job *j, struct span from, struct span *to) {
@@ -107,8 +108,10 @@ static int job_send(struct job *j, struct check_wait **wait) {
 }
 
 /* -- verifying: on a thread -- */
-static bool is_stopping(const struct job *j) {
-    return atomic_load_explicit(&j->m->stopping, memory_order_relaxed);
+/* Nobody wants the answer: others wait for this thread. */
+static bool is_moot(struct job *j) {
+    return atomic_load_explicit(&j->m->stopping, memory_order_relaxed) ||
+           atomic_load_explicit(&j->canceled, memory_order_relaxed);
 }
 
 static void check_spf(struct job *j, struct mailauth_thread *t) {
@@ -139,11 +142,11 @@ static void work_verify(struct pool_job *p, void *state) {
     struct mailauth_thread *t = state;
     presume(j);
     if (t && t->resolver && t->spf) {
-        if (j->m->use_spf && !is_stopping(j))
+        if (j->m->use_spf && !is_moot(j))
             check_spf(j, t);
-        if (j->m->dkim && !is_stopping(j))
+        if (j->m->dkim && !is_moot(j))
             dkimauth_verify(j->m->dkim, t->resolver, j->deadline_ms, j->held, &j->mem, j->dkim, &j->dkim_count);
-        if (j->m->dmarc && !is_stopping(j))
+        if (j->m->dmarc && !is_moot(j))
             check_dmarc(j, t);
     }
     post_send(j->home, &j->letter);
@@ -197,7 +200,7 @@ static void log_verified(const struct job *j, const struct check_verdict *v) {
 
 static void home_verify(struct post_letter *letter) {
     struct job *j = CONTAINER_OF(letter, struct job, letter);
-    if (!j->canceled) {
+    if (!atomic_load(&j->canceled)) {
         struct authres a = {.spf = j->m->use_spf ? &j->spf : NULL,
                             .dkim = j->dkim,
                             .dkim_count = j->m->dkim ? j->dkim_count : 0,
@@ -252,7 +255,7 @@ int mailauth_verify(struct mailauth *m, struct post *home, const struct check_fa
 static void work_sign(struct pool_job *p, void *state) {
     struct job *j = CONTAINER_OF(p, struct job, pool);
     (void)state;
-    j->err = dmarc_from(j->held, &j->mem, &j->from);
+    j->err = is_moot(j) ? ERR_CLOSED : dmarc_from(j->held, &j->mem, &j->from);
     ptrdiff_t key = -1;
     if (!j->err && (j->from.ambiguous || j->from.count != 1))
         j->err = ERR_NOT_FOUND; /* no one author, nothing to sign for */
@@ -273,7 +276,7 @@ static struct check_verdict unsigned_verdict(const struct mailauth *m, struct sp
 
 static void home_sign(struct post_letter *letter) {
     struct job *j = CONTAINER_OF(letter, struct job, letter);
-    if (!j->canceled) {
+    if (!atomic_load(&j->canceled)) {
         struct check_verdict v = passed;
         if (!j->err)
             j->err = held_insert(j->held, 0, DKIM_FIELD, buf_span(&j->value));
