@@ -218,6 +218,8 @@ static uint32_t role_for(Words__AdminVerb verb) {
     case WORDS__ADMIN_VERB__ADMIN_WATCH:
         return ROLE_NODE;
     case WORDS__ADMIN_VERB__ADMIN_ROUTE:
+    case WORDS__ADMIN_VERB__ADMIN_LIMITS:
+    case WORDS__ADMIN_VERB__ADMIN_TLS_PROBE:
         return ROLE_DELIVERY;
     case WORDS__ADMIN_VERB__ADMIN_VERIFY:
         return ROLE_GATEWAY;

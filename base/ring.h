@@ -21,7 +21,8 @@
 
 enum ring_kind {
     RING_EVENTS,  /* the lines of the log from level info on, whatever the log itself shows */
-    RING_SMTP_IN, /* what clients say and hear */
+    RING_SMTP_IN,  /* what clients say and hear */
+    RING_SMTP_OUT, /* what servers hear and say */
     RING_KINDS
 };
 #define RING_LINES 4096u

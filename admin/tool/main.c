@@ -29,10 +29,12 @@ static const char usage[] =
     "  msg trace ID               its history, also after delivery\n"
     "  msg why ID                 why it is not delivered yet, and what happens next\n"
     "  route ADDRESS              the hosts that are tried, in order, and why\n"
+    "  tls probe DOMAIN           tries TLS with its hosts, and says what the policy makes of them\n"
+    "  limits explain DOMAIN      what holds mail for it back now\n"
     "  verify ADDRESS             what RCPT TO would say, and why (--from IP: as if from that client)\n"
     "  retry FILTER [--dry-run]   makes deferred messages due now\n"
     "  watch [WORD ...]           live events of this node that hold all these words (--for DURATION: ends then)\n"
-    "  trace smtp in [WORD ...]   live dialogues with clients, secrets blanked\n"
+    "  trace smtp in|out [WORD ...]  live dialogues with clients or servers, secrets blanked\n"
     "  store verify DIR           checks a store that no daemon has open\n"
     "  table build TEXT CDB       compiles a recipients table for tens of millions of entries\n"
     "  version, help\n"
@@ -197,15 +199,30 @@ static int verb_live(struct tool *t, enum ring_kind ring, char **words, int coun
     return filter.at ? verb_watch(t, ring, filter) : EX_OSERR;
 }
 
+/* "tls probe DOMAIN" and its kin. */
+static int verb_second(struct tool *t, const char *second, Words__AdminVerb verb, char **words, int count) {
+    if (count != 2 || strcmp(words[0], second) != 0)
+        return usage_error("expected a second word and a domain", second);
+    return verb_address(t, verb, words + 1, count - 1);
+}
+
+/* What delivery says of the way, and the scheduler of what waits for it. */
+static int verb_limits(struct tool *t, char **words, int count) {
+    char filter[400], summary[] = "summary";
+    int status = verb_second(t, "explain", WORDS__ADMIN_VERB__ADMIN_LIMITS, words, count);
+    if (status != EX_OK || t->json)
+        return status;
+    const char *at = strrchr(words[1], '@');
+    snprintf(filter, sizeof filter, "domain:%.300s", at ? at + 1 : words[1]);
+    char *both[] = {summary, filter};
+    return verb_queue(t, both, 2);
+}
+
 static int verb_trace(struct tool *t, char **words, int count) {
-    if (count < 2 || strcmp(words[0], "smtp") != 0)
-        return usage_error("trace needs: smtp in", NULL);
-    if (strcmp(words[1], "in") == 0)
-        return verb_live(t, RING_SMTP_IN, words + 2, count - 2);
-    if (strcmp(words[1], "out") != 0)
-        return usage_error("trace needs: smtp in", NULL);
-    fputs("posthouse: trace smtp out is not there in this version; see watch and msg trace\n", stderr);
-    return EX_UNAVAILABLE;
+    bool in = count >= 2 && strcmp(words[1], "in") == 0, out = count >= 2 && strcmp(words[1], "out") == 0;
+    if (count < 2 || strcmp(words[0], "smtp") != 0 || !(in || out))
+        return usage_error("trace needs: smtp in, or smtp out", NULL);
+    return verb_live(t, in ? RING_SMTP_IN : RING_SMTP_OUT, words + 2, count - 2);
 }
 
 static void on_problem(void *arg, const char *problem) {
@@ -243,6 +260,10 @@ static int run(struct tool *t, char **words, int count) {
         return verb_msg(t, rest, count - 1);
     if (strcmp(verb, "route") == 0)
         return verb_address(t, WORDS__ADMIN_VERB__ADMIN_ROUTE, rest, count - 1);
+    if (strcmp(verb, "tls") == 0)
+        return verb_second(t, "probe", WORDS__ADMIN_VERB__ADMIN_TLS_PROBE, rest, count - 1);
+    if (strcmp(verb, "limits") == 0)
+        return verb_limits(t, rest, count - 1);
     if (strcmp(verb, "verify") == 0)
         return verb_address(t, WORDS__ADMIN_VERB__ADMIN_VERIFY, rest, count - 1);
     if (strcmp(verb, "retry") == 0)

@@ -1,67 +1,40 @@
 /*
- * session_trace: the dialogue of a session as lines for `posthouse trace smtp in`, while somebody listens: "C:" what
- * the client said, "S:" what we answered, "*" what happened. Octets of messages are not shown, and what AUTH sends is
- * blanked: a trace must be safe to show to anyone who may read it.
+ * session_trace: the dialogue of a session for `posthouse trace smtp in`, while somebody listens: "C:" what the client
+ * said, "S:" what we answered, "*" what happened. Octets of messages are not shown.
  */
-#include "base/ring.h"
+#include <stdio.h>
+
+#include "base/dialogue.h"
 
 #include "gateway/inbound/session.h"
 
-enum { LINE_SHOWN = 400 };
+enum { WHO_MAX = 400 };
 
-static void add(struct session *s, const char *mark, struct span text) {
-    struct buf line;
-    buf_init(&line, 4 * LINE_SHOWN + 200);
-    buf_add(&line, session_ip(s));
-    buf_printf(&line, ":%u", tcp_addr_port(&s->peer));
-    if (*s->account) {
-        buf_add_byte(&line, ' ');
-        buf_add_escaped(&line, span_of(s->account));
-    }
-    buf_add_byte(&line, ' ');
-    buf_add_str(&line, mark);
-    buf_add_byte(&line, ' ');
-    buf_add_escaped(&line, span_first(text, LINE_SHOWN));
-    ring_add(RING_SMTP_IN, buf_span(&line));
-    buf_deinit(&line);
-}
-
-/* AUTH with an initial response keeps its mechanism only. */
-static struct span without_secret(struct span line) {
-    struct span rest, initial;
-    if (!span_eq_nocase(span_cut(line, ' ', &rest), SPAN("AUTH")))
-        return line;
-    struct span mechanism = span_cut(span_trim(rest), ' ', &initial);
-    return initial.len ? span_make(line.at, (size_t)(mechanism.at - line.at) + mechanism.len) : line;
-}
-
-static void each_line(struct session *s, const char *mark, struct span text, bool blank) {
-    while (text.len) {
-        struct span line = span_cut(text, '\n', &text);
-        if (line.len && line.at[line.len - 1] == '\r')
-            line.len--;
-        struct span shown = blank ? without_secret(line) : line;
-        add(s, mark, shown);
-        if (shown.len != line.len)
-            add(s, "*", SPAN("(the rest of that line is a secret)"));
-    }
+/* "192.0.2.1:4711", and the account. */
+static struct span who(const struct session *s, char to[WHO_MAX]) {
+    int len = snprintf(to, WHO_MAX, "%.*s:%u%s%s", SPAN_FMT(session_ip(s)), tcp_addr_port(&s->peer),
+                       *s->account ? " " : "", s->account);
+    return span_make(to, len < 0 ? 0 : len < WHO_MAX ? (size_t)len : WHO_MAX - 1);
 }
 
 void session_trace_in(struct session *s, struct span octets, bool secret) {
+    char name[WHO_MAX];
     if (!ring_is_on(RING_SMTP_IN))
         return;
     if (secret)
-        add(s, "C:", SPAN("(a secret)"));
+        dialogue_add_secret(RING_SMTP_IN, who(s, name), "C:");
     else
-        each_line(s, "C:", octets, true);
+        dialogue_add(RING_SMTP_IN, who(s, name), "C:", octets);
 }
 
 void session_trace_out(struct session *s, struct span replies) {
+    char name[WHO_MAX];
     if (ring_is_on(RING_SMTP_IN))
-        each_line(s, "S:", replies, false);
+        dialogue_add(RING_SMTP_IN, who(s, name), "S:", replies);
 }
 
 void session_trace_event(struct session *s, const char *what) {
+    char name[WHO_MAX];
     if (ring_is_on(RING_SMTP_IN))
-        add(s, "*", span_of(what));
+        dialogue_add(RING_SMTP_IN, who(s, name), "*", span_of(what));
 }

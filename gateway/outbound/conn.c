@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/base32.h"
 #include "base/check.h"
+#include "base/dialogue.h"
 
 #include "gateway/outbound/attempt.h"
 #include "gateway/outbound/conn.h"
@@ -229,11 +231,26 @@ static void on_timer(void *arg) {
 
 /* -- sending -- */
 
+/* For `posthouse trace smtp out`: the server, and the message that it is about. */
+static void trace(struct conn *c, const char *mark, struct span octets) {
+    char who[RESULT_REMOTE_MAX + 40] = "", id[BASE32_ID_LEN + 1] = "";
+    if (!octets.len || !ring_is_on(RING_SMTP_OUT))
+        return;
+    if (c->attempt)
+        base32_encode(c->attempt->job->message, id);
+    int len = snprintf(who, sizeof who, "%s %s", c->remote, id);
+    if (c->client.state == CLIENT_AUTH && *mark == 'C')
+        dialogue_add_secret(RING_SMTP_OUT, span_make(who, (size_t)len), mark);
+    else
+        dialogue_add(RING_SMTP_OUT, span_make(who, (size_t)len), mark, octets);
+}
+
 static void flush(struct conn *c) {
     struct buf *out = &c->client.out;
     if (out->err) {
         fail_soon(c);
     } else if (buf_len(out)) {
+        trace(c, "C:", buf_span(out));
         int err = tcp_write(c->tcp, buf_span(out).at, buf_len(out));
         buf_clear(out);
         if (err != ERR_OK)
@@ -354,6 +371,7 @@ static void on_secured(struct conn *c) {
         return;
     }
     c->login.secured = true;
+    trace(c, "*", span_of(c->tls_text));
     client_secured(&c->client);
     flush(c);
     set_clock(c, true);
@@ -363,6 +381,7 @@ static void hear(struct conn *c) {
     struct client_event e;
     struct span in = buf_span(tcp_in(c->tcp));
     size_t len = in.len;
+    trace(c, "S:", in);
     for (;;) {
         client_next(&c->client, &in, &e);
         if (e.kind == CLIENT_EV_MORE || e.kind == CLIENT_EV_END || e.kind == CLIENT_EV_SECURE)

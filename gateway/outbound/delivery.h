@@ -95,8 +95,8 @@ void jobs_fetch(struct outbound *o, uint64_t attempt, uint64_t message, uint32_t
 /* operator.c: what the admin hub says. */
 void operator_on_message(void *arg, const struct bus_message *m);
 void operator_send_hello(struct outbound *o);
-/* explain.c: ADMIN_ROUTE; answers by itself. */
-void explain_start(struct outbound *o, uint64_t correlation, struct span address);
+/* explain.c: ADMIN_ROUTE, ADMIN_LIMITS, ADMIN_TLS_PROBE; answers by itself. */
+void explain_start(struct outbound *o, uint64_t correlation, uint32_t verb, struct span address);
 void explain_end_all(struct outbound *o);
 
 #endif

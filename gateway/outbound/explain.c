@@ -6,34 +6,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gateway/outbound/attempt.h"
+#include "gateway/outbound/explain_in.h"
 #include "gateway/smtp/address.h"
 
-enum { STEPS_MAX = 400, EXPLAINS_MAX = 64, ARENA_MAX = 1024 * 1024 };
-
-struct explain {
-    struct list_node in_all;
-    struct outbound *o;
-    struct setup *setup;
-    uint64_t correlation;
-    struct arena mem;
-    const char *domain; /* of the address */
-    const char *asked;  /* the domain whose MX is asked for, or the route's host */
-    struct mx_policy policy;
-    bool asking; /* for the MX */
-    struct mx_list list;
-    struct group group;
-    uint32_t group_from, group_next;
-    bool cut, own, tempfail, bad; /* as a walk would see it */
-    uint32_t addresses;
-    const char *site;
-    Words__AdminStep *steps[STEPS_MAX];
-    size_t count;
-};
+enum { EXPLAINS_MAX = 64, ARENA_MAX = 1024 * 1024 };
 
 static void end(struct explain *x) {
     if (x->asking)
         mxcache_cancel(x->o->cache, x);
+    sts_cancel(&x->sts);
+    probe_end(x);
+    if (x->has_demand)
+        tls_demand_deinit(&x->demand);
     group_end(&x->group);
     mx_list_deinit(&x->list);
     setup_free(x->setup);
@@ -47,9 +31,8 @@ void explain_end_all(struct outbound *o) {
         end(LIST_ENTRY(list_first(&o->explains), struct explain, in_all));
 }
 
-/* One line; NULL when there is no room (the answer is cut there). */
-static Words__AdminStep *add(struct explain *x, const char *text) {
-    Words__AdminStep *s = x->count < STEPS_MAX ? arena_alloc(&x->mem, sizeof *s) : NULL;
+Words__AdminStep *explain_add(struct explain *x, const char *text) {
+    Words__AdminStep *s = x->count < EXPLAIN_STEPS_MAX ? arena_alloc(&x->mem, sizeof *s) : NULL;
     if (!s || !text)
         return NULL;
     words__admin_step__init(s);
@@ -59,7 +42,7 @@ static Words__AdminStep *add(struct explain *x, const char *text) {
 }
 
 static void add_host(struct explain *x, const char *text, const char *host, uint32_t preference) {
-    Words__AdminStep *s = add(x, text);
+    Words__AdminStep *s = explain_add(x, text);
     if (!s)
         return;
     s->has_host = s->has_preference = true;
@@ -80,7 +63,7 @@ static void add_address(struct explain *x, const char *text, const char *host, c
     s->port = a->storage.ss_family == AF_UNIX ? 0 : tcp_addr_port(a);
 }
 
-static void answer(struct explain *x, const char *verdict) {
+void explain_answer(struct explain *x, const char *verdict) {
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
     r.has_text = r.has_last = r.last = true;
     r.text = frame_bytes(span_of(verdict ? verdict : "no memory for the answer"));
@@ -98,8 +81,8 @@ static void answer(struct explain *x, const char *verdict) {
 
 static void answer_failure(struct explain *x, enum outcome_local what) {
     struct outcome_verdict v = outcome_local(what);
-    answer(x, arena_printf(&x->mem, "%s: %s %s", v.outcome == OUTCOME_FAILED ? "fails" : "is deferred", v.enhanced,
-                           v.text));
+    explain_answer(x, arena_printf(&x->mem, "%s: %s %s", v.outcome == OUTCOME_FAILED ? "fails" : "is deferred",
+                                   v.enhanced, v.text));
 }
 
 static void answer_way(struct explain *x) {
@@ -112,8 +95,7 @@ static void answer_way(struct explain *x) {
         answer_failure(x, walk_reason(&w));
         return;
     }
-    answer(x, arena_printf(&x->mem, "%u address%s, site %s%s", x->addresses, x->addresses == 1 ? "" : "es", x->site,
-                           x->cut ? "; some hosts or addresses are beyond what one attempt tries" : ""));
+    explain_tls(x);
 }
 
 /* -- addresses -- */
@@ -162,6 +144,8 @@ static void on_group(void *arg) {
         bool dead = dead_is(&x->o->dead, &found.targets[i].addr, now);
         add_address(x, dead ? "tried last: did not answer a moment ago" : "tried", found.targets[i].host,
                     &found.targets[i].addr, preference);
+        if (x->addresses + i < WALK_TRIES_MAX)
+            x->targets[x->addresses + i] = found.targets[i];
     }
     x->addresses += found.count;
     x->cut |= found.cut;
@@ -176,7 +160,7 @@ static void on_group(void *arg) {
 }
 
 static void next_group(struct explain *x) {
-    if (x->group_next >= x->list.count || x->addresses >= WALK_TRIES_MAX || x->count == STEPS_MAX) {
+    if (x->group_next >= x->list.count || x->addresses >= WALK_TRIES_MAX || x->count == EXPLAIN_STEPS_MAX) {
         x->cut |= x->group_next < x->list.count;
         answer_way(x);
         return;
@@ -193,15 +177,16 @@ static void on_mx(void *arg, struct mxset *set) {
     enum outcome_local what;
     char name[MX_SITE_MAX + 1];
     x->asking = false;
+    x->mx_authentic = set && set->authentic;
     uint32_t ttl = set ? mxset_ttl_s(set, loop_now_ms(x->o->loop)) : 0;
     for (uint32_t i = 0; set && set->status == DNS_OK && i < set->count; i++)
         add_host(x, arena_printf(&x->mem, "MX record, kept for %u s", ttl), set->records[i].name,
                  set->records[i].preference);
     if (set && set->truncated)
-        add(x, "more MX records than are looked at");
+        explain_add(x, "more MX records than are looked at");
     int err = mx_list_init(&x->list, set, x->asked, &x->policy, &what);
     if (x->list.implicit)
-        add(x, "no MX record: the domain itself is the host");
+        explain_add(x, "no MX record: the domain itself is the host");
     for (uint32_t i = 0; i < x->list.dropped; i++) {
         const struct mx_host *h = &x->list.hosts[x->list.count + i];
         add_host(x,
@@ -222,6 +207,7 @@ static void explain_fixed(struct explain *x, const struct tcp_addr *addr, const 
     enum mx_address verdict = addr->storage.ss_family == AF_UNIX ? MX_ADDRESS_GOOD : mx_judge_address(&x->policy, addr);
     if (verdict == MX_ADDRESS_GOOD) {
         add_address(x, "tried", host, addr, 0);
+        x->targets[0] = (struct mx_target){.host = host, .addr = *addr};
         x->addresses = 1;
         answer_way(x);
     } else {
@@ -242,18 +228,18 @@ static void explain_route(struct explain *x, const struct route *r) {
     else if (x->asked && mx_list_single(&x->list, x->asked) == ERR_OK)
         next_group(x);
     else
-        answer(x, NULL);
+        explain_answer(x, NULL);
 }
 
 static void start(struct explain *x) {
     struct tcp_addr addr;
-    const struct outbound_route *rule = routes_find(x->setup->routes, span_of(x->domain));
+    const struct outbound_route *rule = x->rule = routes_find(x->setup->routes, span_of(x->domain));
     char name[SITE_NAME_MAX];
     if (rule) {
         route_format(&rule->route, x->setup->s.port, name, sizeof name);
-        add(x, arena_printf(&x->mem, "rule for %s: %s", rule->domain, name));
+        explain_add(x, arena_printf(&x->mem, "rule for %s: %s", rule->domain, name));
     } else {
-        add(x, "no rule: by MX");
+        explain_add(x, "no rule: by MX");
     }
     x->policy = x->setup->mx;
     if (rule && rule->route.kind != ROUTE_MX) {
@@ -270,7 +256,7 @@ static void start(struct explain *x) {
         return;
     }
     if (!x->asked) {
-        answer(x, NULL);
+        explain_answer(x, NULL);
         return;
     }
     x->asking = true;
@@ -288,7 +274,7 @@ static bool read_domain(struct explain *x, struct span address) {
     return x->domain && !memchr(canonical.at, 0, canonical.len);
 }
 
-void explain_start(struct outbound *o, uint64_t correlation, struct span address) {
+void explain_start(struct outbound *o, uint64_t correlation, uint32_t verb, struct span address) {
     struct explain *x = o->explains.count < EXPLAINS_MAX ? calloc(1, sizeof *x) : NULL;
     if (!x) {
         LOG_WARN("admin_questions_full");
@@ -297,10 +283,11 @@ void explain_start(struct outbound *o, uint64_t correlation, struct span address
     x->o = o;
     x->setup = setup_ref(o->setup);
     x->correlation = correlation;
+    x->verb = verb;
     arena_init(&x->mem, 4096, ARENA_MAX);
     list_push_back(&o->explains, &x->in_all);
     if (read_domain(x, address))
         start(x);
     else
-        answer(x, "not a domain or an address");
+        explain_answer(x, "not a domain or an address");
 }

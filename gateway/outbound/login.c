@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/base64.h"
+#include "base/hash.h"
 #include "base/net/secret.h"
 
 #include "gateway/outbound/login.h"
@@ -181,6 +182,10 @@ static bool respond(struct client_login *core, struct span challenge, struct buf
     bool fine = m->respond(&at, challenge, line);
     l->why = at.why;
     return fine;
+}
+
+unsigned login_mark(const struct outbound_login *with) {
+    return (unsigned)hash_span(span_of(with->user), 0);
 }
 
 void login_init(struct login *l, const struct outbound_login *with) {

@@ -21,5 +21,7 @@ struct login {
 };
 void login_init(struct login *l, const struct outbound_login *with);
 void login_deinit(struct login *l);
+/* Tells one account from others in the name of a site: connections are not shared between accounts. */
+unsigned login_mark(const struct outbound_login *with);
 
 #endif

@@ -68,14 +68,19 @@ static void on_status(struct outbound *o, uint64_t correlation) {
     reply(o, correlation, &r);
 }
 
+static bool is_explained(uint32_t verb) {
+    return verb == WORDS__ADMIN_VERB__ADMIN_ROUTE || verb == WORDS__ADMIN_VERB__ADMIN_LIMITS ||
+           verb == WORDS__ADMIN_VERB__ADMIN_TLS_PROBE;
+}
+
 static void on_request(struct outbound *o, const struct frame *f, struct arena *mem) {
     const Words__AdminRequest *q = frame_unpack(&words__admin_request__descriptor, f->meta, mem);
     if (!q)
         reply_error(o, f->correlation, ERR_INVALID);
     else if (q->verb == WORDS__ADMIN_VERB__ADMIN_STATUS)
         on_status(o, f->correlation);
-    else if (q->verb == WORDS__ADMIN_VERB__ADMIN_ROUTE && q->has_address)
-        explain_start(o, f->correlation, frame_span(q->address));
+    else if (is_explained(q->verb) && q->has_address)
+        explain_start(o, f->correlation, q->verb, frame_span(q->address));
     else
         reply_error(o, f->correlation, ERR_UNSUPPORTED);
 }
