@@ -1,6 +1,7 @@
 /*
- * Fuzzes the texts of MTA-STS. A policy that was accepted must be within its bounds, must parse again to itself from
- * its own lines, and every pattern of it must allow a host made from it and no host of one label more.
+ * Fuzzes the texts of MTA-STS and of the record that asks for TLS reports. A policy that was accepted must be within
+ * its bounds, must parse again to itself from its own lines, and every pattern of it must allow a host made from it and
+ * no host of one label more.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -8,6 +9,7 @@
 #include "base/buf.h"
 #include "base/check.h"
 
+#include "gateway/outbound/tlsrpt_rua.h"
 #include "gateway/smtp/sts_policy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -50,6 +52,20 @@ static void judge(struct sts_policy *p) {
     buf_deinit(&text);
 }
 
+/* Nothing that ends a line or is not ASCII may come out. */
+static void judge_rua(struct span in) {
+    struct tlsrpt_rua rua[TLSRPT_RUA_MAX];
+    size_t count;
+    if (tlsrpt_rua_parse(in, rua, &count) != ERR_OK)
+        return;
+    CHECK(count >= 1 && count <= TLSRPT_RUA_MAX);
+    for (size_t i = 0; i < count; i++) {
+        CHECK(rua[i].to[0] && (rua[i].mail || span_starts_nocase(span_of(rua[i].to), SPAN("https://"))));
+        for (const char *c = rua[i].to; *c; c++)
+            CHECK(*c > 0x20 && *c < 0x7f);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct sts_policy *p;
     struct span in = span_make(data, size), id;
@@ -57,6 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (sts_record_parse(in, &id) == ERR_OK) {
         CHECK(id.len >= 1 && id.len <= STS_ID_MAX && id.at >= in.at && id.at + id.len <= in.at + in.len);
     }
+    judge_rua(in);
     if (sts_policy_parse(&p, in, SPAN("fuzz"), 1, &why) == ERR_OK)
         judge(p);
     else
