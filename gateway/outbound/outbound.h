@@ -70,6 +70,30 @@ struct outbound_tls {
     const struct outbound_tls_rule *rules;
     size_t rule_count;
 };
+struct outbound_rate {  /* of the first entry whose pattern matches (rules_pattern); one for sites, one for domains */
+    const char *site;   /* pattern of a host of the site, */
+    const char *domain; /* or of the destination */
+    uint32_t messages;  /* in each window; 0: any number */
+    uint64_t window_ms;
+    uint32_t connections, per_connection, recipients; /* 0: those of the limits */
+};
+#define OUTBOUND_SOURCES_MAX 64 /* addresses of one pool */
+struct outbound_source {
+    struct tcp_addr address;
+    const char *ehlo; /* NULL: the host name */
+    uint32_t weight;
+    uint32_t warm_first;  /* messages of the first day; 0: no warm-up */
+    uint32_t warm_growth; /* percent more each day */
+    uint32_t warm_day;    /* the first day, since 1970 */
+};
+struct outbound_pool {
+    const char *name;
+    const struct outbound_source *sources;
+    size_t source_count;
+    const char *const *senders; /* addresses, domains, .DOMAIN */
+    size_t sender_count;        /* 0: of all others */
+};
+struct rules;
 struct outbound_timeouts { /* smtp-rules.md line 40, milliseconds */
     uint64_t connect_ms, greeting_ms, ehlo_ms, mail_ms, rcpt_ms, data_ms, block_ms, dot_ms, quit_ms, idle_ms;
 };
@@ -88,6 +112,11 @@ struct outbound_settings {
     uint32_t connections, per_site, messages_per_connection, recipients_per_transaction;
     struct outbound_timeouts timeouts;
     struct outbound_tls tls;
+    struct rules *rules; /* reply rules, or NULL; a reference is taken */
+    const struct outbound_rate *rates;
+    size_t rate_count;
+    const struct outbound_pool *pools;
+    size_t pool_count;
 };
 /* Fills every number with the documented default. */
 void outbound_defaults(struct outbound_settings *s);

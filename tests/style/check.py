@@ -57,6 +57,7 @@ DOORS = {  # header -> files that may include it
     r"ldap\.h|lber\.h": r"base/net/ldap\.c",
     r"libpq-fe\.h": r"base/net/pg\.c",
     r"gsasl\.h": r"gateway/(auth/\w+|outbound/login)\.c",
+    r"pcre2\.h": r"gateway/outbound/rules\.c",
     r"crypt\.h|argon2\.h": r"gateway/auth/\w+\.c",
     r"cdb\.h": r"gateway/directory/cdb\w*\.c",
     r"opendkim/.*": r"gateway/filter/dkim\w*\.c",
