@@ -393,10 +393,15 @@ static void on_report(struct scheduler *sc, struct hub_peer *p, const struct fra
         .site = m->has_site ? span_first(frame_span(m->site), 300) : SPAN_EMPTY,
         .site_ttl_ms = m->has_site_ttl_s ? (uint64_t)m->site_ttl_s * 1000u : 0,
         .site_failed = m->has_site_failed && m->site_failed,
+        .pause_ms = m->has_pause_ms ? m->pause_ms : 0,
+        .wait_ms = m->has_wait_ms ? m->wait_ms : 0,
         .indexes = m->indexes,
         .results = results,
         .count = (uint32_t)m->n_results,
     };
+    if (m->has_pause_ms)
+        LOG_INFO("site_rests", LOG_SPAN("site", e.report.site), LOG_U64("for_ms", m->pause_ms),
+                 LOG_SPAN("why", m->has_why ? frame_span(m->why) : SPAN_EMPTY));
     int err = shard_step(s, &e, scheduler_now(sc));
     if (err != ERR_OK)
         LOG_WARN("report_refused", LOG_U64("attempt", m->attempt), LOG_ERR("why", err));

@@ -79,6 +79,7 @@ static void let_go(struct attempt *a) {
         mxcache_cancel(o->cache, a);
     attempt_drop_rivals(a);
     secure_end(a);
+    throttle_end(a);
     if (a->has_walk)
         walk_deinit(&a->walk);
     if (list_is_linked(&a->in_site))
@@ -136,12 +137,12 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
     if (!log_is_on(LOG_LEVEL_INFO))
         return;
     base32_encode(a->job->message, id);
+    enum bounce_category category = r->has_category ? r->category : bounce_classify(r->code, r->enhanced, r->text);
     bool is_bad = r->verdict.outcome == OUTCOME_FAILED || r->verdict.outcome == OUTCOME_DEFERRED;
     LOG_INFO(outcomes[r->verdict.outcome].event, LOG_STR("id", id),
              LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", attempt_sender(a, i)),
              LOG_SPAN("remote", r->remote), LOG_U64("code", r->code), LOG_SPAN("status", r->enhanced),
-             LOG_SPAN("text", r->text),
-             LOG_STR("category", is_bad ? bounce_name(bounce_classify(r->code, r->enhanced, r->text)) : ""),
+             LOG_SPAN("text", r->text), LOG_STR("category", is_bad ? bounce_name(category) : ""),
              LOG_STR("tls", a->tls ? a->tls : "no"), LOG_STR("site", a->site ? a->site->name : ""));
 }
 
@@ -176,10 +177,16 @@ static void send_report(struct attempt *a) {
     report.results = at;
     if (a->site) {
         report.has_site = report.has_site_ttl_s = true;
-        report.site = frame_bytes(span_of(a->site->name));
+        report.site = frame_bytes(span_of(a->throttle.plain));
         report.site_ttl_s = a->site_ttl_s;
     }
     report.has_site_failed = report.site_failed = a->site_failed;
+    report.has_pause_ms = a->throttle.pause_ms > 0;
+    report.pause_ms = a->throttle.pause_ms;
+    report.has_wait_ms = a->throttle.wait_ms > 0;
+    report.wait_ms = a->throttle.wait_ms;
+    report.has_why = a->throttle.why != NULL;
+    report.why = frame_bytes(span_of(a->throttle.why));
     buf_clear(&a->o->scratch);
     if (frame_pack(&report.base, &a->o->scratch) == ERR_OK)
         reports_add(a->o, a->job->attempt, buf_span(&a->o->scratch));
@@ -349,7 +356,7 @@ static void step(struct attempt *a) {
         walk_next(&a->walk, on_target, a); /* a may have ended when it returns */
         return;
     }
-    if (!secure_target(a))
+    if (!secure_target(a) || !throttle_target(a))
         return;
     if (!a->slot) {
         a->state = ATTEMPT_WAITING;
@@ -372,10 +379,21 @@ void attempt_use_slot(struct attempt *a) {
     step(a);
 }
 
+static void leave_conn_to_site(struct attempt *a) {
+    if (a->conn)
+        a->conn->attempt = NULL;
+    a->conn = NULL;
+}
+
 void attempt_go_on(struct attempt *a) {
     bool host = !a->conn; /* it has ended: on to the next address */
     if (a->open == 0) {
         attempt_finish(a);
+        return;
+    }
+    if (throttle_site_left_ms(a->site)) { /* what has an answer keeps it */
+        leave_conn_to_site(a);
+        throttle_hand_back(a);
         return;
     }
     for (uint32_t i = 0; i < a->count; i++) {
@@ -388,10 +406,7 @@ void attempt_go_on(struct attempt *a) {
         transact_begin(a); /* recipients that had no place in the last transaction */
         return;
     }
-    if (a->conn) {
-        a->conn->attempt = NULL;
-        a->conn = NULL;
-    }
+    leave_conn_to_site(a);
     if (!host) { /* the connection was worn: another to the same hosts */
         walk_forget(&a->walk);
     }
@@ -403,7 +418,8 @@ void attempt_go_on(struct attempt *a) {
     step(a);
 }
 
-void attempt_join(struct attempt *a, const char *name) {
+void attempt_join(struct attempt *a, const char *plain) {
+    const char *name = plain ? throttle_name(a, plain) : NULL;
     a->site = name ? site_open(a->o, name) : NULL;
     if (!a->site) {
         attempt_fail(a, OUTCOME_NO_MEMORY);
@@ -412,6 +428,8 @@ void attempt_join(struct attempt *a, const char *name) {
     if (a->job->has_concurrency && a->job->concurrency)
         a->site->hint = a->job->concurrency;
     a->joined_ms = loop_now_ms(a->o->loop);
+    if (!throttle_join(a))
+        return;
     a->state = ATTEMPT_WAITING;
     site_submit(a->site, a);
 }

@@ -17,6 +17,7 @@
 #include "gateway/outbound/conn.h"
 #include "gateway/outbound/delivery.h"
 #include "gateway/outbound/secure.h"
+#include "gateway/outbound/throttle.h"
 
 #define ATTEMPT_RECIPIENTS_MAX 1000u
 #define ATTEMPT_AGAIN_MAX 3 /* times a reused connection may fail without counting */
@@ -44,6 +45,8 @@ struct attempt_result {
     uint32_t code;
     uint32_t hop;                       /* enum outcome_hop, of a delivery */
     struct span enhanced, text, remote; /* in the attempt's arena, or static */
+    bool has_category;                  /* a rule has said it */
+    enum bounce_category category;
 };
 struct attempt_recipient {
     enum attempt_fate fate;
@@ -78,6 +81,7 @@ struct attempt {
     const char *tls;  /* what the last connection was like, for the log; NULL: in the clear */
     bool judging;     /* secure_target has returned, its answer comes later */
     struct secure secure;
+    struct throttle throttle;
     struct mx_target target;
     struct conn *conn;
     struct conn *rivals[ATTEMPT_RIVALS_MAX]; /* to other addresses of the same host; the first to connect is .conn */

@@ -61,16 +61,23 @@ struct conn *conn_open(struct outbound *o, struct site *s, struct attempt *a, co
     if (!c)
         return NULL;
     *c = (struct conn){.o = o, .site = s, .addr = t->addr};
+    c->source = throttle_source(a, &t->addr);
+    if (a->throttle.pool && !c->source && t->addr.storage.ss_family != AF_UNIX) {
+        free(c);
+        return NULL;
+    }
     c->timer = loop_timer_new(o->loop, on_timer, c);
-    c->tcp = c->timer ? tcp_connect(o->loop, &t->addr, NULL, IN_MAX, OUT_MAX, on_tcp, c) : NULL;
+    const struct tcp_addr *from = c->source ? &c->source->address : NULL;
+    c->tcp = c->timer ? tcp_connect(o->loop, &t->addr, from, IN_MAX, OUT_MAX, on_tcp, c) : NULL;
     if (!c->tcp) {
         if (c->timer)
             loop_timer_close(c->timer);
         free(c);
         return NULL;
     }
-    client_init(&c->client, attempt_is_lmtp(a) ? CLIENT_LMTP : CLIENT_SMTP, o->setup->s.hostname);
-    c->setup = setup_ref(o->setup);
+    client_init(&c->client, attempt_is_lmtp(a) ? CLIENT_LMTP : CLIENT_SMTP,
+                c->source && c->source->ehlo ? c->source->ehlo : o->setup->s.hostname);
+    c->setup = setup_ref(c->source ? a->setup : o->setup);
     c->client.tls = a->secure.plain || a->secure.target.level == TLS_LEVEL_NONE ? CLIENT_TLS_NEVER
                     : a->secure.target.level == TLS_LEVEL_MAY                   ? CLIENT_TLS_OFFERED
                                                                                 : CLIENT_TLS_MUST;
@@ -455,7 +462,8 @@ static void on_tcp(void *arg, struct tcp *t, enum tcp_event event, int err) {
 
 bool conn_is_worn(const struct conn *c) {
     uint32_t max = c->o->setup->s.messages_per_connection, mail_max = c->client.ext.mail_max;
-    return c->messages >= max || (mail_max && c->client.transactions >= mail_max) || c->write_failed;
+    return throttle_conn_is_worn(c) || (!c->site->per_connection && c->messages >= max) ||
+           (mail_max && c->client.transactions >= mail_max) || c->write_failed;
 }
 
 void conn_take(struct conn *c) {

@@ -20,8 +20,9 @@ struct conn {
     struct list_node in_idle; /* of the node's idle ones */
     struct outbound *o;
     struct site *site;
-    struct setup *setup;     /* holds our name; referenced */
-    struct attempt *attempt; /* NULL: none */
+    struct setup *setup;                  /* holds our name and .source; referenced */
+    const struct outbound_source *source; /* NULL: the system's choice */
+    struct attempt *attempt;              /* NULL: none */
     struct tcp *tcp;
     struct loop_timer *timer;
     struct client client;

@@ -19,6 +19,7 @@
 #include "gateway/outbound/dead.h"
 #include "gateway/outbound/mxcache.h"
 #include "gateway/outbound/outbound.h"
+#include "gateway/outbound/pace.h"
 #include "gateway/outbound/report.h"
 #include "gateway/outbound/setup.h"
 #include "gateway/outbound/sts.h"
@@ -61,6 +62,10 @@ struct outbound {
     struct tlsrpt *tlsrpt; /* NULL: no TLS reports */
     struct rand rand;
     struct dead dead;
+    struct pace pace;
+    struct loop_timer *pace_timer; /* looks at sites whose jobs may go again */
+    uint64_t wake_ms;              /* what it was set for; 0: it is not */
+    uint32_t pace_ticks;
     struct map attempts;    /* by number */
     struct list running;    /* the same, in the order of arrival */
     struct list spare;      /* attempts' memory, kept */

@@ -168,6 +168,7 @@ static void on_tick(void *arg) {
         attempt_tick(LIST_ENTRY(n, struct attempt, in_tick));
     reports_repeat(o, REPORT_REPEAT_MS);
     secure_tick(o);
+    throttle_tick(o);
     greet(o);
     check_drained(o);
     loop_timer_set(o->tick, TICK_MS);
@@ -199,6 +200,8 @@ static int open_parts(struct outbound *o) {
     mxcache_set_dns(o->cache, o->dns);
     o->query = query;
     err = secure_open(o);
+    if (err == ERR_OK)
+        err = throttle_open(o);
     if (err != ERR_OK)
         return err;
     err = bus_peer_open(&o->scheduler, o->config.bus, o->loop, o->config.scheduler, "delivery", FRAME_PART_MAX,
@@ -218,6 +221,7 @@ static void free_parts(struct outbound *o) {
     if (o->dns)
         dns_free(o->dns);
     secure_close(o);
+    throttle_close(o);
     if (o->wake)
         loop_wake_close(o->wake);
     if (o->tick)

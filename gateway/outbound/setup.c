@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 
+#include "gateway/outbound/rules.h"
 #include "gateway/outbound/setup.h"
 
 enum { SESSIONS_MAX = 10000 };
@@ -106,6 +107,41 @@ static bool copy_tls(struct setup *to) {
            keep(&to->mem, &t->sts_file) && keep(&to->mem, &t->sts_connect_to);
 }
 
+static bool copy_rates(struct setup *to) {
+    struct outbound_settings *s = &to->s;
+    struct outbound_rate *rates = arena_calloc(&to->mem, s->rate_count + 1, sizeof *rates);
+    for (size_t i = 0; rates && i < s->rate_count; i++) {
+        rates[i] = s->rates[i];
+        if (!keep(&to->mem, &rates[i].site) || !keep(&to->mem, &rates[i].domain))
+            return false;
+    }
+    s->rates = rates;
+    return rates != NULL;
+}
+
+static bool copy_pool(struct arena *mem, struct outbound_pool *p) {
+    struct outbound_source *sources = arena_calloc(mem, p->source_count + 1, sizeof *sources);
+    for (size_t i = 0; sources && i < p->source_count; i++) {
+        sources[i] = p->sources[i];
+        if (!keep(mem, &sources[i].ehlo))
+            return false;
+    }
+    p->sources = sources;
+    return sources && keep(mem, &p->name) && copy_texts(mem, &p->senders, p->sender_count);
+}
+
+static bool copy_pools(struct setup *to) {
+    struct outbound_settings *s = &to->s;
+    struct outbound_pool *pools = arena_calloc(&to->mem, s->pool_count + 1, sizeof *pools);
+    for (size_t i = 0; pools && i < s->pool_count; i++) {
+        pools[i] = s->pools[i];
+        if (!copy_pool(&to->mem, &pools[i]))
+            return false;
+    }
+    s->pools = pools;
+    return pools != NULL;
+}
+
 /* One context serves all levels: what a connection must show is a wish of its own. */
 static bool make_tls(struct setup *to) {
     struct buf problems;
@@ -131,8 +167,9 @@ struct setup *setup_new(const struct outbound_settings *s) {
     to->s.hostname = s->hostname ? s->hostname : "localhost";
     to->s.name = s->name ? s->name : to->s.hostname;
     fill_zeros(&to->s);
+    to->s.rules = rules_ref(s->rules);
     to->routes = routes_new(s->routes, s->route_count);
-    if (!to->routes || !copy_names(to) || !copy_tls(to) || !make_tls(to)) {
+    if (!to->routes || !copy_names(to) || !copy_tls(to) || !copy_rates(to) || !copy_pools(to) || !make_tls(to)) {
         setup_free(to);
         return NULL;
     }
@@ -161,6 +198,7 @@ struct setup *setup_ref(struct setup *s) {
 void setup_free(struct setup *s) {
     if (!s || --s->refs > 0)
         return;
+    rules_unref(s->s.rules);
     routes_free(s->routes);
     tls_client_unref(s->tls);
     arena_deinit(&s->mem);

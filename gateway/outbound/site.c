@@ -51,17 +51,19 @@ void site_close(struct site *s) {
     if (list_is_linked(&s->in_hungry))
         list_remove(&s->o->hungry, &s->in_hungry);
     map_remove(&s->o->sites, &s->in_map);
+    pace_put(s->pace);
+    pace_put(s->shared);
     metric_sub(&sites, 1);
     free(s);
 }
 
 uint32_t site_limit(const struct site *s) {
-    uint32_t limit = s->o->setup->s.per_site;
+    uint32_t limit = s->rate_connections ? s->rate_connections : s->o->setup->s.per_site;
     if (s->hint && s->hint < limit)
         limit = s->hint;
     if (s->cap && s->cap < limit && loop_now_ms(s->o->loop) < s->cap_until_ms)
         limit = s->cap;
-    return limit;
+    return throttle_site_limit(s, limit);
 }
 
 void site_cap(struct site *s) {
@@ -75,11 +77,30 @@ void site_free_slot(struct site *s) {
     CHECK(s->slots > 0 && s->o->slots > 0);
     s->slots--;
     s->o->slots--;
+    if (s->shared)
+        s->shared->busy--;
+}
+
+/* The longest idle connection from another pool of addresses to the same servers. */
+static struct conn *idle_sibling(const struct site *s) {
+    LIST_FOREACH(n, next, &s->o->idle) {
+        struct conn *c = CONTAINER_OF(n, struct conn, in_idle);
+        if (c->site != s && c->site->shared == s->shared)
+            return c;
+    }
+    return NULL;
+}
+
+static bool is_shared_full(const struct site *s) {
+    return s->shared && s->shared->busy >= site_limit(s);
 }
 
 /* May close an idle connection that stands in the way; `fresh`: also one of this site. */
 static bool take_slot(struct site *s, bool fresh) {
     struct outbound *o = s->o;
+    struct conn *sibling = NULL;
+    if (throttle_site_left_ms(s))
+        return false;
     if (s->slots >= site_limit(s)) {
         if (!fresh || list_is_empty(&s->idle))
             return false;
@@ -90,10 +111,14 @@ static bool take_slot(struct site *s, bool fresh) {
             return false;
         conn_drop(CONTAINER_OF(list_first(&o->idle), struct conn, in_idle));
     }
-    if (s->slots >= site_limit(s) || o->slots >= o->setup->s.connections)
+    if (is_shared_full(s) && (sibling = idle_sibling(s)))
+        conn_drop(sibling);
+    if (s->slots >= site_limit(s) || o->slots >= o->setup->s.connections || is_shared_full(s))
         return false;
     s->slots++;
     o->slots++;
+    if (s->shared)
+        s->shared->busy++;
     return true;
 }
 
@@ -106,6 +131,8 @@ static void wait_in(struct site *s, struct attempt *a, bool front) {
         list_push_back(&s->waiting, &a->in_site);
     if (!list_is_linked(&s->in_hungry))
         list_push_back(&s->o->hungry, &s->in_hungry);
+    if (throttle_site_left_ms(s))
+        throttle_wake(s->o, 0);
 }
 
 void site_unwait(struct site *s, struct attempt *a) {
@@ -117,15 +144,17 @@ void site_unwait(struct site *s, struct attempt *a) {
 static struct attempt *first_waiting(struct site *s, bool fresh_too) {
     LIST_FOREACH(n, next, &s->waiting) {
         struct attempt *a = LIST_ENTRY(n, struct attempt, in_site);
-        if (fresh_too || !a->fresh)
+        if ((fresh_too || !a->fresh) && throttle_may_go(a))
             return a;
     }
     return NULL;
 }
 
 bool site_want_slot(struct site *s, struct attempt *a) {
-    if (take_slot(s, true))
+    if (take_slot(s, true)) {
+        throttle_admit(a);
         return true;
+    }
     wait_in(s, a, true);
     return false;
 }
@@ -136,9 +165,16 @@ bool site_keep_slot(struct site *s) {
 
 /* One job to what is free; false: nothing is. */
 static bool serve(struct site *s, struct attempt *a) {
+    struct conn *worn;
+    if (throttle_site_left_ms(s))
+        return false;
+    while (!a->fresh && !list_is_empty(&s->idle) && (worn = CONTAINER_OF(list_last(&s->idle), struct conn, in_site)) &&
+           throttle_conn_is_worn(worn))
+        conn_quit(worn);
     if (!a->fresh && !list_is_empty(&s->idle)) {
         struct conn *c = CONTAINER_OF(list_last(&s->idle), struct conn, in_site);
         site_unwait(s, a);
+        throttle_admit(a);
         conn_take(c);
         attempt_use(a, c);
         if (!c->attempt && !c->gone)
@@ -148,6 +184,7 @@ static bool serve(struct site *s, struct attempt *a) {
     if (!take_slot(s, a->fresh))
         return false;
     site_unwait(s, a);
+    throttle_admit(a);
     attempt_use_slot(a);
     return true;
 }
@@ -192,7 +229,7 @@ void site_conn_ready(struct site *s, struct conn *c) {
     struct attempt *a;
     s->users++;
     while (!c->gone && !c->attempt) {
-        if (s->o->draining || s->slots > site_limit(s) || conn_is_worn(c)) {
+        if (s->o->draining || throttle_site_left_ms(s) || s->slots > site_limit(s) || conn_is_worn(c)) {
             conn_quit(c);
             break;
         }
@@ -202,6 +239,7 @@ void site_conn_ready(struct site *s, struct conn *c) {
             break;
         }
         site_unwait(s, a);
+        throttle_admit(a);
         attempt_use(a, c);
     }
     if (!list_is_empty(&s->waiting))
@@ -209,16 +247,42 @@ void site_conn_ready(struct site *s, struct conn *c) {
     site_close(s);
 }
 
+/* Those that wait; fresh ones have a host yet to ask. */
+static void hand_back_waiting(struct site *s, bool fresh_too) {
+    bool found = true;
+    while (found) {
+        found = false;
+        LIST_FOREACH(n, next, &s->waiting) {
+            struct attempt *a = LIST_ENTRY(n, struct attempt, in_site);
+            if (a->fresh && !fresh_too)
+                continue;
+            site_unwait(s, a);
+            throttle_hand_back(a);
+            found = true;
+            break;
+        }
+    }
+}
+
 bool site_fail(struct site *s, uint64_t joined_ms) {
     bool first = !s->has_failed || joined_ms > s->failed_ms;
-    struct attempt *a;
     s->has_failed = true;
     s->failed_ms = loop_now_ms(s->o->loop);
     s->users++;
-    while ((a = first_waiting(s, false))) {
-        site_unwait(s, a);
-        attempt_hand_back(a);
-    }
+    hand_back_waiting(s, false);
     site_close(s);
     return first;
+}
+
+void sites_wake(struct outbound *o) {
+    for (size_t n = o->hungry.count; n > 0 && !list_is_empty(&o->hungry); n--) {
+        struct site *s = CONTAINER_OF(list_first(&o->hungry), struct site, in_hungry);
+        list_remove(&o->hungry, &s->in_hungry);
+        list_push_back(&o->hungry, &s->in_hungry);
+        s->users++;
+        if (throttle_site_left_ms(s))
+            hand_back_waiting(s, true);
+        pump_one(s);
+        site_close(s);
+    }
 }

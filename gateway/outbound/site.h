@@ -27,6 +27,9 @@ struct site {
     uint32_t hint;        /* connections that the scheduler allows; 0: has not said */
     uint32_t cap;         /* connections that the servers were seen to take */
     uint64_t cap_until_ms;
+    struct pace_entry *pace;   /* pauses and the like; may be NULL */
+    struct pace_entry *shared; /* .busy: slots of all pools of addresses at these servers; NULL: there are no pools */
+    uint32_t rate_connections, per_connection; /* of delivery.rates; 0: those of the limits */
     bool pumping, pump_again;
     bool has_failed;
     uint64_t failed_ms; /* when the whole site was last found dead */
@@ -49,6 +52,8 @@ void site_unwait(struct site *s, struct attempt *a);
 void site_free_slot(struct site *s);
 /* Moves jobs that wait to what has become free, here and, when the node was full, elsewhere. */
 void site_pump(struct site *s);
+/* Sites with jobs that wait: those that rest give them back, the others look again who may go. */
+void sites_wake(struct outbound *o);
 /* This connection can take the next job. */
 void site_conn_ready(struct site *s, struct conn *c);
 /* All hosts failed: jobs that wait are handed back. True: nobody that came as early has said so. */

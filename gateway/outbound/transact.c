@@ -64,7 +64,7 @@ static bool check_size(struct attempt *a, uint64_t size) {
 static void gather(struct attempt *a) {
     const struct client_extensions *ext = &a->conn->client.ext;
     struct span sender = SPAN_EMPTY;
-    uint32_t max = a->o->setup->s.recipients_per_transaction, n = 0;
+    uint32_t max = throttle_recipients(a, a->o->setup->s.recipients_per_transaction), n = 0;
     if (ext->rcpt_max && ext->rcpt_max < max)
         max = ext->rcpt_max;
     if (max > CLIENT_RCPT_MAX)
@@ -158,6 +158,7 @@ void transact_begin(struct attempt *a) {
     a->in_transaction = true;
     a->reused = c->client.transactions > 1;
     metric_add(&transactions, 1);
+    throttle_count(a);
 }
 
 void attempt_use(struct attempt *a, struct conn *c) {
@@ -201,12 +202,19 @@ static struct outcome_verdict verdict_of(const struct attempt *a, const struct c
     return outcome_of(e->stage, e->answer, lmtp_dot, a->reused && a->again < ATTEMPT_AGAIN_MAX);
 }
 
+/* This host comes first again. */
+static void ask_again(struct attempt *a, const struct tcp_addr *addr) {
+    walk_unmark(&a->walk, addr);
+    walk_restart(&a->walk);
+}
+
 void attempt_on_event(struct attempt *a, struct conn *c, const struct client_event *e) {
     if (e->kind == CLIENT_EV_LATER) {
         a->recipients[a->sent[e->index]].fate = FATE_PENDING;
         return;
     }
     struct attempt_result r = result_of(a, c, verdict_of(a, e), e, ERR_OK);
+    throttle_judge(a, c, e, &r);
     a->answered = a->answered || r.verdict.scope < SCOPE_HOST;
     if (e->kind == CLIENT_EV_RECIPIENT) {
         attempt_judge(a, a->sent[e->index], &r);
@@ -221,6 +229,8 @@ void attempt_on_event(struct attempt *a, struct conn *c, const struct client_eve
         a->has_last = true;
         a->tried++;
         walk_mark(&a->walk, &c->addr);
+        if (throttle_goes_elsewhere(a, c))
+            ask_again(a, &c->addr);
     }
 }
 
@@ -247,8 +257,7 @@ static void start_again(struct attempt *a, const struct tcp_addr *addr) {
         if (a->recipients[i].fate == FATE_SENT)
             a->recipients[i].fate = FATE_PENDING;
     }
-    walk_unmark(&a->walk, addr);
-    walk_restart(&a->walk);
+    ask_again(a, addr);
     attempt_go_on(a);
 }
 
@@ -281,6 +290,11 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     struct attempt_result r = result_of(a, c, v, e, err);
     if (never)
         r.enhanced = SPAN("5.7.10");
+    else
+        throttle_judge(a, c, e, &r);
+    v = r.verdict;
+    bool by_rule = v.outcome == OUTCOME_FAILED && v.scope == SCOPE_HOST;
+    bool elsewhere = throttle_goes_elsewhere(a, c);
     bool dot = e->stage == CLIENT_DOT;
     a->answered = a->answered || v.scope < SCOPE_HOST || dot;
     a->fatal += v.fatal_if_all;
@@ -290,12 +304,14 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
         a->last.verdict.outcome = OUTCOME_DEFERRED;
     a->has_last = true;
     walk_mark(&a->walk, &c->addr);
+    if (elsewhere)
+        ask_again(a, &c->addr);
     for (uint32_t i = 0; i < a->count; i++) {
         struct attempt_recipient *to = &a->recipients[i];
         /* a verdict on one transaction says nothing of those that were not in it, but that this host is done with */
         if (to->fate == FATE_SENT)
             attempt_judge(a, i, &r);
-        else if (to->fate == FATE_PENDING && v.outcome == OUTCOME_DEFERRED && !dot)
+        else if (to->fate == FATE_PENDING && (v.outcome == OUTCOME_DEFERRED || by_rule) && !dot)
             attempt_judge(a, i, &r);
     }
     attempt_go_on(a);

@@ -114,6 +114,7 @@ struct site {
     uint32_t ready;  /* READY recipients of its destinations */
     uint32_t ringed; /* turns in the home's line */
     bool rehome;     /* its home moves when nothing is under way */
+    bool held;       /* rests for a time that was asked for: what still succeeds does not end it */
     bool own;        /* stands for one destination whose site is not known */
     uint32_t len;
     char name[];
@@ -294,6 +295,8 @@ void core_site_name(struct sched *s, struct dest *d, struct span name, uint64_t 
 void core_site_success(struct sched *s, struct site *site);
 void core_site_shrink(struct sched *s, struct site *site);
 void core_site_fail(struct sched *s, struct site *site); /* the whole site could not be reached */
+/* Rests for exactly ms from now, unless it rests longer already; then it is probed. */
+void core_site_suspend(struct sched *s, struct site *site, uint64_t ms);
 void core_site_pause(struct sched *s, struct site *site, uint64_t ms);
 void core_site_probe_now(struct sched *s, struct site *site);
 void core_site_resume_due(struct sched *s);

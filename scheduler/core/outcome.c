@@ -13,6 +13,7 @@
 #include "scheduler/core/core.h"
 #include "scheduler/core/retry.h"
 
+#define WAIT_MOST_MS 86400000u
 #define RETURNED_PAUSE_MS 250u /* so that a node that hands back at once does not spin */
 
 struct judge { /* of one attempt */
@@ -229,7 +230,7 @@ static void judge_one(struct sched *s, struct message *m, struct recipient *r, c
 }
 
 /* The recipients that the report was silent about, and those handed back. */
-static uint32_t settle_rest(struct sched *s, struct attempt *a, struct judge *j) {
+static uint32_t settle_rest(struct sched *s, struct attempt *a, struct judge *j, uint64_t wait_ms) {
     const struct sched_result silent = {
         .outcome = SCHED_OUT_DEFERRED,
         .scope = SCHED_SCOPE_RECIPIENT,
@@ -255,6 +256,10 @@ static uint32_t settle_rest(struct sched *s, struct attempt *a, struct judge *j)
             core_overdue(s, m, r);
             continue;
         }
+        if (wait_ms) {
+            core_put_off(s, m, r, s->now + (wait_ms < WAIT_MOST_MS ? wait_ms : WAIT_MOST_MS), CORE_WANT_SITE);
+            continue;
+        }
         core_set_state(s, m, r, SCHED_READY);
         core_ready_put(s, m, r, true);
         returned++;
@@ -265,13 +270,15 @@ static uint32_t settle_rest(struct sched *s, struct attempt *a, struct judge *j)
 static void tell_site(struct sched *s, struct dest *d, const struct sched_report *e, const struct judge *j,
                       bool handed_back) {
     struct site *site = d->site;
-    if (e->site_failed)
+    if (e->pause_ms)
+        core_site_suspend(s, site, e->pause_ms);
+    else if (e->site_failed)
         core_site_fail(s, site);
     else if (j->host_failed)
         core_site_shrink(s, site);
     else if (j->worked)
         core_site_success(s, site);
-    if (handed_back && !e->site_failed)
+    if (handed_back && !e->site_failed && !e->wait_ms)
         core_site_pause(s, site, RETURNED_PAUSE_MS);
 }
 
@@ -301,7 +308,7 @@ int core_on_reported(struct sched *s, const struct sched_report *e) {
         if (r && r->state == SCHED_ASSIGNED && r->attempt == a && !r->returned)
             judge_one(s, m, r, &e->results[i], &j);
     }
-    uint32_t returned = settle_rest(s, a, &j);
+    uint32_t returned = settle_rest(s, a, &j, e->wait_ms);
     tell_site(s, d, e, &j, returned && !moved);
     core_attempt_end(s, a);
     core_message_check(s, m);

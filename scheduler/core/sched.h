@@ -174,7 +174,9 @@ struct sched_report {
     uint64_t attempt, message;
     struct span site; /* empty: not resolved */
     uint64_t site_ttl_ms;
-    bool site_failed; /* the whole site could not be reached: suspend it */
+    bool site_failed;  /* the whole site could not be reached: suspend it */
+    uint64_t pause_ms; /* the site is to rest for exactly so long (a day at most); 0: no */
+    uint64_t wait_ms;  /* recipients that are handed back come again after so long (a day at most); 0: at once */
     const uint32_t *indexes;
     const struct sched_result *results;
     uint32_t count;

@@ -19,6 +19,7 @@
 #define CONCURRENCY_START 5u
 #define TTL_LEAST_MS 60000u
 #define TTL_MOST_MS 86400000u
+#define SUSPEND_MOST_MS 86400000u
 
 /* -- sites -- */
 
@@ -164,6 +165,8 @@ static void set_resume(struct sched *s, struct site *site, uint64_t at_ms) {
 }
 
 void core_site_success(struct sched *s, struct site *site) {
+    if (site->held) /* it was under way before */
+        return;
     if (site->failures) {
         site->failures = 0;
         site->concurrency = start_concurrency(s);
@@ -202,12 +205,27 @@ void core_site_fail(struct sched *s, struct site *site) {
         list_push_back(&s->spills, &site->spill);
 }
 
+void core_site_suspend(struct sched *s, struct site *site, uint64_t ms) {
+    ms = ms < SUSPEND_MOST_MS ? ms : SUSPEND_MOST_MS;
+    if (core_site_is_suspended(s, site) && site->resume_ms >= s->now + ms)
+        return;
+    site->concurrency = 1;
+    site->successes = 0;
+    site->failures = site->failures ? site->failures : 1;
+    site->held = true;
+    site->pause_ms = ms;
+    set_resume(s, site, s->now + ms);
+    if (!list_is_linked(&site->spill))
+        list_push_back(&s->spills, &site->spill);
+}
+
 void core_site_pause(struct sched *s, struct site *site, uint64_t ms) {
     if (site->resume_ms < s->now + ms)
         set_resume(s, site, s->now + ms);
 }
 
 void core_site_probe_now(struct sched *s, struct site *site) {
+    site->held = false;
     set_resume(s, site, 0);
     core_site_wake(s, site);
 }
@@ -218,6 +236,7 @@ void core_site_resume_due(struct sched *s) {
         struct site *site = LIST_ENTRY(n, struct site, resume);
         if (site->resume_ms > s->now)
             return;
+        site->held = false;
         set_resume(s, site, 0);
         if (list_is_linked(&site->spill))
             list_remove(&s->spills, &site->spill);
