@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "gateway/outbound/rules.h"
 #include "node/settings_schema.h"
 
 #define MEMORY_MAX (256u * 1024u * 1024u)
@@ -101,6 +102,7 @@ static void check_rest(struct settings_reading *r) {
     check_longer(r, "delivery.retry.max", s->scheduler.retry.max_ms);
     check_longer(r, "delivery.retry.give_up", s->scheduler.retry.give_up_ms);
     settings_check_gateway(r);
+    settings_check_pace(r);
     if (s->data_dir[0] != '/')
         settings_complain_key(r, "node.data_dir", "takes an absolute path");
     if (strncmp(s->admin_rpc, "ipc:///", 7) != 0)
@@ -173,6 +175,7 @@ int settings_load(struct settings **out, const char *file, struct buf *problems)
 void settings_free(struct settings *s) {
     if (!s)
         return;
+    rules_unref(s->outbound.rules);
     arena_deinit(&s->mem);
     free(s);
 }

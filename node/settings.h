@@ -42,6 +42,7 @@ struct settings {
     uint32_t v4_bits, v6_bits;
 
     struct outbound_settings outbound;
+    const char *reply_rules; /* the file; read into .outbound.rules */
     uint32_t outbound_port; /* as read; outbound.port is narrower */
     struct scheduler_settings scheduler;
     uint32_t shards;

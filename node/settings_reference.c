@@ -76,6 +76,7 @@ int settings_reference(struct buf *to) {
     settings_gateway_reference(to);
     settings_domains_reference(to);
     settings_delivery_reference(to);
+    settings_pace_reference(to);
     settings_reports_reference(to);
     buf_add_str(to, reference_tail);
     return to->err;

@@ -108,6 +108,13 @@ void settings_finish_domains(struct settings *s);
 void settings_read_tls_rules(struct settings_reading *r, const struct yaml *y, void *object);
 int settings_delivery_reference(struct buf *to);
 
+/* -- settings_pace.c -- */
+void settings_read_rates(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_sources(struct settings_reading *r, const struct yaml *y, void *object);
+/* Reads the reply rules. */
+void settings_check_pace(struct settings_reading *r);
+int settings_pace_reference(struct buf *to);
+
 /* -- settings_reports.c -- */
 void settings_read_templates(struct settings_reading *r, const struct yaml *y, void *object);
 void settings_read_verp(struct settings_reading *r, const struct yaml *y, void *object);
