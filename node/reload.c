@@ -108,10 +108,10 @@ static void take_reading(struct reload *r) {
     parts_unref(r->current);
     r->current = parts_ref(fresh);
     watch_files(r);
-    LOG_INFO("reloaded", LOG_STR("what", r->all ? "settings" : "files"));
     if (settings)
         r->in_force = settings;
     r->cb(r->arg, settings, fresh);
+    LOG_INFO("reloaded", LOG_STR("what", r->all ? "settings" : "files"));
 }
 
 static void done(void *arg) {

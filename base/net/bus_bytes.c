@@ -71,6 +71,7 @@ struct bus_bytes *bus_bytes_ref(struct bus_bytes *b) {
 void bus_bytes_free(struct bus_bytes *b) {
     if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
         return;
+    BUS_HAND_OVER();
     if (b->received)
         zmq_msg_close(&b->message);
     free(b);
@@ -78,6 +79,7 @@ void bus_bytes_free(struct bus_bytes *b) {
 
 static void on_body_sent(void *at, void *body) {
     (void)at;
+    BUS_TAKE_OVER();
     bus_bytes_free(body);
 }
 

@@ -97,8 +97,13 @@ static int err_of_send(int error) {
     }
 }
 
+#ifdef BUS_TSAN
+char bus_handed_over;
+#endif
+
 int bus_socket_send(struct bus_socket *s, struct span id, struct bus_parts *p) {
     s->touched = true;
+    BUS_HAND_OVER();
     if (s->has_ids) {
         zmq_msg_t first;
         if (zmq_msg_init_size(&first, id.len))
@@ -177,6 +182,7 @@ int bus_socket_receive(struct bus_socket *s) {
         zmq_msg_close(&parts[0]);
         return ERR_AGAIN;
     }
+    BUS_TAKE_OVER();
     if (!good || more || count < least) {
         skip_rest(s, more);
         metric_add(&refused_total, 1);

@@ -77,4 +77,24 @@ bool bus_endpoint_is_good(const char *endpoint);
 /* For ipc: ERR_OK when somebody listens there, ERR_UNREACHABLE, ERR_DENIED, ERR_NOT_FOUND. Others: ERR_OK. */
 int bus_endpoint_probe(const char *endpoint);
 
+/* ThreadSanitizer does not see how ZeroMQ, which is not built for it, hands a message from thread to thread. These say
+ * so where it happens; otherwise they are nothing. */
+#if defined(__SANITIZE_THREAD__)
+#define BUS_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define BUS_TSAN 1
+#endif
+#endif
+#ifdef BUS_TSAN
+void __tsan_acquire(void *at);
+void __tsan_release(void *at);
+extern char bus_handed_over;
+#define BUS_HAND_OVER() __tsan_release(&bus_handed_over)
+#define BUS_TAKE_OVER() __tsan_acquire(&bus_handed_over)
+#else
+#define BUS_HAND_OVER() ((void)0)
+#define BUS_TAKE_OVER() ((void)0)
+#endif
+
 #endif
