@@ -423,6 +423,8 @@ static void on_opening(struct session *s, enum tcp_event event) {
         int err = event == TCP_READ ? session_read_proxy(s) : s->eof ? ERR_CLOSED : ERR_AGAIN;
         if (err == ERR_OK)
             open_session(s);
+        else if (err == ERR_FULL)
+            session_farewell(s, 421, "4.7.0", "too many connections from your network");
         else if (err != ERR_AGAIN)
             session_lose(s, err == ERR_CLOSED ? "client closed" : "no valid PROXY header");
         return;

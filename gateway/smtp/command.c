@@ -132,6 +132,7 @@ static void begin_data(struct server *s, struct buf *out) {
     server_set_state(s, SERVER_DATA);
     data_init(&s->data, DATA_DOTS, s->settings->config.normalize);
     s->fault = SERVER_FAULT_NONE;
+    s->swallowed = 0;
     server_say(out, 354, "", "end with CRLF.CRLF");
 }
 
@@ -177,6 +178,7 @@ static void run_bdat(struct server *s, struct span args, struct buf *out, struct
         return;
     }
     s->chunk_left = s->chunk_size;
+    s->swallowed = 0;
     if (before != SERVER_RCPT && before != SERVER_BDAT) {
         s->fault = SERVER_FAULT_ORDER;
         /* A later chunk must not become a message that lacks this one. */
@@ -339,8 +341,13 @@ void command_run(struct server *s, struct span line, struct buf *out, struct ser
         return;
     }
     uint32_t *refused = check(s, c, line.len, args, out);
-    if (refused)
+    if (refused) {
         count_error(s, refused);
-    else
-        c->run(s, args, out, step);
+        return;
+    }
+    /* Who only ever says NOOP has nothing to send. */
+    bool sends = c->run == command_mail || c->run == command_rcpt || c->run == run_data || c->run == run_bdat;
+    if (!sends && ++s->idle_commands > SERVER_IDLE_COMMANDS)
+        s->errors++;
+    c->run(s, args, out, step);
 }

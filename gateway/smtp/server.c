@@ -160,9 +160,22 @@ static void give_body(struct server *s, struct span body, struct server_step *st
     step->span = body;
 }
 
+/* A body that is refused is read to its end, so that the reply is read too; but not for ever. True: it was too much. */
+static bool swallow(struct server *s, size_t len, struct buf *out) {
+    if (s->fault == SERVER_FAULT_NONE)
+        return false;
+    s->swallowed += len;
+    if (s->swallowed <= s->settings->config.message_size)
+        return false;
+    server_farewell(s, server_fault_reply(s), out);
+    return true;
+}
+
 static bool next_data(struct server *s, struct span in, struct buf *out, struct server_step *step, size_t *used) {
     struct span body;
     enum data_event event = data_next(&s->data, in, false, used, &body);
+    if (event != DATA_END && swallow(s, *used, out))
+        return true;
     switch (event) {
     case DATA_BODY:
         give_body(s, body, step);
@@ -206,9 +219,10 @@ static bool next_chunk(struct server *s, struct span in, struct buf *out, struct
     if (s->fault != SERVER_FAULT_NONE) {
         *used = octets.len;
         s->chunk_left -= octets.len;
-        if (s->chunk_left == 0)
-            end_chunk(s, out, step);
-        return *used > 0 || s->chunk_left == 0;
+        if (s->chunk_left > 0)
+            return swallow(s, *used, out) || *used > 0;
+        end_chunk(s, out, step);
+        return true;
     }
     enum data_event event = data_next(&s->data, octets, octets.len == s->chunk_left, used, &body);
     s->chunk_left -= *used;
@@ -303,7 +317,7 @@ static void answer_end(struct server *s, bool accepted) {
     s->open = false;
     s->stale = true;
     if (accepted)
-        s->errors = s->refusals = 0;
+        s->errors = s->refusals = s->idle_commands = 0;
     server_set_state(s, SERVER_READY);
 }
 

@@ -535,8 +535,53 @@ static void test_hostile_local_parts(void **state) {
     EXPECT(BEGIN "RCPT TO:<;sh@y.example>\r\n", "S: 501 5.1.3", NULL);
 }
 
+/* A refused body is read to its end, so that the reply is heard; but not for ever. */
+static void test_endless_refused_body(void **state) {
+    (void)state;
+    for (int bdat = 0; bdat < 2; bdat++) {
+        struct transcript t;
+        transcript_open(&t, &settings, false);
+        transcript_feed(&t, SPAN(BEGIN));
+        transcript_feed(&t, bdat ? SPAN("BDAT 999999999\r\n") : SPAN("DATA\r\n"));
+        char line[1000];
+        memset(line, 'x', sizeof line);
+        memcpy(line + 998, "\r\n", 2);
+        for (int i = 0; i < 250 && !t.closed; i++)
+            transcript_feed(&t, span_make(line, sizeof line));
+        transcript_flush(&t);
+        assert_true(t.closed);
+        assert_non_null(strstr(buf_cstr(&t.text), "S: 552 5.3.4 message is over the size limit\n[CLOSE]"));
+        transcript_close(&t);
+    }
+}
+
+/* Who never has anything to send is sent away; who sends may do as it likes in between. */
+static void test_endless_noops(void **state) {
+    (void)state;
+    struct transcript t;
+    transcript_open(&t, &settings, false);
+    transcript_feed(&t, SPAN(HELLO));
+    for (int i = 0; i < 300 && !t.closed; i++)
+        transcript_feed(&t, SPAN("NOOP\r\n"));
+    transcript_flush(&t);
+    assert_true(t.closed);
+    assert_non_null(strstr(buf_cstr(&t.text), "S: 421 4.7.0 too many errors\n[CLOSE]"));
+    transcript_close(&t);
+    transcript_open(&t, &settings, false);
+    transcript_feed(&t, SPAN(HELLO));
+    for (int i = 0; i < 300; i++) {
+        if (i % 50 == 0)
+            transcript_feed(&t, SPAN("MAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\n.\r\n"));
+        transcript_feed(&t, SPAN("NOOP\r\n"));
+    }
+    assert_false(t.closed);
+    transcript_close(&t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_endless_refused_body),
+        cmocka_unit_test(test_endless_noops),
         cmocka_unit_test(test_starttls),
         cmocka_unit_test(test_auth),
         cmocka_unit_test(test_required),
