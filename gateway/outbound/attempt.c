@@ -175,12 +175,13 @@ static void send_report(struct attempt *a) {
     report.indexes = a->job->indexes;
     report.n_indexes = report.n_results = a->count;
     report.results = at;
-    if (a->site) {
+    bool usual = !a->secure.has_demand || !a->secure.demand.of_message;
+    if (a->site && usual) { /* not where one message alone has to go */
         report.has_site = report.has_site_ttl_s = true;
         report.site = frame_bytes(span_of(a->throttle.plain));
         report.site_ttl_s = a->site_ttl_s;
     }
-    report.has_site_failed = report.site_failed = a->site_failed;
+    report.has_site_failed = report.site_failed = a->site_failed && usual;
     report.has_pause_ms = a->throttle.pause_ms > 0;
     report.pause_ms = a->throttle.pause_ms;
     report.has_wait_ms = a->throttle.wait_ms > 0;

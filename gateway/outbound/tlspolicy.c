@@ -62,6 +62,7 @@ void tls_demand_init(struct tls_demand *d, const struct outbound_tls *settings, 
     } else if (q->tls_required_no) {
         d->level = TLS_LEVEL_MAY;
         d->why = "TLS-Required: no";
+        d->of_message = true;
     } else {
         d->dane = settings->dane && q->mx_authentic && d->level != TLS_LEVEL_NONE;
         if (q->sts && q->sts->mode != STS_NONE)
@@ -72,6 +73,7 @@ void tls_demand_init(struct tls_demand *d, const struct outbound_tls *settings, 
         }
     }
     d->requiretls = q->requiretls && !q->within_host;
+    d->of_message |= d->requiretls;
     if (d->requiretls && !verifies(d->level)) {
         d->level = TLS_LEVEL_VERIFY;
         d->why = "REQUIRETLS";

@@ -29,6 +29,7 @@ struct tls_demand {
     bool dane;                            /* ask for TLSA records of hosts */
     bool vouched;                         /* the MX records are vouched for by DNSSEC, or are a setting of ours */
     bool requiretls;
+    bool of_message;    /* the message asked for it; others for the domain go another way */
     const char *domain; /* of the recipients; borrowed */
     const char *why;    /* static: "the default", "a setting", "MTA-STS", "REQUIRETLS", ... */
 };
