@@ -1,7 +1,7 @@
 /*
  * dialogue: lines of SMTP dialogues for those who watch them live (ring.h), both ways in one form: who, a mark
- * ("C:", "S:", "*"), the line. Hostile octets are escaped, long lines cut, and what AUTH sends along is blanked: a trace must be
- * safe to show to anyone who may read it.
+ * ("C:", "S:", "*"), the line. Hostile octets are escaped, long lines cut, and what AUTH sends along is blanked: a
+ * trace must be safe to show to anyone who may read it.
  */
 #ifndef BASE_DIALOGUE_H
 #define BASE_DIALOGUE_H

@@ -176,11 +176,21 @@ static bool same_listeners(const struct inbound_settings *a, const struct inboun
     return true;
 }
 
+static bool same_text(const char *a, const char *b) {
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool same_reports(const struct outbound_tls *a, const struct outbound_tls *b) {
+    return a->mta_sts == b->mta_sts && same_text(a->reports.organization, b->reports.organization) &&
+           same_text(a->reports.contact, b->reports.contact) && same_text(a->reports.from, b->reports.from) &&
+           a->reports.spread_ms == b->reports.spread_ms;
+}
+
 static bool needs_restart(const struct settings *a, const struct settings *b) {
     return a->roles != b->roles || a->loops != b->loops || !same_listeners(&a->inbound, &b->inbound) ||
            a->shards != b->shards || a->memory != b->memory || strcmp(a->user, b->user) != 0 ||
            strcmp(a->data_dir, b->data_dir) != 0 || strcmp(a->name, b->name) != 0 ||
-           strcmp(a->admin_rpc, b->admin_rpc) != 0;
+           strcmp(a->admin_rpc, b->admin_rpc) != 0 || !same_reports(&a->outbound.tls, &b->outbound.tls);
 }
 
 /* What cannot change without a restart stays as it was started. The listeners above all: by them the delivery node
@@ -199,10 +209,9 @@ static void keep_started(struct settings *s, const struct settings *started) {
 
 static void take_settings(struct node *n, struct settings *s) {
     if (needs_restart(n->settings, s))
-        LOG_WARN(
-            "restart_needed",
-            LOG_STR("why",
-                    "node name, roles, user, memory, data_dir, listeners, loops, shards or the RPC endpoint changed"));
+        LOG_WARN("restart_needed",
+                 LOG_STR("why", "node name, roles, user, memory, data_dir, listeners, loops, shards, the RPC endpoint, "
+                                "delivery.tls.mta_sts or delivery.tls.reports changed"));
     keep_started(s, n->settings);
     log_setup(s->log_level, s->log_format);
     if (n->outbound && outbound_reconfigure(n->outbound, &s->outbound) != ERR_OK)

@@ -97,8 +97,20 @@ static void check_longer(struct settings_reading *r, const char *path, uint64_t 
         settings_complain_key(r, first, "longer than %s", path);
 }
 
+static void check_report_from(struct settings_reading *r) {
+    struct outbound_tls_reports *t = &r->s->outbound.tls.reports;
+    struct address a;
+    if (!t->from)
+        return;
+    if (address_parse(&a, span_of(t->from), &r->s->mem) == ERR_OK)
+        t->from = a.text.at;
+    else
+        settings_complain_key(r, "delivery.tls.reports.from", "not a mail address: %s", shown(r->s, t->from));
+}
+
 static void check_rest(struct settings_reading *r) {
     struct settings *s = r->s;
+    check_report_from(r);
     check_longer(r, "delivery.retry.max", s->scheduler.retry.max_ms);
     check_longer(r, "delivery.retry.give_up", s->scheduler.retry.give_up_ms);
     settings_check_gateway(r);
@@ -134,6 +146,9 @@ static void spread(struct settings *s) {
     s->inbound.dns = s->mailauth.dns = s->outbound.dns;
     s->inbound.spool = s->data_dir;
     s->outbound.tls.sts_file = arena_printf(&s->mem, "%s/mta-sts", s->data_dir);
+    s->outbound.tls.reports.file = arena_printf(&s->mem, "%s/tls-reports", s->data_dir);
+    if (!s->outbound.tls.reports.contact)
+        s->outbound.tls.reports.contact = s->postmaster;
     settings_finish_domains(s);
     s->inbound.guard.grey_file = arena_printf(&s->mem, "%s/greylist", s->data_dir);
     s->outbound.port = (uint16_t)s->outbound_port;

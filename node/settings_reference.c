@@ -45,13 +45,11 @@ static const char reference_tail[] =
     "| `smtp:HOST[*WEIGHT],HOST...[:PORT]` | to these hosts, in an order drawn by weight; the port is for all |\n"
     "| `lmtp:HOST[:PORT]`, `lmtp:unix:/PATH` | to this host by LMTP |\n\n"
     "## What a reload does not change\n\n"
-    "The name, roles, user, memory, directory, addresses of listeners, loops, shards "
-    "and the RPC endpoint stay as they were\n"
-    "until a restart, and so do the DNS servers that the gateway itself asks; the log "
-    "says so. What a listener offers may\n"
-    "change. Tables, certificates, password files and keys are also read again when "
-    "their files change. A session keeps the\n"
-    "settings of its transaction, and one that milters hear keeps them to its end.\n";
+    "The name, roles, user, memory, directory, addresses of listeners, loops, shards, the RPC endpoint, whether\n"
+    "MTA-STS is heeded and `delivery.tls.reports` stay as they were until a restart, and so do the DNS servers that\n"
+    "the gateway itself asks; the log says so. What a listener offers may change. Tables, certificates, password\n"
+    "files and keys are also read again when their files change. A session keeps the settings of its transaction,\n"
+    "and one that milters hear keeps them to its end.\n";
 
 static void add_rows(struct buf *to, const struct schema_key *table) {
     for (const struct schema_key *k = table; k->path; k++) {

@@ -60,6 +60,7 @@ struct outbound {
     struct http *http;
     struct sts *sts;       /* NULL: MTA-STS is off */
     struct tlsrpt *tlsrpt; /* NULL: no TLS reports */
+    struct post_mail *post_mail; /* submits them; NULL: none are mailed */
     struct rand rand;
     struct dead dead;
     struct pace pace;

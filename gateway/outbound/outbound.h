@@ -59,6 +59,13 @@ struct outbound_tls_rule {
     const char *const *fingerprints; /* SHA-256, hex, of the certificate or its public key */
     size_t fingerprint_count;
 };
+struct outbound_tls_reports { /* RFC 8460 */
+    const char *organization; /* who we are; NULL: nothing is counted and none are sent */
+    const char *contact;      /* address or URL */
+    const char *from;         /* address that mailed reports come from; NULL: by HTTPS only */
+    const char *file;         /* counts are kept in it across restarts, or NULL */
+    uint64_t spread_ms;       /* over how long after midnight UTC they go out */
+};
 struct outbound_tls {
     enum tls_level level;          /* where no rule says otherwise, by MX */
     enum tls_level route_level;    /* the same on smtp: and lmtp: routes over the network */
@@ -69,6 +76,7 @@ struct outbound_tls {
     const char *sts_connect_to;    /* tests: HOST:PORT of all policy hosts */
     const struct outbound_tls_rule *rules;
     size_t rule_count;
+    struct outbound_tls_reports reports;
 };
 struct outbound_rate {  /* of the first entry whose pattern matches (rules_pattern); one for sites, one for domains */
     const char *site;   /* pattern of a host of the site, */

@@ -7,8 +7,10 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/rand.h"
 
 #include "gateway/outbound/attempt.h"
+#include "gateway/outbound/post_mail.h"
 
 METRIC_COUNTER_L(skipped_sts, "posthouse_delivery_hosts_skipped_total", "why=\"mta_sts\"",
                  "Hosts that TLS policy did not let us ask")
@@ -229,6 +231,32 @@ static void on_sts_failed(void *arg, const char *domain, enum sts_failure failur
     tlsrpt_count(o->tlsrpt, clock_wall_ms(), &e);
 }
 
+/* Reports that are mailed are submitted as a gateway submits; they go unsigned. */
+static int open_reports(struct outbound *o) {
+    const struct outbound_tls_reports *r = &o->setup->s.tls.reports;
+    struct tlsrpt_config c = {.organization = r->organization,
+                              .contact = r->contact,
+                              .hostname = o->setup->s.hostname,
+                              .name = o->setup->s.name,
+                              .from = r->from,
+                              .file = r->file,
+                              .jitter_ms = r->spread_ms,
+                              .query = o->query,
+                              .dns = o->dns};
+    rand_secure(&c.seed, sizeof c.seed);
+    if (!r->organization)
+        return ERR_OK;
+    if (r->from) {
+        int err =
+            post_mail_open(&o->post_mail, o->config.bus, o->loop, o->config.scheduler, "tls reports", NULL, NULL);
+        if (err)
+            return err;
+        c.mailer = post_mail_send;
+        c.mailer_arg = o->post_mail;
+    }
+    return tlsrpt_new(&o->tlsrpt, o->loop, o->http, &c, clock_wall_ms());
+}
+
 int secure_open(struct outbound *o) {
     const struct outbound_tls *t = &o->setup->s.tls;
     const struct http_config h = {.ca_file = t->ca_file};
@@ -241,6 +269,8 @@ int secure_open(struct outbound *o) {
     int err = http_new(&o->http, o->loop, &h);
     if (!err && t->mta_sts)
         err = sts_new(&o->sts, o->loop, o->http, &c, clock_wall_ms());
+    if (!err)
+        err = open_reports(o);
     return err;
 }
 
@@ -248,6 +278,8 @@ void secure_tick(struct outbound *o) {
     uint64_t now = clock_wall_ms();
     if (o->sts)
         sts_tick(o->sts, now);
+    if (o->post_mail)
+        post_mail_tick(o->post_mail);
     if (o->tlsrpt)
         tlsrpt_tick(o->tlsrpt, now);
 }
@@ -255,11 +287,14 @@ void secure_tick(struct outbound *o) {
 void secure_close(struct outbound *o) {
     if (o->sts)
         sts_free(o->sts);
+    if (o->post_mail)
+        post_mail_close(o->post_mail);
     if (o->tlsrpt)
         tlsrpt_free(o->tlsrpt);
     if (o->http)
         http_free(o->http);
     o->sts = NULL;
     o->tlsrpt = NULL;
+    o->post_mail = NULL;
     o->http = NULL;
 }

@@ -104,7 +104,9 @@ static bool copy_tls(struct setup *to) {
     }
     t->rules = rules;
     return rules && keep(&to->mem, &t->ca_file) && keep(&to->mem, &t->certificate) && keep(&to->mem, &t->key) &&
-           keep(&to->mem, &t->sts_file) && keep(&to->mem, &t->sts_connect_to);
+           keep(&to->mem, &t->sts_file) && keep(&to->mem, &t->sts_connect_to) &&
+           keep(&to->mem, &t->reports.organization) && keep(&to->mem, &t->reports.contact) &&
+           keep(&to->mem, &t->reports.from) && keep(&to->mem, &t->reports.file);
 }
 
 static bool copy_rates(struct setup *to) {
