@@ -20,7 +20,8 @@ struct state {
 struct world {
     atomic_int opened, closed, done, wrong;
     sem_t gate, begun;
-    char name[16];
+    atomic_bool named;
+    char name[16]; /* of the first thread that worked */
 };
 struct job {
     struct pool_job job;
@@ -51,7 +52,8 @@ static void run_job(struct pool_job *job, void *state) {
     struct state *s = state;
     if (s && !pthread_equal(s->thread, pthread_self()))
         w->wrong++;
-    pthread_getname_np(pthread_self(), w->name, sizeof w->name);
+    if (!atomic_exchange(&w->named, true))
+        pthread_getname_np(pthread_self(), w->name, sizeof w->name);
     if (j->waits) {
         sem_post(&w->begun);
         sem_wait(&w->gate);
