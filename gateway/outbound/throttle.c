@@ -48,7 +48,7 @@ const char *throttle_name(struct attempt *a, const char *site) {
 }
 
 static bool source_key(char key[THROTTLE_PLAIN_MAX], const char *site, const struct outbound_source *s) {
-    char ip[64];
+    char ip[128];
     tcp_addr_ip(&s->address, ip, sizeof ip);
     int n = site ? snprintf(key, THROTTLE_PLAIN_MAX, "from %s at %s", ip, site)
                  : snprintf(key, THROTTLE_PLAIN_MAX, "from %s", ip);
@@ -359,7 +359,7 @@ uint32_t throttle_site_limit(const struct site *s, uint32_t allowed) {
 
 static void log_rule(const char *event, const struct attempt *a, const struct conn *c, const struct rule *r,
                      const struct attempt_result *said) {
-    char ip[64] = "";
+    char ip[128] = "";
     if (c->source)
         tcp_addr_ip(&c->source->address, ip, sizeof ip);
     LOG_WARN(event, LOG_STR("site", a->site->name), LOG_STR("source", ip), LOG_U64("for_ms", r->for_ms),

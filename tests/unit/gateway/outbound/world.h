@@ -42,6 +42,7 @@ struct script {
     bool close_after_dot_reply; /* without a word, between transactions */
     uint32_t accept_max;        /* connections at a time; more get 421 */
     uint32_t ehlo_ms;           /* time it takes to answer EHLO */
+    uint8_t refuse_from;        /* last octet of a client's address that gets 421; 0: none */
 };
 struct server {
     struct script script;
@@ -50,6 +51,7 @@ struct server {
     pthread_mutex_t lock;
     _Atomic uint32_t connections, open, open_max, messages, transactions, resets;
     _Atomic uint32_t recipients; /* accepted by RCPT */
+    _Atomic uint32_t from[256];  /* connections by the last octet of the client's address */
     size_t body_len;             /* of the last message, as on the wire without the final dot */
     char *body;
     char commands[65536]; /* all of them, each with its LF */
@@ -59,6 +61,7 @@ struct session {
     struct server *s;
     int fd;
     FILE *in;
+    uint8_t from;
     uint32_t count[8]; /* times that each step came */
     bool mail;         /* MAIL was accepted */
 };
@@ -202,8 +205,11 @@ static inline void *serve(void *arg) {
     if (!full && s->open > s->open_max)
         s->open_max = s->open;
     pthread_mutex_unlock(&s->lock);
+    s->from[t->from]++;
     if (full)
         (void)!send(t->fd, "421 4.7.0 too many connections\r\n", 32, MSG_NOSIGNAL);
+    else if (t->from && t->from == s->script.refuse_from)
+        (void)!send(t->fd, "421 4.7.0 try again later\r\n", 27, MSG_NOSIGNAL);
     else if (say(t, s->script.greeting, 0, "220 server ready"))
         while (fgets(line, sizeof line, t->in)) {
             keep_command(s, line);
@@ -220,11 +226,15 @@ static inline void *serve(void *arg) {
 
 static inline void *accept_all(void *arg) {
     struct server *s = arg;
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof peer;
     int fd;
-    while ((fd = accept(s->fd, NULL, NULL)) >= 0) {
+    for (; (fd = accept(s->fd, (struct sockaddr *)&peer, &len)) >= 0; len = sizeof peer) {
         struct session *t = calloc(1, sizeof *t);
         pthread_t thread;
         *t = (struct session){.s = s, .fd = fd, .in = fdopen(fd, "r")};
+        if (peer.ss_family == AF_INET)
+            t->from = ((const uint8_t *)&((const struct sockaddr_in *)&peer)->sin_addr)[3];
         if (pthread_create(&thread, NULL, serve, t) == 0)
             pthread_detach(thread);
     }

@@ -1,0 +1,557 @@
+/*
+ * Pace over real sockets: what a reply rule does to a site and to those that wait for it; rates of sites and domains;
+ * our addresses: by sender, by family, by health, and a warm-up; with scripted servers that see who comes from where.
+ */
+#include "tests/unit/gateway/outbound/world.h"
+
+#include "base/clock.h"
+#include "gateway/outbound/rules.h"
+
+enum { JOBS_MAX = 32, WAIT_MS = 10000, HOUR_MS = 3600000 };
+
+struct told {
+    bool come;
+    uint32_t outcome, code;
+    char enhanced[20], text[600], site[400];
+    uint64_t pause_ms, wait_ms;
+    bool site_failed;
+};
+struct hub {
+    struct bus *bus;
+    struct loop *loop;
+    struct bus_hub *hub;
+    struct loop_timer *timer;
+    struct outbound *out;
+    struct names names;
+    struct outbound_settings s;
+    char dns[64], peer[BUS_PEER_MAX + 1];
+    struct told told[JOBS_MAX];
+    uint64_t jobs;
+    uint32_t missing;
+    bool timed_out;
+    struct buf scratch;
+};
+
+static const char *const rows[] = {"MX one.example 10 mx.host.example",   "MX two.example 10 mx.host.example",
+                                   "MX other.example 10 mx.else.example", "A mx.host.example 127.0.0.2",
+                                   "A mx.else.example 127.0.0.3",         NULL};
+
+static void on_report(struct hub *h, struct span peer, const Words__Report *r) {
+    assert_in_range(r->attempt, 1, h->jobs);
+    struct told *t = &h->told[r->attempt - 1];
+    const Words__Result *x = r->results[0];
+    h->missing -= !t->come;
+    *t = (struct told){.come = true,
+                       .outcome = x->outcome,
+                       .code = x->code,
+                       .pause_ms = r->has_pause_ms ? r->pause_ms : 0,
+                       .wait_ms = r->has_wait_ms ? r->wait_ms : 0,
+                       .site_failed = r->site_failed};
+    span_copy(frame_span(x->enhanced), t->enhanced, sizeof t->enhanced);
+    span_copy(frame_span(x->text), t->text, sizeof t->text);
+    if (r->has_site)
+        span_copy(frame_span(r->site), t->site, sizeof t->site);
+    Words__ReportAck ack = WORDS__REPORT_ACK__INIT;
+    ack.attempt = r->attempt;
+    assert_int_equal(frame_send_hub(h->hub, peer, FRAME_REPORT_ACK, 0, 7, &ack.base, NULL, &h->scratch), ERR_OK);
+    if (!h->missing)
+        loop_stop(h->loop);
+}
+
+static void on_message(void *arg, struct span peer, const struct bus_message *m) {
+    struct hub *h = arg;
+    struct frame f;
+    struct arena mem;
+    assert_int_equal(frame_read(&f, m), ERR_OK);
+    arena_init(&mem, 4096, 0);
+    if (f.kind == FRAME_HELLO) {
+        Words__Welcome welcome = WORDS__WELCOME__INIT;
+        welcome.epoch = 7;
+        span_copy(peer, h->peer, sizeof h->peer);
+        assert_int_equal(frame_send_hub(h->hub, peer, FRAME_WELCOME, 0, 7, &welcome.base, NULL, &h->scratch), ERR_OK);
+        loop_stop(h->loop);
+    } else {
+        assert_int_equal(f.kind, FRAME_REPORT);
+        on_report(h, peer, frame_unpack(&words__report__descriptor, f.meta, &mem));
+    }
+    arena_deinit(&mem);
+}
+
+static void on_timeout(void *arg) {
+    struct hub *h = arg;
+    h->timed_out = true;
+    loop_stop(h->loop);
+}
+
+static void run(struct hub *h, uint64_t ms) {
+    h->timed_out = false;
+    loop_timer_set(h->timer, ms);
+    loop_run(h->loop);
+    loop_timer_stop(h->timer);
+}
+
+/* Settings may be changed until hub_go. */
+static struct hub *hub_new(uint16_t port) {
+    struct hub *h = calloc(1, sizeof *h);
+    buf_init(&h->scratch, 1 << 20);
+    h->bus = bus_new(1);
+    h->loop = loop_new();
+    h->timer = loop_timer_new(h->loop, on_timeout, h);
+    assert_int_equal(
+        bus_hub_open(&h->hub, h->bus, h->loop, "inproc://scheduler", FRAME_PART_MAX, 64 << 20, on_message, h), ERR_OK);
+    names_start(&h->names, rows);
+    outbound_defaults(&h->s);
+    snprintf(h->dns, sizeof h->dns, "127.0.0.1:%u", h->names.port);
+    h->s.hostname = "me.example";
+    h->s.dns = h->dns;
+    h->s.port = port;
+    h->s.loopback_targets = true;
+    h->s.timeouts.idle_ms = 2000;
+    return h;
+}
+
+static void hub_go(struct hub *h, const char *rules) {
+    struct buf problems;
+    struct outbound_config c = {.bus = h->bus, .scheduler = "inproc://scheduler"};
+    buf_init(&problems, 4096);
+    if (rules && rules_parse(&h->s.rules, "rules", span_of(rules), &problems) != ERR_OK)
+        fail_msg("%s", buf_cstr(&problems));
+    assert_int_equal(outbound_start(&h->out, &c, &h->s), ERR_OK);
+    rules_unref(h->s.rules);
+    buf_deinit(&problems);
+    run(h, WAIT_MS);
+    assert_false(h->timed_out);
+}
+
+static void hub_stop(struct hub *h) {
+    outbound_stop(h->out);
+    bus_hub_close(h->hub);
+    loop_timer_close(h->timer);
+    loop_free(h->loop);
+    bus_free(h->bus);
+    names_stop(&h->names);
+    buf_deinit(&h->scratch);
+    free(h);
+}
+
+static struct told *give_from(struct hub *h, const char *sender, const char *destination, size_t recipients) {
+    Words__Job job = WORDS__JOB__INIT;
+    Words__Recipient r[8], *at[8];
+    uint32_t indexes[8];
+    char address[100];
+    assert_true(h->jobs < JOBS_MAX && recipients <= 8);
+    snprintf(address, sizeof address, "a@%s", destination);
+    job.attempt = ++h->jobs;
+    job.message = job.attempt + 1000;
+    job.sender = frame_bytes(span_of(sender));
+    job.destination = frame_bytes(span_of(destination));
+    for (size_t i = 0; i < recipients; i++) {
+        words__recipient__init(&r[i]);
+        r[i].address = frame_bytes(span_of(address));
+        r[i].destination = job.destination;
+        at[i] = &r[i];
+        indexes[i] = (uint32_t)i;
+    }
+    job.n_indexes = job.n_recipients = recipients;
+    job.recipients = at;
+    job.indexes = indexes;
+    struct span body = SPAN("Subject: x\r\n\r\nhello\r\n");
+    job.size = body.len;
+    struct bus_bytes *bytes = bus_bytes_copy(body);
+    assert_int_equal(frame_send_hub(h->hub, span_of(h->peer), FRAME_JOB, 0, 7, &job.base, bytes, &h->scratch), ERR_OK);
+    bus_bytes_free(bytes);
+    h->missing++;
+    return &h->told[h->jobs - 1];
+}
+
+static struct told *give(struct hub *h, const char *destination) {
+    return give_from(h, "sender@me.example", destination, 1);
+}
+
+static void wait_for_all(struct hub *h) {
+    while (h->missing) {
+        run(h, WAIT_MS);
+        if (h->timed_out)
+            fail_msg("%u reports did not come", h->missing);
+    }
+}
+
+static struct told *deliver(struct hub *h, const char *destination) {
+    struct told *t = give(h, destination);
+    wait_for_all(h);
+    return t;
+}
+
+static void expect(const struct told *t, enum outcome outcome, unsigned code, const char *enhanced) {
+    if (t->outcome != outcome || t->code != code || strcmp(t->enhanced, enhanced) != 0)
+        fail_msg("outcome %u code %u %s (%s)", t->outcome, t->code, t->enhanced, t->text);
+}
+#define DELIVERED(t) expect(t, OUTCOME_DELIVERED, 250, "2.0.0")
+#define RETURNED(t) assert_int_equal((t)->outcome, OUTCOME_RETURNED)
+
+/* -- rules -- */
+
+static void test_pause(void **state) {
+    (void)state;
+    static const struct script scripts[] = {
+        {.greeting = "421 4.7.0 try again later"}, {.ehlo = "421 4.7.0 try again later"},
+        {.mail = "421 4.7.0 try again later"},     {.rcpt = "450 4.7.0 try again later"},
+        {.dot = "451 4.7.0 try again later"},
+    };
+    for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
+        uint16_t port = 0;
+        struct server *a = server_start("127.0.0.2", &port, scripts[i]);
+        struct server *b = server_start("127.0.0.3", &port, (struct script){0});
+        struct hub *h = hub_new(port);
+        hub_go(h, "suspend 2s /^4.. 4\\.7\\.0 try again later/");
+        struct told *t = deliver(h, "one.example");
+        assert_int_equal(t->outcome, OUTCOME_DEFERRED);
+        assert_in_range(t->pause_ms, 1, 2000);
+        assert_false(t->site_failed);
+        assert_int_equal(still(a)->connections, 1);
+        t = deliver(h, "two.example"); /* the same servers */
+        RETURNED(t);
+        assert_in_range(t->pause_ms, 1, 2000);
+        assert_string_equal(t->site, "mx.host.example");
+        assert_int_equal(still(a)->connections, 1);
+        DELIVERED(deliver(h, "other.example"));
+        run(h, 2100);
+        assert_int_equal(deliver(h, "one.example")->outcome, OUTCOME_DEFERRED);
+        assert_int_equal(still(a)->connections, 2);
+        hub_stop(h);
+        server_stop(a);
+        server_stop(b);
+    }
+}
+
+/* Those that wait for a connection when the site is paused go back at once. */
+static void test_pause_hands_back(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.mail = "421 4.7.0 later", .ehlo_ms = 200});
+    struct hub *h = hub_new(port);
+    h->s.per_site = 1;
+    hub_go(h, "suspend 1h /later/");
+    struct told *first = give(h, "one.example");
+    for (int i = 0; i < 5; i++)
+        give(h, i % 2 ? "one.example" : "two.example");
+    wait_for_all(h);
+    expect(first, OUTCOME_DEFERRED, 421, "4.7.0");
+    for (int i = 1; i < 6; i++) {
+        RETURNED(&h->told[i]);
+        assert_in_range(h->told[i].pause_ms, HOUR_MS - 10000, HOUR_MS);
+    }
+    assert_int_equal(still(a)->connections, 1);
+    hub_stop(h);
+    server_stop(a);
+}
+
+static void test_slow(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.rcpt = "450 4.2.1 slow down", .ehlo_ms = 50});
+    struct hub *h = hub_new(port);
+    h->s.messages_per_connection = 1;
+    hub_go(h, "slow 2 1h /slow down/");
+    expect(deliver(h, "one.example"), OUTCOME_DEFERRED, 450, "4.2.1");
+    for (int i = 0; i < 12; i++)
+        give(h, "one.example");
+    wait_for_all(h);
+    for (int i = 0; i < 13; i++)
+        expect(&h->told[i], OUTCOME_DEFERRED, 450, "4.2.1");
+    assert_in_range(still(a)->open_max, 1, 2);
+    hub_stop(h);
+    server_stop(a);
+}
+
+static void test_rejudge(void **state) {
+    (void)state;
+    static const struct {
+        struct script script;
+        const char *rules;
+        enum outcome outcome;
+        unsigned code;
+        const char *enhanced;
+    } table[] = {
+        {{.rcpt = "550 5.7.28 rate"}, "temporary status=7.28 /rate/", OUTCOME_DEFERRED, 550, "4.7.28"},
+        {{.rcpt = "550 5.1.1 who"}, "temporary /who/", OUTCOME_DEFERRED, 550, "4.1.1"},
+        {{.rcpt = "450 4.1.1 user unknown"}, "permanent stage=rcpt /unknown/", OUTCOME_FAILED, 450, "5.1.1"},
+        {{.rcpt = "450 4.1.1 user unknown"}, "permanent stage=mail /unknown/", OUTCOME_DEFERRED, 450, "4.1.1"},
+        {{.mail = "451 no status"}, "permanent /^451 no/", OUTCOME_FAILED, 451, "5.0.0"},
+        {{.greeting = "421 go away for good"}, "permanent status=7.1 /for good/", OUTCOME_FAILED, 421, "5.7.1"},
+        {{.greeting = "554 not today"}, "temporary /not today/", OUTCOME_DEFERRED, 554, "4.3.2"},
+        {{.dot = "554 5.7.1 spam"}, "temporary domain=two.example /spam/", OUTCOME_FAILED, 554, "5.7.1"},
+        {{.dot = "554 5.7.1 spam"}, "temporary site=.host.example /spam/", OUTCOME_DEFERRED, 554, "4.7.1"},
+        {{.dot = "250 2.0.0 spam"}, "permanent /spam/", OUTCOME_DELIVERED, 250, "2.0.0"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        uint16_t port = 0;
+        struct server *a = server_start("127.0.0.2", &port, table[i].script);
+        struct hub *h = hub_new(port);
+        hub_go(h, table[i].rules);
+        expect(deliver(h, "one.example"), table[i].outcome, table[i].code, table[i].enhanced);
+        hub_stop(h);
+        server_stop(a);
+    }
+}
+
+/* -- rates -- */
+
+static void test_site_rate(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){0});
+    struct server *b = server_start("127.0.0.3", &port, (struct script){0});
+    struct hub *h = hub_new(port);
+    static const struct outbound_rate rates[] = {{.site = ".host.example", .messages = 2, .window_ms = HOUR_MS}};
+    h->s.rates = rates;
+    h->s.rate_count = 1;
+    hub_go(h, NULL);
+    DELIVERED(deliver(h, "one.example"));
+    struct told *t = deliver(h, "two.example");
+    RETURNED(t);
+    assert_in_range(t->wait_ms, HOUR_MS / 2 - 10000, HOUR_MS / 2 + 10);
+    assert_int_equal(t->pause_ms, 0);
+    uint64_t before = t->wait_ms;
+    t = deliver(h, "one.example"); /* the next one is told to come after it */
+    assert_in_range(t->wait_ms, before + HOUR_MS / 2 - 10000, HOUR_MS + 10);
+    DELIVERED(deliver(h, "other.example"));
+    DELIVERED(deliver(h, "other.example"));
+    assert_int_equal(still(a)->messages, 1);
+    hub_stop(h);
+    server_stop(a);
+    server_stop(b);
+}
+
+static void test_domain_rate(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){0});
+    struct hub *h = hub_new(port);
+    static const struct outbound_rate rates[] = {{.domain = "two.example", .messages = 1, .window_ms = HOUR_MS},
+                                                 {.domain = "*", .messages = 10, .window_ms = 5000, .recipients = 2}};
+    h->s.rates = rates;
+    h->s.rate_count = 2;
+    hub_go(h, NULL);
+    DELIVERED(deliver(h, "two.example"));
+    RETURNED(deliver(h, "two.example"));
+    for (int i = 0; i < 4; i++) /* of the same site; one each half second: they wait here */
+        give(h, "one.example");
+    wait_for_all(h);
+    for (int i = 2; i < 6; i++)
+        DELIVERED(&h->told[i]);
+    uint32_t before = still(a)->transactions;
+    run(h, 600);
+    struct told *many = give_from(h, "sender@me.example", "one.example", 5);
+    wait_for_all(h);
+    DELIVERED(many);
+    assert_int_equal(still(a)->transactions, before + 3);
+    hub_stop(h);
+    server_stop(a);
+}
+
+static void test_domain_connections(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.ehlo_ms = 50});
+    struct hub *h = hub_new(port);
+    static const struct outbound_rate rates[] = {{.domain = "one.example", .connections = 1}};
+    h->s.rates = rates;
+    h->s.rate_count = 1;
+    h->s.messages_per_connection = 1;
+    hub_go(h, NULL);
+    for (int i = 0; i < 8; i++)
+        give(h, "one.example");
+    wait_for_all(h);
+    uint32_t delivered = 0;
+    for (int i = 0; i < 8; i++) {
+        delivered += h->told[i].outcome == OUTCOME_DELIVERED;
+        assert_true(h->told[i].outcome == OUTCOME_DELIVERED || h->told[i].wait_ms > 0);
+    }
+    assert_true(delivered >= 2);
+    assert_int_equal(still(a)->messages, delivered);
+    hub_stop(h);
+    server_stop(a);
+}
+
+static void test_site_limits(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.ehlo_ms = 50});
+    struct hub *h = hub_new(port);
+    static const struct outbound_rate rates[] = {{.site = "mx.host.example", .connections = 2, .per_connection = 3}};
+    h->s.rates = rates;
+    h->s.rate_count = 1;
+    hub_go(h, NULL);
+    for (int i = 0; i < 12; i++)
+        give(h, i % 2 ? "one.example" : "two.example");
+    wait_for_all(h);
+    for (int i = 0; i < 12; i++)
+        DELIVERED(&h->told[i]);
+    assert_in_range(still(a)->open_max, 1, 2);
+    assert_in_range(still(a)->connections, 4, 6);
+    hub_stop(h);
+    server_stop(a);
+}
+
+/* -- our addresses -- */
+
+static struct outbound_source source(const char *ip, const char *ehlo) {
+    struct outbound_source s = {.ehlo = ehlo, .weight = 1};
+    assert_int_equal(tcp_addr_parse(&s.address, span_of(ip), 0), ERR_OK);
+    return s;
+}
+
+static void test_sources(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){0});
+    struct hub *h = hub_new(port);
+    static const char *const bulk[] = {"bulk.example"}, *const six[] = {"six.example"};
+    const struct outbound_source one[] = {source("127.0.0.101", "s101.example")}, two[] = {source("127.0.0.102", NULL)},
+                                 v6[] = {source("::1", NULL)};
+    const struct outbound_pool pools[] = {
+        {.name = "bulk", .sources = one, .source_count = 1, .senders = bulk, .sender_count = 1},
+        {.name = "six", .sources = v6, .source_count = 1, .senders = six, .sender_count = 1},
+        {.name = "rest", .sources = two, .source_count = 1}};
+    h->s.pools = pools;
+    h->s.pool_count = 3;
+    hub_go(h, NULL);
+    struct told *t = give_from(h, "x@bulk.example", "one.example", 1);
+    wait_for_all(h);
+    DELIVERED(t);
+    assert_string_equal(t->site, "mx.host.example"); /* the scheduler knows of no pools */
+    assert_int_equal(still(a)->from[101], 1);
+    assert_non_null(strstr(a->commands, "EHLO s101.example\r\n"));
+    DELIVERED(deliver(h, "two.example")); /* not on the warm connection of the other pool */
+    assert_int_equal(still(a)->from[102], 1);
+    assert_non_null(strstr(a->commands, "EHLO me.example\r\n"));
+    t = give_from(h, "y@bulk.example", "two.example", 1);
+    wait_for_all(h);
+    DELIVERED(t);
+    assert_int_equal(still(a)->connections, 2); /* its own warm one */
+    t = give_from(h, "x@six.example", "one.example", 1);
+    wait_for_all(h);
+    expect(t, OUTCOME_DEFERRED, 0, "4.4.0");
+    assert_int_equal(still(a)->connections, 2);
+    hub_stop(h);
+    server_stop(a);
+}
+
+/* All pools together keep to the limit of the site, and none is shut out by idle connections of another. */
+static void test_pools_share_the_limit(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.ehlo_ms = 30});
+    struct hub *h = hub_new(port);
+    static const char *const bulk[] = {"bulk.example"};
+    const struct outbound_source one[] = {source("127.0.0.101", NULL)}, two[] = {source("127.0.0.102", NULL)};
+    const struct outbound_pool pools[] = {
+        {.name = "bulk", .sources = one, .source_count = 1, .senders = bulk, .sender_count = 1},
+        {.name = "rest", .sources = two, .source_count = 1}};
+    h->s.pools = pools;
+    h->s.pool_count = 2;
+    h->s.per_site = 2;
+    h->s.timeouts.idle_ms = 60000;
+    hub_go(h, NULL);
+    for (int i = 0; i < 16; i++)
+        give_from(h, i % 2 ? "x@bulk.example" : "x@me.example", "one.example", 1);
+    wait_for_all(h);
+    for (int i = 0; i < 16; i++)
+        DELIVERED(&h->told[i]);
+    assert_in_range(still(a)->open_max, 1, 3); /* one may still be saying goodbye */
+    assert_true(a->from[101] > 0 && a->from[102] > 0);
+    hub_stop(h);
+    server_stop(a);
+}
+
+static void test_other_source(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.refuse_from = 101});
+    struct hub *h = hub_new(port);
+    const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
+    const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
+    h->s.pools = pools;
+    h->s.pool_count = 1;
+    h->s.messages_per_connection = 1;
+    hub_go(h, "suspend 1h /^421 4\\.7\\.0 try again later/");
+    for (int i = 0; i < 20; i++)
+        DELIVERED(deliver(h, "one.example"));
+    assert_int_equal(still(a)->from[101], 1); /* it was refused once, and rests */
+    assert_int_equal(a->from[102], 20);
+    hub_stop(h);
+    server_stop(a);
+}
+
+static void test_all_sources_rest(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.greeting = "421 4.7.0 try again later"});
+    struct hub *h = hub_new(port);
+    const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
+    const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
+    h->s.pools = pools;
+    h->s.pool_count = 1;
+    hub_go(h, "suspend 1h /try again later/");
+    expect(deliver(h, "one.example"), OUTCOME_DEFERRED, 421, "4.7.0");
+    assert_true(still(a)->from[101] == 1 && a->from[102] == 1);
+    struct told *t = deliver(h, "two.example");
+    RETURNED(t);
+    assert_int_equal(t->pause_ms, 0); /* another pool might do */
+    assert_in_range(t->wait_ms, HOUR_MS - 10000, HOUR_MS + HOUR_MS / 4);
+    assert_int_equal(still(a)->connections, 2);
+    hub_stop(h);
+    server_stop(a);
+}
+
+static void test_warm_up(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){0});
+    struct hub *h = hub_new(port);
+    struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
+    static const char *const young[] = {"young.example"};
+    at[0].warm_first = 3;
+    at[0].warm_growth = 100;
+    at[0].warm_day = (uint32_t)(clock_wall_ms() / 86400000);
+    const struct outbound_pool pools[] = {
+        {.name = "young", .sources = at, .source_count = 1, .senders = young, .sender_count = 1},
+        {.name = "all", .sources = at, .source_count = 2}};
+    h->s.pools = pools;
+    h->s.pool_count = 2;
+    hub_go(h, NULL);
+    for (int i = 0; i < 3; i++) {
+        struct told *t = give_from(h, "x@young.example", "one.example", 1);
+        wait_for_all(h);
+        DELIVERED(t);
+    }
+    struct told *t = give_from(h, "x@young.example", "one.example", 1);
+    wait_for_all(h);
+    RETURNED(t);
+    assert_in_range(t->wait_ms, 1, HOUR_MS * 5 / 4);
+    for (int i = 0; i < 5; i++) /* others of the pool take the rest */
+        DELIVERED(deliver(h, "two.example"));
+    assert_int_equal(still(a)->from[101], 1);
+    hub_stop(h);
+    server_stop(a);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_pause_hands_back),
+        cmocka_unit_test(test_slow),
+        cmocka_unit_test(test_rejudge),
+        cmocka_unit_test(test_site_rate),
+        cmocka_unit_test(test_domain_rate),
+        cmocka_unit_test(test_domain_connections),
+        cmocka_unit_test(test_site_limits),
+        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_pools_share_the_limit),
+        cmocka_unit_test(test_other_source),
+        cmocka_unit_test(test_all_sources_rest),
+        cmocka_unit_test(test_warm_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
