@@ -251,6 +251,14 @@ void attempt_hand_back(struct attempt *a) {
 
 /* -- no more hosts -- */
 
+/* The code of one host that refuses for good, while others may not. */
+static struct span for_now(struct attempt *a, struct span enhanced) {
+    if (!enhanced.len || enhanced.at[0] != '5')
+        return enhanced;
+    const char *text = arena_printf(&a->mem, "4%.*s", SPAN_FMT(span_from(enhanced, 1)));
+    return text ? span_of(text) : SPAN("4.0.0");
+}
+
 /* Gives those that are left the result of the last host, or the reason why there was none. */
 static void give_up(struct attempt *a) {
     bool refused = a->tried > 0 && a->fatal == a->tried && walk_is_complete(&a->walk); /* line 43 */
@@ -269,6 +277,8 @@ static void give_up(struct attempt *a) {
             to->result.verdict.outcome = OUTCOME_FAILED;
             if (!to->result.enhanced.len || to->result.enhanced.at[0] != '5')
                 to->result.enhanced = SPAN("5.3.2");
+        } else if (to->result.verdict.outcome == OUTCOME_DEFERRED) {
+            to->result.enhanced = for_now(a, to->result.enhanced);
         }
         if (host_level && to->result.verdict.scope == SCOPE_HOST)
             to->result.verdict.scope = SCOPE_DESTINATION;

@@ -157,6 +157,8 @@ void attempt_skip_host(struct attempt *a, const struct attempt_result *r);
 /* -- between attempt.c, way.c, transact.c and convert.c -- */
 /* Finds the hosts and calls secure_begin, at once or later; or ends the attempt. */
 void way_find(struct attempt *a);
+/* The hosts of a route that has several, in an order drawn by weight. */
+int way_list_targets(struct mx_list *list, const struct outbound_route *rule, struct rand *rand) MUST_CHECK;
 /* All recipients get this verdict of ours, and the attempt ends. */
 void attempt_fail(struct attempt *a, enum outcome_local what);
 /* The same host again, at once. */

@@ -215,11 +215,35 @@ static void explain_fixed(struct explain *x, const struct tcp_addr *addr, const 
     }
 }
 
+/* A route with several hosts, in an order drawn for this answer. */
+static void explain_targets(struct explain *x) {
+    const struct outbound_route *rule = x->rule;
+    char hosts[MX_SITE_MAX + 1];
+    if (way_list_targets(&x->list, rule, &x->o->rand) != ERR_OK) {
+        explain_answer(x, NULL);
+        return;
+    }
+    for (size_t i = 0; i < rule->target_count; i++)
+        add_host(x, arena_printf(&x->mem, "of the route, weight %u", rule->targets[i].weight), rule->targets[i].host,
+                 0);
+    mx_site_name(&x->list, hosts);
+    x->site =
+        arena_printf(&x->mem, "%s:%s:%u", rule->route.kind == ROUTE_SMTP ? "smtp" : "lmtp", hosts, x->policy.port);
+    if (x->site)
+        next_group(x);
+    else
+        explain_answer(x, NULL);
+}
+
 static void explain_route(struct explain *x, const struct route *r) {
     struct tcp_addr addr;
     char name[SITE_NAME_MAX];
     x->policy = x->setup->fixed;
     x->policy.port = r->port ? r->port : r->kind == ROUTE_LMTP ? ROUTE_LMTP_PORT : x->setup->s.port;
+    if (x->rule->target_count) {
+        explain_targets(x);
+        return;
+    }
     route_format(r, x->policy.port, name, sizeof name);
     x->site = arena_strdup(&x->mem, name);
     x->asked = arena_strdup(&x->mem, r->host);

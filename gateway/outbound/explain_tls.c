@@ -92,7 +92,7 @@ static void on_sts(void *arg, struct sts_policy *policy, const char *why) {
     const struct outbound_login *login = x->rule ? x->rule->login : NULL;
     if (login)
         explain_add(x, arena_printf(&x->mem, "logs in as %s", login->user));
-    const char *site = login ? arena_printf(&x->mem, "%s+login:%08x%s", x->site, login_mark(login), tag)
+    const char *site = login ? arena_printf(&x->mem, "%s+login:%08x%s", x->site, login_mark(login, x->o->login_key), tag)
                              : arena_printf(&x->mem, "%s%s", x->site, tag);
     x->site = site ? site : x->site;
     finish(x);

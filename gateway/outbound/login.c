@@ -184,8 +184,10 @@ static bool respond(struct client_login *core, struct span challenge, struct buf
     return fine;
 }
 
-unsigned login_mark(const struct outbound_login *with) {
-    return (unsigned)hash_span(span_of(with->user), 0);
+unsigned login_mark(const struct outbound_login *with, uint64_t key) {
+    uint64_t h = hash_span(span_of(with->user), key);
+    h = hash_span(span_of(with->password), h);
+    return (unsigned)hash_span(span_of(with->mechanisms ? with->mechanisms : ""), h);
 }
 
 void login_init(struct login *l, const struct outbound_login *with) {

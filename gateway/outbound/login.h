@@ -21,7 +21,8 @@ struct login {
 };
 void login_init(struct login *l, const struct outbound_login *with);
 void login_deinit(struct login *l);
-/* Tells one account from others in the name of a site: connections are not shared between accounts. */
-unsigned login_mark(const struct outbound_login *with);
+/* Tells one account from others in the name of a site: connections are not shared between accounts, nor between a good
+ * password and a bad one. key: random, so that the mark tells nothing of the password. */
+unsigned login_mark(const struct outbound_login *with, uint64_t key);
 
 #endif

@@ -186,6 +186,7 @@ static int open_parts(struct outbound *o) {
     uint64_t seed;
     rand_secure(&seed, sizeof seed);
     rand_init(&o->rand, seed);
+    rand_secure(&o->login_key, sizeof o->login_key);
     o->loop = loop_new();
     if (!o->loop)
         return ERR_NOMEM;

@@ -54,7 +54,7 @@ void secure_begin(struct attempt *a, const char *site, bool mx_authentic) {
     struct secure *s = &a->secure;
     s->mx_authentic = mx_authentic;
     const struct outbound_login *login = a->rule ? a->rule->login : NULL;
-    s->site = login ? arena_printf(&a->mem, "%s+login:%08x", site, login_mark(login))
+    s->site = login ? arena_printf(&a->mem, "%s+login:%08x", site, login_mark(login, a->o->login_key))
                     : arena_strdup(&a->mem, site); /* nobody else may use the connections of an account */
     struct tls_demand_question q = question(a);
     if (s->site && a->o->sts && tls_demand_wants_sts(&a->setup->s.tls, &q))

@@ -184,13 +184,15 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
     if (e->reply) {
         r.code = e->reply->code;
         r.text = arena_dup(&a->mem, reply_text(e->reply));
-        if (e->reply->enhanced[0] == class_of(v.outcome))
+        if (e->reply->enhanced[0] == class_of(v.outcome) || (v.fatal_if_all && e->reply->enhanced[0] == '5'))
             r.enhanced = arena_dup(&a->mem, span_of(e->reply->enhanced));
     }
     if (!r.text.len) {
         const char *said = e->stage == CLIENT_CONNECT && err ? arena_printf(&a->mem, "%s: %s", v.text, err_text(err))
                            : e->stage == CLIENT_SHAKING && *c->tls_why
                                ? arena_printf(&a->mem, "%s: %s", v.text, c->tls_why)
+                           : e->stage == CLIENT_AUTH && c->login.why
+                               ? arena_printf(&a->mem, "%s: %s", v.text, c->login.why)
                                : arena_printf(&a->mem, "%s (%s)", v.text, client_stage_name(e->stage));
         r.text = span_of(said ? said : v.text);
     }

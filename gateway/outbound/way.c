@@ -50,17 +50,21 @@ static void start_literal(struct attempt *a) {
     secure_begin(a, a->destination, false);
 }
 
-/* A route with several hosts: their names together are the site. */
-static void start_targets(struct attempt *a, const struct walk_world *world, const struct mx_policy *policy) {
+int way_list_targets(struct mx_list *list, const struct outbound_route *rule, struct rand *rand) {
     const char *names[OUTBOUND_TARGETS_MAX];
     uint32_t weights[OUTBOUND_TARGETS_MAX];
+    for (size_t i = 0; i < rule->target_count; i++) {
+        names[i] = rule->targets[i].host;
+        weights[i] = rule->targets[i].weight;
+    }
+    return mx_list_weighted(list, names, weights, rule->target_count, rand);
+}
+
+/* A route with several hosts: their names together are the site. */
+static void start_targets(struct attempt *a, const struct walk_world *world, const struct mx_policy *policy) {
     char hosts[MX_SITE_MAX + 1];
     struct mx_list list;
-    for (size_t i = 0; i < a->rule->target_count; i++) {
-        names[i] = a->rule->targets[i].host;
-        weights[i] = a->rule->targets[i].weight;
-    }
-    if (mx_list_weighted(&list, names, weights, a->rule->target_count, &a->o->rand) != ERR_OK) {
+    if (way_list_targets(&list, a->rule, &a->o->rand) != ERR_OK) {
         attempt_fail(a, OUTCOME_NO_MEMORY);
         return;
     }

@@ -31,8 +31,9 @@ class Over(Exception):
 
 
 class Session:
-    def __init__(self, server, connection):
+    def __init__(self, server, connection, peer=None):
         self.server, self.connection = server, connection
+        self.peer = peer
         self.counts = {}
         self.sender, self.recipients = None, []
 
@@ -111,7 +112,7 @@ class Session:
         for recipient in self.recipients if self.server.lmtp else [None]:
             answer = self.reply("dot", USUAL["dot"])
             if answer.startswith("2"):
-                self.server.record(self.sender, [recipient] if recipient else self.recipients, body)
+                self.server.record(self.sender, [recipient] if recipient else self.recipients, body, self.peer)
             self.say(answer)
         self.sender, self.recipients = None, []
 
@@ -162,7 +163,8 @@ class SmtpServer:
         self.connections = self.open = self.open_most = 0
         self.lock = threading.Lock()
         self.file = record
-        self.listener = socket.create_server((address, port), backlog=512)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.listener = socket.create_server((address, port), family=family, backlog=512)
         self.address, self.port = self.listener.getsockname()[:2]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -175,13 +177,13 @@ class SmtpServer:
         with self.lock:
             self.commands.append(line)
 
-    def record(self, sender, recipients, body):
+    def record(self, sender, recipients, body, peer=None):
         def path(text):  # "<a@b> SIZE=5" -> address and parameters
             address, _, rest = text.lstrip("<").partition(">")
             return address, rest.split()
         message = {"sender": path(sender)[0], "sender_parameters": path(sender)[1],
                    "recipients": [path(r)[0] for r in recipients], "recipient_parameters": [path(r)[1] for r in recipients],
-                   "body": base64.b64encode(body).decode()}
+                   "body": base64.b64encode(body).decode(), "peer": peer}
         with self.lock:
             self.messages.append(message)
             if self.file:
@@ -191,17 +193,17 @@ class SmtpServer:
     def _accept(self):
         while True:
             try:
-                connection, _ = self.listener.accept()
+                connection, address = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection, address[0]), daemon=True).start()
 
-    def _serve(self, connection):
+    def _serve(self, connection, peer):
         with self.lock:
             self.connections += 1
             self.open += 1
             self.open_most = max(self.open_most, self.open)
-        Session(self, connection).run()
+        Session(self, connection, peer).run()
         with self.lock:
             self.open -= 1
 

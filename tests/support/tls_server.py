@@ -77,7 +77,8 @@ class TlsSink(Sink):
     shake; refuse (454); garbage (no handshake, but words); close; hang (silence); inject (words in the clear behind the 220).
     inside: what EHLO offers in TLS besides. .ways has for each message (version or "", the name asked for, resumed)."""
 
-    def __init__(self, tls=None, way="shake", script=None, extensions=EXTENSIONS, inside=(), injected=b"", **more):
+    def __init__(self, tls=None, way="shake", script=None, extensions=EXTENSIONS, inside=(), injected=b"", session=None, **more):
+        self.session = session or Session  # what serves a connection
         self.tls, self.way, self.inside, self.injected = tls, way, tuple(inside), injected
         self.ways, self.handshakes, self.failures, self.names = [], 0, [], []
         if tls:
@@ -118,7 +119,7 @@ class TlsSink(Sink):
 
     def _serve(self, connection):
         with contextlib.suppress(OSError, ValueError):
-            with contextlib.closing(Session(self, connection)) as session:
+            with contextlib.closing(self.session(self, connection)) as session:
                 session.talk()
 
 
