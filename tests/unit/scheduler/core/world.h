@@ -454,6 +454,7 @@ struct wreport {
     const char *enhanced, *text, *site;
     uint64_t ttl_ms;
     bool site_failed;
+    uint64_t pause_ms, wait_ms;
 };
 
 /* Reports the same result for all recipients of the job. */
@@ -475,6 +476,8 @@ static inline int world_report(struct world *w, struct wjob *j, struct wreport r
                                      .site = span_of(r.site),
                                      .site_ttl_ms = r.ttl_ms ? r.ttl_ms : HOUR_MS,
                                      .site_failed = r.site_failed,
+                                     .pause_ms = r.pause_ms,
+                                     .wait_ms = r.wait_ms,
                                      .indexes = j->indexes,
                                      .results = results,
                                      .count = j->count};
