@@ -289,6 +289,77 @@ static void test_shuffle(void **state) {
     assert_string_equal(one.targets[0].host, two.targets[0].host);
 }
 
+/* Line 32: equal hosts share evenly, in the daemon's own way (one stream of chance): chi-square over 3,000 attempts. */
+static void test_equal_hosts_share_evenly(void **state) {
+    (void)state;
+    enum { HOSTS = 12, ATTEMPTS = 3000 };
+    static const double bound = 31.26; /* p = 0.001 at 11 degrees of freedom */
+    char text[1024];
+    uint32_t first[HOSTS] = {0}, tried[HOSTS] = {0}, total = 0;
+    struct mx_list l;
+    struct rand r;
+    size_t len = 0;
+    for (int i = 0; i < HOSTS; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s10 h%02d.example", i ? "," : "", i);
+    list_of(DNS_OK, text, &l);
+    rand_init(&r, 20);
+    struct mxset *none = a_set("", true);
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        uint32_t out[MX_GROUP_LOOKED_AT], looked_at;
+        struct mx_found found[MX_GROUP_LOOKED_AT];
+        struct mx_group_result g;
+        mx_group(&l, 0, &r, out, &looked_at);
+        for (uint32_t i = 0; i < looked_at; i++) {
+            struct mxset *a = a_set("192.0.2.1", false);
+            a->records[0].addr[3] = (uint8_t)(out[i] + 1); /* two hosts never share an address */
+            found[i] = (struct mx_found){l.hosts[out[i]].name, a, none};
+        }
+        mx_order(found, looked_at, &plain, &r, &g);
+        assert_int_equal(g.count, MX_GROUP_HOSTS);
+        for (uint32_t t = 0; t < g.count; t++, total++) {
+            int host = atoi(g.targets[t].host + 1);
+            tried[host]++;
+            first[host] += t == 0;
+        }
+        for (uint32_t i = 0; i < looked_at; i++)
+            free((void *)(uintptr_t)found[i].a);
+    }
+    double chi_first = 0, chi_tried = 0, mean = (double)ATTEMPTS / HOSTS, mean_tried = (double)total / HOSTS;
+    for (int i = 0; i < HOSTS; i++) {
+        chi_first += (first[i] - mean) * (first[i] - mean) / mean;
+        chi_tried += (tried[i] - mean_tried) * (tried[i] - mean_tried) / mean_tried;
+    }
+    assert_true(chi_first < bound);
+    assert_true(chi_tried < bound);
+    free(none);
+    mx_list_deinit(&l);
+}
+
+/* The hosts of a route come first as often as their weights say. */
+static void test_weights_are_kept(void **state) {
+    (void)state;
+    enum { HOSTS = 3, ATTEMPTS = 3000 };
+    static const char *const names[HOSTS] = {"a.example", "b.example", "c.example"};
+    static const uint32_t weights[HOSTS] = {6, 3, 1};
+    static const double bound = 13.82; /* p = 0.001 at 2 degrees of freedom */
+    uint32_t first[HOSTS] = {0};
+    struct rand r;
+    double chi = 0;
+    rand_init(&r, 21);
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        struct mx_list l;
+        assert_int_equal(mx_list_weighted(&l, names, weights, HOSTS, &r), ERR_OK);
+        assert_int_equal(l.count, HOSTS);
+        first[l.hosts[0].name[0] - 'a']++;
+        mx_list_deinit(&l);
+    }
+    for (int i = 0; i < HOSTS; i++) {
+        double mean = ATTEMPTS * weights[i] / 10.0;
+        chi += (first[i] - mean) * (first[i] - mean) / mean;
+    }
+    assert_true(chi < bound);
+}
+
 static void test_nowhere(void **state) {
     (void)state;
     static const struct host none = {"a", "", ""}, fails = {"a", "!", ""}, fails6 = {"a", "", "!"},
@@ -387,10 +458,16 @@ static void test_site_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lists),      cmocka_unit_test(test_dropped_are_remembered),
-        cmocka_unit_test(test_addresses),  cmocka_unit_test(test_families),
-        cmocka_unit_test(test_cut),        cmocka_unit_test(test_shuffle),
-        cmocka_unit_test(test_nowhere),    cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_dropped_are_remembered),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_equal_hosts_share_evenly),
+        cmocka_unit_test(test_weights_are_kept),
+        cmocka_unit_test(test_nowhere),
+        cmocka_unit_test(test_groups),
         cmocka_unit_test(test_site_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
