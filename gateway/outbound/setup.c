@@ -127,6 +127,10 @@ static bool copy_pool(struct arena *mem, struct outbound_pool *p) {
         sources[i] = p->sources[i];
         if (!keep(mem, &sources[i].ehlo))
             return false;
+        char ip[128];
+        tcp_addr_ip(&sources[i].address, ip, sizeof ip);
+        if (!tcp_addr_is_local(&sources[i].address))
+            LOG_WARN("source_not_here", LOG_STR("pool", p->name), LOG_STR("address", ip));
     }
     p->sources = sources;
     return sources && keep(mem, &p->name) && copy_texts(mem, &p->senders, p->sender_count);

@@ -10,14 +10,14 @@
 
 #include "gateway/outbound/attempt.h"
 
-enum { DAY_S = 86400, SWEEP_EVERY = 30, ELSEWHERE_MAX = 3, BUSY_AGAIN_MS = 5000 };
+enum { DAY_S = 86400, SWEEP_EVERY = 30, ELSEWHERE_MAX = 3, BUSY_AGAIN_MS = 5000, AWAY_AGAIN_MS = 60000 };
 
 METRIC_COUNTER(paused, "posthouse_delivery_pauses_total", "Pauses of a site, or of one of our addresses at a site");
 METRIC_COUNTER(slowed, "posthouse_delivery_slowed_total", "Times that a site was slowed by a rule");
 METRIC_COUNTER(judged, "posthouse_delivery_rejudged_total", "Replies whose class a rule has changed");
 METRIC_COUNTER_L(sent_back_pause, "posthouse_delivery_sent_back_total", "why=\"pause\"", "Jobs given back until later");
 METRIC_COUNTER_L(sent_back_rate, "posthouse_delivery_sent_back_total", "why=\"rate\"", "Jobs given back until later");
-METRIC_COUNTER_L(sent_back_warm_up, "posthouse_delivery_sent_back_total", "why=\"warm_up\"",
+METRIC_COUNTER_L(sent_back_source, "posthouse_delivery_sent_back_total", "why=\"source\"",
                  "Jobs given back until later");
 METRIC_COUNTER(unpaced, "posthouse_delivery_unpaced_total", "Times that there was no room for a note about pace");
 
@@ -73,8 +73,8 @@ static bool site_matches(const char *pattern, const char *site) {
 struct ask {
     struct outbound *o;
     const char *site;
-    bool paused, used_up; /* what stood in the way */
-    uint64_t first_ms;    /* the earliest end of a pause */
+    bool paused, away; /* what stood in the way, besides the messages of today */
+    uint64_t first_ms; /* the earliest end of a pause */
 };
 
 static bool is_used_up(const struct outbound *o, const struct outbound_source *s) {
@@ -97,9 +97,9 @@ static bool is_usable(void *arg, const struct outbound_source *s) {
     ask->paused |= left > 0;
     if (left)
         return false;
-    bool used_up = is_used_up(ask->o, s);
-    ask->used_up |= used_up;
-    return !used_up;
+    bool here = tcp_addr_is_local(&s->address); /* it may be on another host of a cluster now */
+    ask->away |= !here;
+    return here && !is_used_up(ask->o, s);
 }
 
 const struct outbound_source *throttle_source(struct attempt *a, const struct tcp_addr *to) {
@@ -204,10 +204,12 @@ static bool check_pool(struct attempt *a) {
         return true;
     uint64_t until_tomorrow = (DAY_S - clock_wall_ms() / 1000 % DAY_S) * 1000;
     uint64_t wait = until_tomorrow < PACE_PROMISE_MAX_MS ? until_tomorrow : PACE_PROMISE_MAX_MS;
+    if (ask.away)
+        wait = AWAY_AGAIN_MS;
     if (ask.paused && ask.first_ms < wait)
         wait = ask.first_ms;
     wait += rand_below(&a->o->rand, wait / 4 + 1);
-    send_back(a, wait, &sent_back_warm_up, "the addresses of this sender have carried enough today");
+    send_back(a, wait, &sent_back_source, "no address of this sender's pool may be used now");
     return false;
 }
 

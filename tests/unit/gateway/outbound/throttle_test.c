@@ -537,6 +537,32 @@ static void test_warm_up(void **state) {
     server_stop(a);
 }
 
+/* An address that is not this host's is passed over; alone, it lets mail wait. */
+static void test_away(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){0});
+    struct hub *h = hub_new(port);
+    static const char *const lost[] = {"lost.example"};
+    const struct outbound_source at[] = {source("192.0.2.77", NULL), source("127.0.0.102", NULL)};
+    const struct outbound_pool pools[] = {
+        {.name = "lost", .sources = at, .source_count = 1, .senders = lost, .sender_count = 1},
+        {.name = "all", .sources = at, .source_count = 2}};
+    h->s.pools = pools;
+    h->s.pool_count = 2;
+    h->s.messages_per_connection = 1;
+    hub_go(h, NULL);
+    for (int i = 0; i < 8; i++)
+        DELIVERED(deliver(h, "one.example"));
+    assert_int_equal(still(a)->from[102], 8);
+    struct told *t = give_from(h, "x@lost.example", "one.example", 1);
+    wait_for_all(h);
+    RETURNED(t);
+    assert_in_range(t->wait_ms, 60000, 75000);
+    hub_stop(h);
+    server_stop(a);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pause),
@@ -552,6 +578,7 @@ int main(void) {
         cmocka_unit_test(test_other_source),
         cmocka_unit_test(test_all_sources_rest),
         cmocka_unit_test(test_warm_up),
+        cmocka_unit_test(test_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
