@@ -1,0 +1,155 @@
+/* settings of pace: rates, sources and reply rules as read from a file, and every kind of error with its line. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "gateway/outbound/rules.h"
+#include "node/settings.h"
+
+static char dir[64], path[128], rules[128];
+
+static int make_dir(void **state) {
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/settings_pace_test.XXXXXX");
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(path, sizeof path, "%s/posthouse.yaml", dir);
+    snprintf(rules, sizeof rules, "%s/rules.txt", dir);
+    return 0;
+}
+
+static int drop_dir(void **state) {
+    (void)state;
+    unlink(path);
+    unlink(rules);
+    return rmdir(dir);
+}
+
+static void put(const char *file, const char *text) {
+    FILE *f = fopen(file, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static int load(const char *delivery, struct settings **s, struct buf *problems) {
+    char text[4096];
+    snprintf(text, sizeof text, "node: {hostname: mx1.example.net}\ndelivery:\n%s\n", delivery);
+    put(path, text);
+    buf_init(problems, 65536);
+    return settings_load(s, path, problems);
+}
+
+static void all_is_read(void **state) {
+    (void)state;
+    struct settings *s;
+    struct buf problems;
+    put(rules, "suspend 10m /x/\nslow 2 1h /y/\n");
+    int err = load("  reply_rules: rules.txt\n"
+                   "  rates:\n"
+                   "    - {site: .Google.com, messages: 6000, window: 1h, connections: 10, per_connection: 50}\n"
+                   "    - {domain: \"*\", messages: 5, recipients: 10}\n"
+                   "  sources:\n"
+                   "    - name: news\n"
+                   "      senders: [a.example, b@c.example, .d.example]\n"
+                   "      addresses:\n"
+                   "        - {address: 192.0.2.1, ehlo: out1.example, weight: 3}\n"
+                   "        - {address: \"2001:db8::1\", warm_up: {start: 2026-03-01, messages_first_day: 20}}\n",
+                   &s, &problems);
+    if (err != ERR_OK)
+        fail_msg("%s", buf_cstr(&problems));
+    const struct outbound_settings *o = &s->outbound;
+    assert_int_equal(rules_count(o->rules), 2);
+    assert_int_equal(o->rate_count, 2);
+    assert_string_equal(o->rates[0].site, ".google.com");
+    assert_null(o->rates[0].domain);
+    assert_int_equal(o->rates[0].messages, 6000);
+    assert_int_equal(o->rates[0].window_ms, 3600000);
+    assert_int_equal(o->rates[0].connections, 10);
+    assert_int_equal(o->rates[0].per_connection, 50);
+    assert_string_equal(o->rates[1].domain, "*");
+    assert_int_equal(o->rates[1].recipients, 10);
+    assert_int_equal(o->pool_count, 1);
+    assert_string_equal(o->pools[0].name, "news");
+    assert_int_equal(o->pools[0].sender_count, 3);
+    assert_int_equal(o->pools[0].source_count, 2);
+    const struct outbound_source *a = o->pools[0].sources;
+    assert_string_equal(a[0].ehlo, "out1.example");
+    assert_int_equal(a[0].weight, 3);
+    assert_int_equal(a[0].warm_first, 0);
+    assert_null(a[1].ehlo);
+    assert_int_equal(a[1].weight, 1);
+    assert_int_equal(a[1].warm_first, 20);
+    assert_int_equal(a[1].warm_growth, 50);
+    assert_int_equal(a[1].warm_day, 20513);
+    settings_free(s);
+    buf_deinit(&problems);
+}
+
+static void nothing_by_default(void **state) {
+    (void)state;
+    struct settings *s;
+    struct buf problems;
+    assert_int_equal(load("  port: 25", &s, &problems), ERR_OK);
+    assert_null(s->outbound.rules);
+    assert_int_equal(s->outbound.rate_count + s->outbound.pool_count, 0);
+    settings_free(s);
+    buf_deinit(&problems);
+}
+
+static void errors(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } rows[] = {
+        {"  reply_rules: missing.txt", ":3: delivery.reply_rules: "},
+        {"  reply_rules: rules.txt", "rules.txt:2: "},
+        {"  rates: [{messages: 3}]", ":3: delivery.rates: each takes either site or domain"},
+        {"  rates:\n    - {site: a.example, domain: b.example}", ":4: delivery.rates: each takes either"},
+        {"  rates: [{domain: a.example, per_connection: 3}]", "delivery.rates.per_connection: goes with site"},
+        {"  rates: [{domain: a.example, window: 2d}]", "delivery.rates.window: out of range"},
+        {"  rates: [{domain: a.example, odd: 2}]", "delivery.rates.odd: unknown key"},
+        {"  rates: [{domain: [a]}]", "delivery.rates.domain: takes one value"},
+        {"  rates: 5", "delivery.rates: "},
+        {"  sources: [{addresses: [{address: 192.0.2.1}]}]", ":3: delivery.sources.name: takes letters"},
+        {"  sources: [{name: a b, addresses: [{address: 192.0.2.1}]}]", "delivery.sources.name: takes letters"},
+        {"  sources: [{name: a}]", "delivery.sources.addresses: missing"},
+        {"  sources: [{name: a, addresses: [{weight: 3}]}]", "delivery.sources.addresses.address: missing"},
+        {"  sources: [{name: a, addresses: [{address: host}]}]", "addresses.address: takes an IPv4 or IPv6"},
+        {"  sources: [{name: a, addresses: [{address: \"unix:/x\"}]}]", "addresses.address: takes an IPv4 or IPv6"},
+        {"  sources: [{name: a, addresses: [{address: 192.0.2.1}, {address: 192.0.2.1}]}]", "is there twice"},
+        {"  sources: [{name: a, addresses: [{address: 192.0.2.1, weight: 0}]}]", "weight: out of range"},
+        {"  sources:\n    - {name: a, addresses: [{address: 192.0.2.1}]}\n    - {name: a, addresses: [{address: "
+         "192.0.2.2}]}",
+         ":5: delivery.sources.name: is there twice"},
+        {"  sources: [{name: a, addresses: [{address: 192.0.2.1, warm_up: {start: 2026-02-30}}]}]",
+         "warm_up.start: takes a day"},
+        {"  sources: [{name: a, addresses: [{address: 192.0.2.1, warm_up: {growth: 10}}]}]", "warm_up.start: missing"},
+        {"  sources: [{name: a, senders: [\"a@\"], addresses: [{address: 192.0.2.1}]}]", "senders: takes addresses"},
+    };
+    put(rules, "suspend 10m /x/\nsuspend 10m /(/\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct settings *s;
+        struct buf problems;
+        assert_int_equal(load(rows[i].text, &s, &problems), ERR_INVALID);
+        if (!strstr(buf_cstr(&problems), rows[i].says))
+            fail_msg("%s: %s, not %s", rows[i].text, buf_cstr(&problems), rows[i].says);
+        buf_deinit(&problems);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_is_read),
+        cmocka_unit_test(nothing_by_default),
+        cmocka_unit_test(errors),
+    };
+    return cmocka_run_group_tests(tests, make_dir, drop_dir);
+}
