@@ -96,7 +96,7 @@ static void add_ready(struct buf *to, struct scheduler *sc, uint64_t message, co
     if (s && sched_look(shard_core(s), message, on_place, &p) != ERR_OK)
         p.found = false;
     if (r->has_suspended && r->suspended) {
-        buf_add_str(to, "waits since its site is suspended after failures as a whole; the next try is ");
+        buf_add_str(to, "waits since its site is suspended, after failures or a reply rule; the next try is ");
         add_when(to, r->resume_ms, now_ms);
         buf_add_str(to, ".");
     } else if (p.found) {

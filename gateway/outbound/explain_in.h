@@ -44,6 +44,8 @@ void explain_answer(struct explain *x, const char *verdict);
 
 /* explain_tls.c: what TLS must be like, and whatever else the question wants; then the answer. */
 void explain_tls(struct explain *x);
+/* explain_pace.c: pauses, rates and sources, for ADMIN_LIMITS. */
+void explain_pace(struct explain *x);
 /* probe.c: tries the addresses one after the other; then the answer. */
 void probe_start(struct explain *x);
 void probe_end(struct explain *x);

@@ -55,8 +55,10 @@ static void finish(struct explain *x) {
         probe_start(x);
         return;
     }
-    if (x->verb == WORDS__ADMIN_VERB__ADMIN_LIMITS)
+    if (x->verb == WORDS__ADMIN_VERB__ADMIN_LIMITS) {
         add_limits(x);
+        explain_pace(x);
+    }
     explain_answer(x,
                    arena_printf(&x->mem, "%u address%s, site %s%s", x->addresses, x->addresses == 1 ? "" : "es",
                                 x->site, x->cut ? "; some hosts or addresses are beyond what one attempt tries" : ""));

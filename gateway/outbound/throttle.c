@@ -55,8 +55,8 @@ static bool source_key(char key[THROTTLE_PLAIN_MAX], const char *site, const str
     return n < THROTTLE_PLAIN_MAX;
 }
 
-/* Does some host in the name of a site match? "mx1.example+mx2.example", "smtp:mx.example:25+login:...". */
-static bool site_matches(const char *pattern, const char *site) {
+/* "mx1.example+mx2.example", "smtp:mx.example:25+login:...". */
+bool throttle_site_matches(const char *pattern, const char *site) {
     struct span rest = span_of(site);
     if (span_starts_nocase(rest, SPAN("smtp:")) || span_starts_nocase(rest, SPAN("lmtp:")))
         rest = span_from(rest, 5);
@@ -138,7 +138,7 @@ static void find_rates(struct attempt *a) {
         const struct outbound_rate *r = &s->rates[i];
         int which = r->site ? THROTTLE_SITE : THROTTLE_DOMAIN;
         const char *name = r->site ? a->secure.site : a->destination;
-        bool fits = r->site ? site_matches(r->site, name) : rules_pattern(r->domain, span_of(name));
+        bool fits = r->site ? throttle_site_matches(r->site, name) : rules_pattern(r->domain, span_of(name));
         if (t->rate[which] || !fits)
             continue;
         t->rate[which] = r;

@@ -56,6 +56,8 @@ void throttle_judge(struct attempt *a, struct conn *c, const struct client_event
 /* After throttle_judge: true, once or twice, when the same host should be asked from another address. */
 bool throttle_goes_elsewhere(struct attempt *a, const struct conn *c);
 
+/* Does some host in the name of a site match? */
+bool throttle_site_matches(const char *pattern, const char *site);
 uint64_t throttle_site_left_ms(const struct site *s);
 uint32_t throttle_site_limit(const struct site *s, uint32_t allowed);
 /* It was paused: its job is handed back, with the time that is left. */

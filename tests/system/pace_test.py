@@ -46,6 +46,8 @@ def a_site_rests(world):
     wait_until("the refusal", lambda: "site_paused" in post.log_text())
     assert one.connections == 1
     one.script = {}
+    said = post.tool("limits", "explain", "one.test", text=True)
+    assert "the site rests for" in said, said
     for n in range(10):
         post.send("a@client.test", "n%d@%s.test" % (n, ("one", "two", "other")[n % 3]))
     wait_until("mail for others", lambda: len(other.messages) == 3)
@@ -106,6 +108,8 @@ def a_domain_is_held_back(world):
         post.send("a@client.test", "n%d@two.test" % n)
         post.send("a@client.test", "n%d@one.test" % n)
     wait_until("the neighbours", lambda: sum(r.endswith("@one.test") for r in recipients(one)) == 4)
+    said = post.tool("limits", "explain", "two.test", text=True)
+    assert "rate of the domain (two.test): 3 messages in 6s" in said, said
     post.wait_empty(40)
     assert len(recipients(one)) == 8
 
