@@ -354,6 +354,8 @@ static void do_report(struct world *w, bool calm) {
                                      .message = j->id,
                                      .site_ttl_ms = below(w, 3) * MINUTE_MS,
                                      .site_failed = site_failed,
+                                     .pause_ms = !calm && below(w, 25) == 0 ? 1 + below(w, 10 * MINUTE_MS) : 0,
+                                     .wait_ms = returned && below(w, 2) ? 1 + below(w, 60 * MINUTE_MS) : 0,
                                      .indexes = indexes,
                                      .results = results,
                                      .count = count};
