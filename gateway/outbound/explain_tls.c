@@ -94,7 +94,8 @@ static void on_sts(void *arg, struct sts_policy *policy, const char *why) {
     const struct outbound_login *login = x->rule ? x->rule->login : NULL;
     if (login)
         explain_add(x, arena_printf(&x->mem, "logs in as %s", login->user));
-    const char *site = login ? arena_printf(&x->mem, "%s+login:%08x%s", x->site, login_mark(login, x->o->login_key), tag)
+    uint32_t mark = login ? login_mark(login, x->o->login_key) : 0;
+    const char *site = login ? arena_printf(&x->mem, "%s+login:%08x%s", x->site, mark, tag)
                              : arena_printf(&x->mem, "%s%s", x->site, tag);
     x->site = site ? site : x->site;
     finish(x);

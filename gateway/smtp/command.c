@@ -132,7 +132,7 @@ static void begin_data(struct server *s, struct buf *out) {
     server_set_state(s, SERVER_DATA);
     data_init(&s->data, DATA_DOTS, s->settings->config.normalize);
     s->fault = SERVER_FAULT_NONE;
-    s->swallowed = 0;
+    s->body_octets = 0;
     server_say(out, 354, "", "end with CRLF.CRLF");
 }
 
@@ -178,7 +178,7 @@ static void run_bdat(struct server *s, struct span args, struct buf *out, struct
         return;
     }
     s->chunk_left = s->chunk_size;
-    s->swallowed = 0;
+    s->body_octets = 0;
     if (before != SERVER_RCPT && before != SERVER_BDAT) {
         s->fault = SERVER_FAULT_ORDER;
         /* A later chunk must not become a message that lacks this one. */

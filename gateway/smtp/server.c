@@ -160,34 +160,29 @@ static void give_body(struct server *s, struct span body, struct server_step *st
     step->span = body;
 }
 
-/* A body that is refused is read to its end, so that the reply is read too; but not for ever. True: it was too much. */
-static bool swallow(struct server *s, size_t len, struct buf *out) {
-    if (s->fault == SERVER_FAULT_NONE)
+/* A body that is refused is read to its end, so that the reply is read too; but not for ever. The measure is the octets
+ * of the body from its first one, and the reply one for all faults, so that nothing depends on how they came. True: it
+ * was too much. */
+static bool give_up_body(struct server *s, struct buf *out) {
+    if (s->fault == SERVER_FAULT_NONE || s->body_octets <= SERVER_BODY_TIMES * s->settings->config.message_size)
         return false;
-    s->swallowed += len;
-    if (s->swallowed <= s->settings->config.message_size)
-        return false;
-    server_farewell(s, server_fault_reply(s), out);
+    server_farewell(s, server_reply_make(552, "5.3.4", "message is over the size limit"), out);
     return true;
 }
 
 static bool next_data(struct server *s, struct span in, struct buf *out, struct server_step *step, size_t *used) {
     struct span body;
     enum data_event event = data_next(&s->data, in, false, used, &body);
-    if (event != DATA_END && swallow(s, *used, out))
-        return true;
-    switch (event) {
-    case DATA_BODY:
+    s->body_octets += *used;
+    if (event == DATA_BODY)
         give_body(s, body, step);
-        return true;
-    case DATA_END:
+    else
         server_find_fault(s);
+    if (give_up_body(s, out))
+        return true;
+    if (event == DATA_END)
         end_body(s, out, step);
-        return true;
-    default:
-        server_find_fault(s);
-        return event == DATA_AGAIN || *used > 0;
-    }
+    return event != DATA_MORE || *used > 0;
 }
 
 static void end_chunk(struct server *s, struct buf *out, struct server_step *step) {
@@ -216,20 +211,18 @@ static void end_chunk(struct server *s, struct buf *out, struct server_step *ste
 static bool next_chunk(struct server *s, struct span in, struct buf *out, struct server_step *step, size_t *used) {
     struct span body = SPAN_EMPTY;
     struct span octets = s->chunk_left < in.len ? span_first(in, (size_t)s->chunk_left) : in;
-    if (s->fault != SERVER_FAULT_NONE) {
-        *used = octets.len;
-        s->chunk_left -= octets.len;
-        if (s->chunk_left > 0)
-            return swallow(s, *used, out) || *used > 0;
-        end_chunk(s, out, step);
-        return true;
-    }
-    enum data_event event = data_next(&s->data, octets, octets.len == s->chunk_left, used, &body);
+    enum data_event event = DATA_MORE;
+    *used = octets.len;
+    if (s->fault == SERVER_FAULT_NONE)
+        event = data_next(&s->data, octets, octets.len == s->chunk_left, used, &body);
     s->chunk_left -= *used;
+    s->body_octets += *used;
     if (event == DATA_BODY)
         give_body(s, body, step);
     else
         server_find_fault(s);
+    if (give_up_body(s, out))
+        return true;
     if (event != DATA_MORE || s->chunk_left > 0)
         return event != DATA_MORE || *used > 0;
     end_chunk(s, out, step);

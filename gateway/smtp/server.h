@@ -25,6 +25,7 @@
 #define SERVER_OUT_MAX 65536u       /* what `out` must be able to hold */
 #define SERVER_ARENA_MAX (4u << 20) /* most memory of one transaction, without the body */
 #define SERVER_IDLE_COMMANDS 100    /* NOOP, RSET and the like between two messages that are free; more are errors */
+#define SERVER_BODY_TIMES 4          /* the size limit that is read of a refused body before the session ends */
 #define SERVER_AUTH_TRIES 3         /* failed AUTH commands after which a session ends with 421 */
 
 /* Extensions that a listener may leave out (or must ask for). */
@@ -217,7 +218,7 @@ struct server {
     uint32_t errors, refusals;
     uint32_t idle_commands; /* since the last message */
     uint64_t skipped;       /* octets of the overlong line */
-    uint64_t swallowed;     /* octets of a body that is refused already */
+    uint64_t body_octets;   /* of the DATA or the chunk that is being read */
     uint64_t chunk_left, chunk_size;
     struct data data;
     struct server_reply owner_fault;
