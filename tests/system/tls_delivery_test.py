@@ -99,13 +99,12 @@ class House:
 
 
 def outcomes(log, to):
+    """What the log says of this recipient: [(event, fields)]."""
     found = []
     for line in log.splitlines():
-        m = re.search(r"\b(delivered|deferred|failed|in_doubt) (id=.*)", line)
+        m = re.search(r"\b(delivered|deferred|failed|in_doubt) (id=.*)", line) if " to=" + to + " " in line else None
         if m:
-            fields = dict(word.partition("=")[::2] for word in shlex.split(m.group(2)) if "=" in word)
-            if fields.get("to") == to:
-                found.append((m.group(1), fields))
+            found.append((m.group(1), dict(word.partition("=")[::2] for word in shlex.split(m.group(2)) if "=" in word)))
     return found
 
 
