@@ -71,6 +71,7 @@ mount --bind {d}/passwd /etc/passwd
 mount --bind {d}/group /etc/group
 mount -t tmpfs none /var/spool
 mount -t tmpfs none /var/lib
+mount -t tmpfs none /run
 mkdir -p /var/spool/smtpd /var/lib/opensmtpd/empty
 chmod 711 /var/spool/smtpd /var/lib/opensmtpd
 exec "$@"
