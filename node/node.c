@@ -18,6 +18,7 @@
 #include "node/notify.h"
 #include "node/privilege.h"
 #include "node/reload.h"
+#include "node/signer.h"
 
 #define SCHEDULER_HUB "inproc://scheduler"
 #define DRAIN_GATEWAY_MS 30000u
@@ -40,6 +41,7 @@ struct node {
     struct outbound *outbound;
     struct inbound *inbound;
     struct parts *parts;
+    struct signer *signer; /* of reports */
     struct reload *reload;
     int (*fds)[16]; /* of each gateway loop and listener; -1: none, or handed over */
     enum phase phase;
@@ -111,8 +113,12 @@ static int start_scheduler(struct node *n) {
     int status = open_store(n);
     if (status != EX_OK || !n->store)
         return status;
-    struct scheduler_config c = {
-        .bus = n->bus, .endpoint = SCHEDULER_HUB, .admin = ADMIN_HUB, .shards = n->settings->shards};
+    struct scheduler_config c = {.bus = n->bus,
+                                 .endpoint = SCHEDULER_HUB,
+                                 .admin = ADMIN_HUB,
+                                 .shards = n->settings->shards,
+                                 .sign = signer_sign,
+                                 .sign_arg = n->signer};
     int err = scheduler_start(&n->scheduler, &c, &n->settings->scheduler, n->store);
     if (err == ERR_OK)
         return EX_OK;
@@ -127,7 +133,9 @@ static int start_delivery(struct node *n) {
                                 .scheduler = SCHEDULER_HUB,
                                 .admin = ADMIN_HUB,
                                 .jobs_max = 2000,
-                                .bytes_max = 64u * 1024u * 1024u};
+                                .bytes_max = 64u * 1024u * 1024u,
+                                .sign = signer_sign,
+                                .sign_arg = n->signer};
     int err = outbound_start(&n->outbound, &c, &n->settings->outbound);
     if (err != ERR_OK)
         LOG_ERROR("delivery_refused", LOG_ERR("why", err));
@@ -160,7 +168,13 @@ static int make_parts(struct node *n) {
     int err = parts_new(&n->parts, n->settings, NULL, &problems);
     reload_log_problems(&problems);
     buf_deinit(&problems);
-    return err == ERR_OK ? EX_OK : EX_CONFIG;
+    if (err != ERR_OK)
+        return EX_CONFIG;
+    n->signer = signer_new(n->settings->data_dir);
+    if (!n->signer)
+        return EX_OSERR;
+    signer_use(n->signer, parts_inbound(n->parts).mailauth);
+    return EX_OK;
 }
 
 /* -- reload -- */
@@ -229,6 +243,7 @@ static void on_reload(void *arg, struct settings *s, struct parts *p) {
         take_settings(n, s);
     parts_unref(n->parts);
     n->parts = p;
+    signer_use(n->signer, parts.mailauth);
     if (n->inbound && inbound_reconfigure(n->inbound, &n->settings->inbound, &parts) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "gateway"));
 }
@@ -430,6 +445,7 @@ void node_close(struct node *n) {
         loop_free(n->loop);
     if (n->bus)
         bus_free(n->bus);
+    signer_free(n->signer);
     parts_unref(n->parts);
     directory_settle();
     close_fds(n);

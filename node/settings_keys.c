@@ -249,7 +249,7 @@ const struct schema_key schema_keys[] = {
     {"delivery.tls.reports.contact", SCHEMA_TEXT, AT(outbound.tls.reports.contact), 1, 300, NULL, NULL, NULL,
      "Whom receivers of TLS reports may ask: an address or a URL. Default: the postmaster."},
     {"delivery.tls.reports.from", SCHEMA_TEXT, AT(outbound.tls.reports.from), 3, 320, NULL, NULL, NULL,
-     "Address that mailed TLS reports come from. Without it they go by HTTPS only. They are not signed."},
+     "Address that mailed TLS reports come from. Without it they go by HTTPS only."},
     {"delivery.tls.reports.spread", SCHEMA_DURATION, AT(outbound.tls.reports.spread_ms), 0, 20 * 3600000, "4h", NULL,
      NULL, "Over how long after midnight UTC TLS reports go out."},
     {"delivery.verp", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of addresses and domains", settings_read_verp,

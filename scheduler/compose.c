@@ -129,6 +129,22 @@ static const char *withhold(struct composing *k, struct span content) {
     return why[k->withheld];
 }
 
+/* A signature that is not to be had does not keep a report from going. */
+static void sign_report(struct composing *k) {
+    const struct scheduler_config *c = &k->sc->config;
+    struct buf whole;
+    if (!c->sign)
+        return;
+    buf_init(&whole, REPORT_MAX);
+    if (c->sign(c->sign_arg, k->postmaster, buf_span(&k->text), &whole) != ERR_OK || !buf_len(&whole) ||
+        buf_append(&whole, buf_span(&k->text).at, buf_len(&k->text)) != ERR_OK) {
+        buf_deinit(&whole);
+        return;
+    }
+    buf_deinit(&k->text);
+    k->text = whole;
+}
+
 static void work(void *arg) {
     struct composing *k = arg;
     uint32_t shard = shard_number(k->c->shard);
@@ -140,6 +156,8 @@ static void work(void *arg) {
     k->problem = err == ERR_OK ? withhold(k, buf_span(&content)) : err_text(err);
     if (!k->problem)
         k->problem = write_report(k, buf_span(&content));
+    if (!k->problem)
+        sign_report(k);
     buf_deinit(&content);
 }
 

@@ -8,6 +8,7 @@
 #ifndef SCHEDULER_SCHEDULER_H
 #define SCHEDULER_SCHEDULER_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/net/bus.h"
 #include "scheduler/core/sched.h"
@@ -25,6 +26,9 @@ struct scheduler_settings { /* may change on reload */
     const char *const *verp; /* senders and domains that want return paths of their own (verp.h) */
     size_t verp_count;
 };
+/* Appends whole header fields (a DKIM signature) that go before a report from this address, or nothing. Called on
+ * helper threads. ERR_NOMEM and other errors: the report goes without. */
+typedef int (*scheduler_sign)(void *arg, const char *from, struct span message, struct buf *to);
 struct scheduler_config {
     struct bus *bus;
     const char *endpoint;    /* hub to bind, "inproc://scheduler" */
@@ -32,6 +36,8 @@ struct scheduler_config {
     uint32_t shards;         /* 1..1024 */
     uint64_t gateway_credit; /* bytes on the way per gateway loop, default 16 MiB */
     uint64_t body_cache;     /* bytes of bodies kept for the first attempt, default 64 MiB */
+    scheduler_sign sign;     /* NULL: reports go unsigned */
+    void *sign_arg;
 };
 struct scheduler;
 /* Takes the open store s (and does not close it). ERR_CORRUPT, ERR_IO, ERR_NOMEM... */

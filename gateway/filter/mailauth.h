@@ -46,6 +46,11 @@ bool mailauth_is_stale(const struct mailauth *m);
 bool mailauth_verifies(const struct mailauth *m);
 /* Whether mail of this From or sender domain is signed. */
 bool mailauth_signs(const struct mailauth *m, struct span domain);
+/* Signs a whole message of our own, such as a report: appends its DKIM-Signature field with CRLF to `to`. Blocks for
+ * the arithmetic; any thread. dir: for long bodies (held_new). ERR_NOT_FOUND: no key for the domain; else as
+ * dkimkeys_sign and held_append. */
+int mailauth_sign_own(struct mailauth *m, struct span domain, struct span message, const char *dir,
+                      struct buf *to) MUST_CHECK;
 
 /* Verifies: removes Authentication-Results fields that claim to be ours (RFC 8601 section 5), inserts one in front.
  * Verdict: PASS, or REFUSE 550 5.7.26 (dmarc reject enforced; more than one author domain that can be read), 550 5.7.23

@@ -15,7 +15,6 @@
 #include "base/rand.h"
 
 #define ARENA_MAX (4u << 20) /* answers of the DNS, names, results of one message */
-#define DKIM_FIELD SPAN("DKIM-Signature")
 #define RESULTS_FIELD SPAN("Authentication-Results")
 
 METRIC_COUNTER(verified, "posthouse_mailauth_verified_total", "Messages whose sender was verified")

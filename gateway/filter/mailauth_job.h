@@ -12,6 +12,8 @@
 #include "gateway/filter/mailauth.h"
 #include "gateway/filter/spf.h"
 
+#define DKIM_FIELD SPAN("DKIM-Signature")
+
 struct mailauth {
     atomic_uint owners;
     atomic_bool stopping;

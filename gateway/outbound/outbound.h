@@ -8,6 +8,7 @@
 #ifndef GATEWAY_OUTBOUND_OUTBOUND_H
 #define GATEWAY_OUTBOUND_OUTBOUND_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/net/bus.h"
 #include "base/net/tcp.h"
@@ -134,6 +135,10 @@ struct outbound_config {
     const char *scheduler, *admin; /* endpoints; admin may be NULL */
     uint32_t jobs_max;             /* jobs held at once, default 2000 */
     uint64_t bytes_max;            /* body bytes inside jobs, default 64 MiB */
+    /* Appends whole header fields (a DKIM signature) for mail of our own from this address, or nothing; NULL: unsigned.
+     * Called on the node's thread. */
+    int (*sign)(void *arg, const char *from, struct span message, struct buf *to);
+    void *sign_arg;
 };
 struct outbound;
 int outbound_start(struct outbound **o, const struct outbound_config *c, const struct outbound_settings *s) MUST_CHECK;

@@ -231,7 +231,7 @@ static void on_sts_failed(void *arg, const char *domain, enum sts_failure failur
     tlsrpt_count(o->tlsrpt, clock_wall_ms(), &e);
 }
 
-/* Reports that are mailed are submitted as a gateway submits; they go unsigned. */
+/* Reports that are mailed are submitted as a gateway submits. */
 static int open_reports(struct outbound *o) {
     const struct outbound_tls_reports *r = &o->setup->s.tls.reports;
     struct tlsrpt_config c = {.organization = r->organization,
@@ -247,8 +247,8 @@ static int open_reports(struct outbound *o) {
     if (!r->organization)
         return ERR_OK;
     if (r->from) {
-        int err =
-            post_mail_open(&o->post_mail, o->config.bus, o->loop, o->config.scheduler, "tls reports", NULL, NULL);
+        const struct outbound_config *k = &o->config;
+        int err = post_mail_open(&o->post_mail, k->bus, o->loop, k->scheduler, "tls reports", k->sign, k->sign_arg);
         if (err)
             return err;
         c.mailer = post_mail_send;

@@ -251,6 +251,39 @@ def keys_are_read_again(world):
     assert dkimpy_says(signed(), new).startswith("True")  # what was read before stays in force
 
 
+def reports_are_signed(world):
+    """Reports come from the postmaster of our host, whose domain or a parent of it may have a key; a reload changes it."""
+    key, public = make_key(world, "key.pem")
+    house = House(world, "keys: [{domain: posthouse.test, selector: sel, key: key.pem}]")
+    house.mail.script = {"rcpt": lambda line: "550 5.1.1 nobody" if "far@" in line else "250 2.1.5 fine"}
+
+    def report(octets=None):
+        before = len(house.mail.messages)
+        house.post.send("x@ours.test", "far@away.test", octets or message("x@ours.test"))
+        sender, recipients, octets = house.mail.wait(before + 1)[before]
+        assert (sender, recipients) == ("", ["x@ours.test"]), (sender, recipients)
+        assert b"multipart/report" in octets, octets
+        return octets
+    octets = report()
+    assert dkimpy_says(octets, public) == "True [b'sel._domainkey.posthouse.test.']", octets
+    assert octets.count(b"DKIM-Signature:") == 1 and octets.startswith(b"DKIM-Signature:"), octets
+    assert dkimpy_says(octets.replace(b"nobody", b"nobodX"), public).startswith("False")
+    big = message("x@ours.test") + "".join("%d %s\r\n" % (n, "x" * 70) for n in range(20000))
+    assert dkimpy_says(report(big), public).startswith("True")
+    new_key, new = make_key(world, "new.pem")
+    os.rename(new_key, key)
+    wait_until("the new key signs", lambda: dkimpy_says(report(), new).startswith("True"), 20, 0.3)
+    os.unlink(key)  # what was read before stays in force
+    assert dkimpy_says(report(), new).startswith("True")
+
+
+def reports_without_a_key_are_not(world):
+    house = House(world, "spf: true")
+    house.mail.script = {"rcpt": lambda line: "550 5.1.1 nobody" if "far@" in line else "250 2.1.5 fine"}
+    house.post.send("x@ours.test", "far@away.test", message("x@ours.test"))
+    assert b"DKIM-Signature:" not in house.mail.wait(1)[0][2]
+
+
 def one_house_signs_another_verifies(world):
     _, public = make_key(world, "key.pem")
     verifier = House(world, zones=dict(ZONES, **{"strict.test": ZONES["strict.test"] + key_record(public)}),
@@ -272,4 +305,5 @@ def one_house_signs_another_verifies(world):
 
 if __name__ == "__main__":
     main([spf_is_told, spf_may_refuse, dkim_is_told, dmarc_refuses, dmarc_may_only_report, our_word_is_not_forged,
-          dead_dns_refuses_nobody, submissions_are_signed, keys_are_read_again, one_house_signs_another_verifies])
+          dead_dns_refuses_nobody, submissions_are_signed, keys_are_read_again, reports_are_signed,
+          reports_without_a_key_are_not, one_house_signs_another_verifies])

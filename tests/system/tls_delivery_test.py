@@ -70,13 +70,13 @@ class House:
             text = spoil_record(text, owner, "TLSA")
         return text
 
-    def start(self, tls="", retry=ONCE, more=""):
+    def start(self, tls="", retry=ONCE, more="", gateway=""):
         dns = self.dns = self.world.add(SignedDns(self.world.directory, {"signed.test": self.zones["signed.test"]},
                                                   {"open.test": self.zones["open.test"]}, self._spoil))
         delivery = ("dns: [\"%s\"]\nport: %d\ntimeouts: {connect: %ds, greeting: %ds, ehlo: %ds}\n%s\n%s\ntls:\n  ca_file: %s\n%s"
                     % (dns.server, self.port, 4 * SLOW, 4 * SLOW, 2 * SLOW, retry, more, self.authority.file,
                        "".join("  " + line + "\n" for line in tls.splitlines())))
-        self.post = self.world.posthouse(delivery=delivery).start()
+        self.post = self.world.posthouse(gateway=gateway, delivery=delivery).start()
         return self.post
 
     def mail(self, domain, body="Subject: test\r\n\r\nhello\r\n"):

@@ -7,10 +7,12 @@ import os
 import json
 import subprocess
 import sys
+from unittest import mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from posthouse_test import SLOW, main, wait_until
+from authentication_test import dkimpy_says, make_key
 from tls_delivery_test import House, deferred, delivered
 
 CHECK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "tlsrpt_check.py")
@@ -22,9 +24,10 @@ def library():
     return next(line for line in out.split() if line.endswith("/libfaketimeMT.so.1"))
 
 
-def tomorrow(post):
-    post.environment = dict(post.environment or os.environ, LD_PRELOAD=library(), FAKETIME="+1d", FAKETIME_DONT_FAKE_MONOTONIC="1")
-    post.environment["ASAN_OPTIONS"] = ":".join(filter(None, [post.environment.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
+def tomorrow(environment):
+    """What makes a program believe that it is tomorrow."""
+    options = ":".join(filter(None, [environment.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
+    return {"LD_PRELOAD": library(), "FAKETIME": "+1d", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "ASAN_OPTIONS": options}
 
 
 def a_day_is_told(world):
@@ -38,20 +41,24 @@ def a_day_is_told(world):
     for name in ("good", "old"):
         h.record("open.test", '_smtp._tls.%s TXT "v=TLSRPTv1; rua=mailto:tls@box.open.test"' % name)
     h.domain("silent.open.test", "good-mx.open.test")  # asks for no report, gets none
-    post = h.start(REPORTS + "\ndomains: [{domain: old.open.test, level: verify}]")
+    key, public = make_key(world, "key.pem")
+    post = h.start(REPORTS + "\ndomains: [{domain: old.open.test, level: verify}]",
+                   gateway="authentication: {keys: [{domain: client.test, selector: sel, key: %s}]}" % key)
     got = h.mails(["good.open.test", "old.open.test", "silent.open.test"])
     delivered(got["good.open.test"], "verified")
     deferred(got["old.open.test"], "4.7.5")
     delivered(h.mail("good.open.test"), "verified")
     assert post.stop() == 0
     assert not box.messages
-    tomorrow(post)
+    post.environment.update(tomorrow(post.environment))
     post.start()
     wait_until("two reports", lambda: len(box.messages) >= 2, 30 * SLOW)
     wait_until("no more to send", lambda: post.log_text().count("tlsrpt_sent") == 2, 10 * SLOW)
     reports = {}
     for n, (sender, recipients, message) in enumerate(box.messages):
         assert (sender, recipients) == ("reports@client.test", ["tls@box.open.test"]), (sender, recipients)
+        with mock.patch.dict(os.environ, tomorrow(os.environ)):  # who judges a signature of tomorrow lives tomorrow
+            assert dkimpy_says(message, public).startswith("True"), message  # RFC 8460 section 3
         path = world.file("report%d.eml" % n, "")
         with open(path, "wb") as f:
             f.write(message)
