@@ -75,9 +75,9 @@ struct conn *conn_open(struct outbound *o, struct site *s, struct attempt *a, co
         free(c);
         return NULL;
     }
-    client_init(&c->client, attempt_is_lmtp(a) ? CLIENT_LMTP : CLIENT_SMTP,
-                c->source && c->source->ehlo ? c->source->ehlo : o->setup->s.hostname);
     c->setup = setup_ref(c->source ? a->setup : o->setup);
+    client_init(&c->client, attempt_is_lmtp(a) ? CLIENT_LMTP : CLIENT_SMTP,
+                c->source && c->source->ehlo ? c->source->ehlo : c->setup->s.hostname);
     c->client.tls = a->secure.plain || a->secure.target.level == TLS_LEVEL_NONE ? CLIENT_TLS_NEVER
                     : a->secure.target.level == TLS_LEVEL_MAY                   ? CLIENT_TLS_OFFERED
                                                                                 : CLIENT_TLS_MUST;

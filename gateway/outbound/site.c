@@ -73,12 +73,20 @@ void site_cap(struct site *s) {
 
 /* -- slots -- */
 
+/* Sites of other pools of addresses to the same servers may wait for what is free now. */
+static void wake_sharers(struct site *s) {
+    if (s->shared && s->shared->refs > 1 && !list_is_empty(&s->o->hungry))
+        throttle_wake(s->o, 0);
+}
+
 void site_free_slot(struct site *s) {
     CHECK(s->slots > 0 && s->o->slots > 0);
     s->slots--;
     s->o->slots--;
-    if (s->shared)
-        s->shared->busy--;
+    if (!s->shared)
+        return;
+    s->shared->busy--;
+    wake_sharers(s);
 }
 
 /* The longest idle connection from another pool of addresses to the same servers. */
@@ -206,9 +214,24 @@ static void pump_one(struct site *s) {
     site_close(s);
 }
 
+/* Pools share the connections of a site by turns: where one's connection has ended, another one comes first. */
+static void pump_sharer(struct site *s) {
+    LIST_FOREACH(n, next, &s->o->hungry) {
+        struct site *other = CONTAINER_OF(n, struct site, in_hungry);
+        if (other == s || other->shared != s->shared)
+            continue;
+        list_remove(&s->o->hungry, &other->in_hungry);
+        list_push_back(&s->o->hungry, &other->in_hungry);
+        pump_one(other);
+        return;
+    }
+}
+
 void site_pump(struct site *s) {
     struct outbound *o = s->o;
     bool was_full = o->slots + 1 >= o->setup->s.connections;
+    if (s->shared)
+        pump_sharer(s);
     pump_one(s); /* s may be gone now */
     if (!was_full)
         return;
@@ -236,6 +259,7 @@ void site_conn_ready(struct site *s, struct conn *c) {
         a = first_waiting(s, false);
         if (!a) {
             conn_rest(c);
+            wake_sharers(s);
             break;
         }
         site_unwait(s, a);

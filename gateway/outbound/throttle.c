@@ -306,7 +306,7 @@ void throttle_end(struct attempt *a) {
     unhold(t);
     if (t->admitted && t->entry[THROTTLE_DOMAIN]) {
         t->entry[THROTTLE_DOMAIN]->busy--;
-        if (t->rate[THROTTLE_DOMAIN]->connections)
+        if (t->entry[THROTTLE_DOMAIN]->held) /* under newer settings, perhaps, at another site */
             throttle_wake(a->o, 0);
     }
     t->admitted = false;

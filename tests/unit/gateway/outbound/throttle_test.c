@@ -374,6 +374,45 @@ static void test_domain_connections(void **state) {
     server_stop(a);
 }
 
+/* Waits until the server has been connected to, and what came with that job has been read. */
+static void wait_for_connection(struct hub *h, struct server *a) {
+    while (still(a)->connections == 0)
+        run(h, 20);
+    run(h, 100);
+}
+
+/* A limit that comes by new settings while mail goes that knew of none: whoever waits for it is not forgotten. */
+static void test_domain_connections_come_later(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.ehlo_ms = 1000});
+    struct server *b = server_start("127.0.0.3", &port, (struct script){0});
+    struct hub *h = hub_new(port);
+    const struct outbound_rate before[] = {{.domain = "one.example", .messages = 1000, .window_ms = 1000}},
+                               after[] = {{.domain = "one.example", .connections = 1}};
+    struct outbound_route route = {.domain = "one.example"};
+    assert_int_equal(route_parse(&route.route, SPAN("smtp:127.0.0.3")), ERR_OK);
+    h->s.timeouts.idle_ms = 60000;
+    h->s.rates = before;
+    h->s.rate_count = 1;
+    hub_go(h, NULL);
+    struct told *first = give(h, "one.example");
+    wait_for_connection(h, a);
+    h->s.rates = after;
+    h->s.routes = &route; /* to another site */
+    h->s.route_count = 1;
+    assert_int_equal(outbound_reconfigure(h->out, &h->s), ERR_OK);
+    run(h, 100);
+    struct told *second = give(h, "one.example");
+    wait_for_all(h);
+    DELIVERED(first);
+    DELIVERED(second);
+    assert_int_equal(still(b)->messages, 1);
+    hub_stop(h);
+    server_stop(a);
+    server_stop(b);
+}
+
 static void test_site_limits(void **state) {
     (void)state;
     uint16_t port = 0;
@@ -461,6 +500,65 @@ static void test_pools_share_the_limit(void **state) {
         DELIVERED(&h->told[i]);
     assert_in_range(still(a)->open_max, 1, 3); /* one may still be saying goodbye */
     assert_true(a->from[101] > 0 && a->from[102] > 0);
+    hub_stop(h);
+    server_stop(a);
+}
+
+/* Our name is that of the settings that hold the source, which the connection keeps alive: not of newer ones. */
+static void test_name_of_older_settings(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.ehlo_ms = 1000});
+    struct hub *h = hub_new(port);
+    const struct outbound_source one[] = {source("127.0.0.101", NULL)};
+    const struct outbound_pool pools[] = {{.name = "all", .sources = one, .source_count = 1}};
+    h->s.pools = pools;
+    h->s.pool_count = 1;
+    h->s.per_site = 1;
+    h->s.messages_per_connection = 1;
+    hub_go(h, NULL);
+    give(h, "one.example");
+    give(h, "one.example");
+    wait_for_connection(h, a);
+    h->s.hostname = "newer.example";
+    assert_int_equal(outbound_reconfigure(h->out, &h->s), ERR_OK);
+    wait_for_all(h);
+    assert_int_equal(still(a)->connections, 2);
+    assert_null(strstr(a->commands, "newer.example"));
+    DELIVERED(deliver(h, "one.example"));
+    still(a);
+    assert_non_null(strstr(a->commands, "newer.example"));
+    hub_stop(h);
+    server_stop(a);
+}
+
+/* The only connection that the site may have belongs to one pool: the other one's turn comes all the same. */
+static void test_pools_take_turns(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.ehlo_ms = 30});
+    struct hub *h = hub_new(port);
+    static const char *const bulk[] = {"bulk.example"};
+    const struct outbound_source one[] = {source("127.0.0.101", NULL)}, two[] = {source("127.0.0.102", NULL)};
+    const struct outbound_pool pools[] = {
+        {.name = "bulk", .sources = one, .source_count = 1, .senders = bulk, .sender_count = 1},
+        {.name = "rest", .sources = two, .source_count = 1}};
+    h->s.pools = pools;
+    h->s.pool_count = 2;
+    h->s.per_site = 1;
+    for (uint32_t worn = 0; worn < 2; worn++) { /* the connection rests, or ends */
+        h->s.messages_per_connection = worn ? 1 : 100;
+        h->s.timeouts.idle_ms = 60000;
+        if (worn == 0)
+            hub_go(h, NULL);
+        else
+            assert_int_equal(outbound_reconfigure(h->out, &h->s), ERR_OK);
+        for (int i = 0; i < 6; i++)
+            give_from(h, i % 2 ? "x@bulk.example" : "x@me.example", "one.example", 1);
+        wait_for_all(h);
+    }
+    for (int i = 0; i < 12; i++)
+        DELIVERED(&h->told[i]);
     hub_stop(h);
     server_stop(a);
 }
@@ -572,9 +670,12 @@ int main(void) {
         cmocka_unit_test(test_site_rate),
         cmocka_unit_test(test_domain_rate),
         cmocka_unit_test(test_domain_connections),
+        cmocka_unit_test(test_domain_connections_come_later),
         cmocka_unit_test(test_site_limits),
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_pools_share_the_limit),
+        cmocka_unit_test(test_name_of_older_settings),
+        cmocka_unit_test(test_pools_take_turns),
         cmocka_unit_test(test_other_source),
         cmocka_unit_test(test_all_sources_rest),
         cmocka_unit_test(test_warm_up),
