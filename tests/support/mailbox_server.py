@@ -58,10 +58,10 @@ class MailboxSession(Session):
 
 
 class MailboxServer(SmtpServer):
-    def _serve(self, connection):
+    def _serve(self, connection, peer):
         with self.lock:
             self.connections += 1
-        MailboxSession(self, connection).run()
+        MailboxSession(self, connection, peer).run()
 
     def listen_unix(self, path):
         self.listener = socket.socket(socket.AF_UNIX)

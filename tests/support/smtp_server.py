@@ -196,7 +196,7 @@ class SmtpServer:
                 connection, address = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection, address[0]), daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection, address[0] if address else ""), daemon=True).start()
 
     def _serve(self, connection, peer):
         with self.lock:
