@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/net/secret.h"
 
 #include "gateway/outbound/tlspolicy.h"
+
+enum { STS_MARK = 10 /* octets */ };
 
 const char *tls_level_name(enum tls_level level) {
     static const char *const names[] = {"none", "may", "encrypt", "verify", "dane", "fingerprint"};
@@ -86,31 +89,43 @@ void tls_demand_deinit(struct tls_demand *d) {
     d->sts = NULL;
 }
 
-/* The patterns of a policy decide which connections serve it. */
-static uint32_t sts_mark(const struct sts_policy *p) {
-    uint64_t h = 0;
-    for (size_t i = 0; i < p->mx_count; i++)
-        h = hash_span(span_of(p->mx[i]), h);
-    return (uint32_t)h;
+/* The patterns of a policy decide which connections serve it. Strangers choose them: nobody may find other patterns
+ * with the same mark, and take mail for the hosts of somebody else's. */
+static void sts_mark(const struct sts_policy *p, char to[2 * STS_MARK + 1]) {
+    uint8_t both[64] = {0};
+    for (size_t i = 0; i < p->mx_count; i++) {
+        secret_sha256(span_of(p->mx[i]), both + 32);
+        secret_sha256(span_make((const char *)both, sizeof both), both);
+    }
+    for (size_t i = 0; i < STS_MARK; i++)
+        snprintf(to + 2 * i, 3, "%02x", both[i]);
 }
 
 static uint32_t rule_mark(const struct outbound_tls_rule *r) {
     uint64_t h = hash_span(span_of(r->domain), 0);
+    for (size_t i = 0; i < r->name_count; i++)
+        h = hash_span(span_of(r->names[i]), h);
+    for (size_t i = 0; i < r->fingerprint_count; i++)
+        h = hash_span(span_of(r->fingerprints[i]), h);
     return (uint32_t)h;
 }
 
+/* A level above MAY is always a part: messages may ask for less, and new settings for more. */
 void tls_demand_tag(const struct tls_demand *d, char to[TLSPOLICY_TAG_MAX]) {
     const char *required = d->requiretls ? "+requiretls" : "";
-    if (d->rule && (d->rule->name_count || d->rule->fingerprint_count))
+    bool strict = d->level > TLS_LEVEL_MAY && !d->requiretls;
+    char mark[2 * STS_MARK + 1];
+    if (d->rule && (d->rule->name_count || d->rule->fingerprint_count)) {
         snprintf(to, TLSPOLICY_TAG_MAX, "+%s:%08x%s", tls_level_name(d->level), rule_mark(d->rule), required);
-    else if (d->rule)
+    } else if (d->rule) {
         snprintf(to, TLSPOLICY_TAG_MAX, "+%s%s", tls_level_name(d->level), required);
-    else if (d->sts && d->sts->mode == STS_ENFORCE)
-        snprintf(to, TLSPOLICY_TAG_MAX, "+sts:%08x%s", sts_mark(d->sts), required);
-    else if (d->dane)
-        snprintf(to, TLSPOLICY_TAG_MAX, "+tlsa%s", required);
-    else
-        snprintf(to, TLSPOLICY_TAG_MAX, "%s", required);
+    } else if (d->sts && d->sts->mode == STS_ENFORCE) {
+        sts_mark(d->sts, mark);
+        snprintf(to, TLSPOLICY_TAG_MAX, "+sts:%s%s", mark, required);
+    } else {
+        snprintf(to, TLSPOLICY_TAG_MAX, "%s%s%s%s", strict ? "+" : "", strict ? tls_level_name(d->level) : "",
+                 d->dane ? "+tlsa" : "", required);
+    }
 }
 
 enum tls_host_verdict tls_judge_host(const struct tls_demand *d, const char *host, const struct dane_answer *dane,

@@ -44,8 +44,8 @@ void tls_demand_init(struct tls_demand *d, const struct outbound_tls *settings, 
 void tls_demand_deinit(struct tls_demand *d);
 /* Whether sts_ask is to be asked for this domain. */
 bool tls_demand_wants_sts(const struct outbound_tls *settings, const struct tls_demand_question *q);
-/* What tells this demand from others in the name of a site: "" for the plain default, else "+verify", "+sts:0123abcd".
- */
+/* What tells this demand from others in the name of a site: "" for the plain default, else "+verify", "+sts:" and 20
+ * hexadecimal digits, "+encrypt+tlsa", "+tlsa+requiretls", ... */
 void tls_demand_tag(const struct tls_demand *d, char to[TLSPOLICY_TAG_MAX]);
 /* The rule for a domain, most specific first, or NULL. */
 const struct outbound_tls_rule *tls_rule_find(const struct outbound_tls *settings, struct span domain);

@@ -83,6 +83,57 @@ static void test_wishes_of_senders(void **state) {
     sts_policy_unref(p);
 }
 
+static void tag_under(const struct outbound_tls *under, struct tls_demand_question q, char tag[TLSPOLICY_TAG_MAX]) {
+    struct tls_demand d;
+    tls_demand_init(&d, under, &q);
+    tls_demand_tag(&d, tag);
+    tls_demand_deinit(&d);
+}
+
+/* A connection that was good enough for one demand never serves a stronger one: of another message, or of settings
+ * that came later. */
+static void test_demands_do_not_mix(void **state) {
+    (void)state;
+    char one[TLSPOLICY_TAG_MAX], two[TLSPOLICY_TAG_MAX];
+    static const enum tls_level levels[] = {TLS_LEVEL_ENCRYPT, TLS_LEVEL_VERIFY};
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        struct outbound_tls strict = settings;
+        strict.level = strict.route_level = levels[i];
+        tag_under(&strict, Q(.domain = "any.example", .tls_required_no = true), one);
+        tag_under(&strict, Q(.domain = "any.example"), two);
+        assert_string_not_equal(one, two);
+        tag_under(&settings, Q(.domain = "any.example"), one);
+        assert_string_not_equal(one, two);
+        for (int route = 0; route < 2; route++) {
+            struct tls_demand_question q = Q(.domain = "any.example", .is_route = route, .mx_authentic = !route);
+            tag_under(&settings, q, one);
+            tag_under(&strict, q, two);
+            assert_string_not_equal(one, two);
+        }
+    }
+    static const char *const other_names[] = {"other.example"};
+    struct outbound_tls_rule was = rules[1], is = rules[1];
+    is.names = other_names;
+    struct outbound_tls before = {.rules = &was, .rule_count = 1}, after = {.rules = &is, .rule_count = 1};
+    tag_under(&before, Q(.domain = "strict.example"), one);
+    tag_under(&after, Q(.domain = "strict.example"), two);
+    assert_string_not_equal(one, two);
+}
+
+/* Two policies whose marks of 32 bits were alike: whoever can choose the patterns finds such ones in minutes. */
+static void test_marks_of_policies(void **state) {
+    (void)state;
+    char one[TLSPOLICY_TAG_MAX], two[TLSPOLICY_TAG_MAX];
+    struct sts_policy *a = policy("version: STSv1\nmode: enforce\nmx: mx1.example\nmax_age: 86400\n");
+    struct sts_policy *b = policy("version: STSv1\nmode: enforce\nmx: mjwdjxlh.evil.example\nmax_age: 86400\n");
+    tag_under(&settings, Q(.domain = "any.example", .sts = a, .requiretls = true), one);
+    tag_under(&settings, Q(.domain = "any.example", .sts = b, .requiretls = true), two);
+    assert_string_not_equal(one, two);
+    assert_non_null(strstr(one, "+requiretls")); /* all of it fits */
+    sts_policy_unref(a);
+    sts_policy_unref(b);
+}
+
 static void test_sts(void **state) {
     (void)state;
     struct sts_policy *enforce = policy(ENFORCE), *testing = policy(TESTING);
@@ -218,6 +269,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settings),
         cmocka_unit_test(test_wishes_of_senders),
+        cmocka_unit_test(test_demands_do_not_mix),
+        cmocka_unit_test(test_marks_of_policies),
         cmocka_unit_test(test_sts),
         cmocka_unit_test(test_dane),
         cmocka_unit_test(test_requiretls_needs_a_name),
