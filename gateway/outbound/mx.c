@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "base/hash.h"
+#include "base/net/secret.h"
 
 #include "gateway/outbound/mx.h"
 
@@ -193,12 +193,12 @@ size_t mx_site_name(const struct mx_list *l, char to[MX_SITE_MAX + 1]) {
     uint32_t count = l->count < MX_HOSTS_MAX ? l->count : MX_HOSTS_MAX;
     memcpy(sorted, l->hosts, count * sizeof *sorted);
     qsort(sorted, count, sizeof *sorted, by_name);
-    uint64_t hash = 0;
+    uint8_t hash[64] = {0}; /* of cryptography: strangers choose the names, and must not get into another's site */
     size_t len = 0, whole = 0;
     for (uint32_t i = 0; i < count; i++) {
-        size_t n = strlen(sorted[i].name);
-        hash = hash_bytes(sorted[i].name, n, hash);
-        whole += n + (i > 0);
+        secret_sha256(span_of(sorted[i].name), hash + 32);
+        secret_sha256(span_make((const char *)hash, sizeof hash), hash);
+        whole += strlen(sorted[i].name) + (i > 0);
     }
     size_t room = whole <= MX_SITE_MAX ? MX_SITE_MAX : MX_SITE_MAX - HASHED;
     for (uint32_t i = 0; i < count && len < room; i++) {
@@ -209,8 +209,10 @@ size_t mx_site_name(const struct mx_list *l, char to[MX_SITE_MAX + 1]) {
     if (whole > MX_SITE_MAX) {
         static const char digits[] = "0123456789abcdef";
         to[len++] = '#';
-        for (int shift = 60; shift >= 0; shift -= 4)
-            to[len++] = digits[hash >> shift & 15];
+        for (size_t i = 0; i < (HASHED - 2) / 2; i++) {
+            to[len++] = digits[hash[i] >> 4];
+            to[len++] = digits[hash[i] & 15];
+        }
     }
     to[len] = '\0';
     return len;

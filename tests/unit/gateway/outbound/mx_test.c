@@ -443,6 +443,16 @@ static void test_site_names(void **state) {
     mx_site_name(&l, other);
     assert_string_not_equal(to, other);
     mx_list_deinit(&l);
+    /* and nobody can make a list that has the site of another one: these two were found for a hash that is not of
+     * cryptography */
+    len = 0;
+    for (int i = 0; i < 58; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "10 h%02d.example,", i);
+    snprintf(text + len, sizeof text - len, "10 h58x172154.evil.example,10 wpoycvyu");
+    list_of(DNS_OK, text, &l);
+    mx_site_name(&l, other);
+    assert_string_not_equal(to, other);
+    mx_list_deinit(&l);
     memset(text, 'x', 255);
     memcpy(text, "10 ", 3);
     text[255] = '\0';
