@@ -403,15 +403,19 @@ def commands_without_end(world):
 
 
 def messages_without_end(world):
-    """They cost no memory, and are refused at their end if that comes."""
+    """They cost no memory, and are refused at their end if that comes soon; at four times the limit the session ends."""
     post = posthouse(world, "limits: {message_size: 1MiB}\nslow: {mode: \"off\"}\n")
     for piece, codes in ((b"x" * 8192, (b"552", b"554")), (b"X-Field: x\r\n" * 500, (b"552", b"554")),
                          (b"Received: x\r\n" * 500, (b"552", b"554")), (b"\r\n" + b"x" * 70 + b"\r\n", (b"552",))):
-        sent, words = pour(post, MAIL, piece, b"\r\n.\r\n")
+        sent, words = pour(post, MAIL, piece, b"\r\n.\r\n", most=3 << 20)
         assert words[:3] in codes, (piece[:20], sent, words)
         still_lives(post)
     for piece in (b"x" * 8192, b"X-Field: x\r\n" * 500):  # the client is gone before that
-        pour(post, MAIL, piece, most=8 << 20)
+        pour(post, MAIL, piece, most=2 << 20)
+    before = post.log_text().count('why="closed by us" code=552')
+    for piece in (b"x" * 8192, b"X-Field: x\r\n" * 500):
+        pour(post, MAIL, piece, most=1 << 40)  # no end but ours
+    wait_until("both were closed", lambda: post.log_text().count('why="closed by us" code=552') == before + 2)
     still_lives(post)
     post.mail.wait(5)
     assert all(m[2].endswith(b"\r\nx\r\n") for m in post.mail.messages)
@@ -419,7 +423,7 @@ def messages_without_end(world):
 
 def replies_that_nobody_reads(world):
     """The client is read no more; what waits for it is bounded."""
-    post = posthouse(world)
+    post = posthouse(world, "limits: {commands_bad: 100000}\n")  # else HELP without end ends the session
     with socket.create_connection(("127.0.0.1", post.port), 30) as s:
         assert s.recv(100).startswith(b"220 ")
         s.setblocking(False)
