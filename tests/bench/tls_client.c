@@ -5,12 +5,13 @@
  *   plain     greeting, EHLO, EHLO, QUIT, without TLS: what a session costs apart from the handshake
  *   full      greeting, EHLO, STARTTLS, a full handshake, EHLO, QUIT
  *   resumed   the same with a ticket; each thread gets its first one before the clock starts
- *   bulk      the same as full with one message of SIZE octets
+ *   bulk      the same as full with one message of SIZE octets, or with MESSAGES of them
  *   clear     bulk without TLS
  *
  * Prints one line of JSON when all have ended. It does not verify the server: that is the client's own cost.
  *
- * usage: tls_client PORT KIND KEY THREADS SESSIONS SIZE      KEY: rsa | ec | any (what the server must sign with)
+ * usage: tls_client PORT KIND KEY THREADS SESSIONS SIZE [MESSAGES]      KEY: rsa | ec | any (what the server must sign
+ * with)
  */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -32,7 +33,7 @@ enum { THREADS_MAX = 64, SESSIONS_MAX = 1000000, SIZE_MAX_OCTETS = 64 * 1024 * 1
 static struct {
     uint16_t port;
     bool tls, resume;
-    unsigned threads, sessions;
+    unsigned threads, sessions, messages;
     size_t size;
 } options;
 static SSL_CTX *context;
@@ -151,7 +152,7 @@ static void one_session(SSL_SESSION **ticket) {
         secure(&l, ticket);
     else
         say(&l, "EHLO tls.example\r\n", "250");
-    if (options.size)
+    for (unsigned i = 0; options.size && i < options.messages; i++)
         send_message(&l);
     say(&l, "QUIT\r\n", "221");
     if (l.tls) /* else its session could not be resumed */
@@ -191,16 +192,17 @@ static void set_up(const char *key) {
 
 int main(int argc, char **argv) {
     pthread_t threads[THREADS_MAX];
-    if (argc != 7)
-        fail("usage: tls_client PORT KIND KEY THREADS SESSIONS SIZE");
+    if (argc != 7 && argc != 8)
+        fail("usage: tls_client PORT KIND KEY THREADS SESSIONS SIZE [MESSAGES]");
     options.port = (uint16_t)strtoul(argv[1], NULL, 10);
     options.tls = strcmp(argv[2], "plain") != 0 && strcmp(argv[2], "clear") != 0;
     options.resume = strcmp(argv[2], "resumed") == 0;
     options.threads = (unsigned)strtoul(argv[4], NULL, 10);
     options.sessions = (unsigned)strtoul(argv[5], NULL, 10);
     options.size = strtoul(argv[6], NULL, 10);
+    options.messages = argc == 8 ? (unsigned)strtoul(argv[7], NULL, 10) : 1;
     if (options.threads < 1 || options.threads > THREADS_MAX || options.sessions < options.threads ||
-        options.sessions > SESSIONS_MAX || options.size > SIZE_MAX_OCTETS)
+        options.sessions > SESSIONS_MAX || options.messages > SESSIONS_MAX || options.size > SIZE_MAX_OCTETS)
         fail("a number is out of bounds");
     set_up(argv[3]);
     pthread_barrier_init(&begin, NULL, options.threads + 1);
