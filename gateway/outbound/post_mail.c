@@ -82,6 +82,8 @@ static int send_submit(struct post_mail *p, const struct address *from, const st
     envelope.received_ms = clock_wall_ms();
     envelope.size = octets.len;
     envelope.has_priority = true; /* 0: bulk */
+    /* The report may be about what hinders it (RFC 8460 section 3): its header says so too. */
+    envelope.has_tls_required_no = envelope.tls_required_no = true;
     envelope.has_checksum = true;
     envelope.checksum = hash_checksum(octets.at, octets.len);
     submit.submission = frame_bytes(span_make(id, sizeof id));

@@ -79,6 +79,7 @@ static void on_submit(const struct frame *f) {
     assert_int_equal(m->envelope->checksum, hash_checksum(body.at, body.len));
     assert_true(m->envelope->received_ms > 0);
     assert_int_equal(m->envelope->priority, 0);
+    assert_true(m->envelope->has_tls_required_no && m->envelope->tls_required_no); /* as its header says */
     assert_int_equal(m->envelope->recipients[0]->notify, NOTIFY_NEVER);
     span_copy(frame_span(m->envelope->sender), t.sender, sizeof t.sender);
     span_copy(frame_span(m->envelope->recipients[0]->address), t.recipient, sizeof t.recipient);
