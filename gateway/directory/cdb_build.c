@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 
 #include "gateway/directory/cdb.h"
@@ -314,19 +315,6 @@ static int take_lines(struct build *b) {
 
 /* -- the file -- */
 
-static bool write_all(int fd, const unsigned char *bytes, size_t len) {
-    while (len) {
-        ssize_t n = write(fd, bytes, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        bytes += n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
 /* Behind the finished CDB: reads its tables back and writes their checksums. */
 static int add_trailer(struct build *b, int fd) {
     unsigned char trailer[CDB_TRAILER] = CDB_MAGIC;
@@ -346,21 +334,7 @@ static int add_trailer(struct build *b, int fd) {
     }
     cdb_pack(hash_checksum(trailer + CDB_AT_COUNT, CDB_TRAILER - CDB_AT_COUNT), trailer + CDB_AT_CHECKSUM);
     munmap((void *)map, (size_t)size);
-    return write_all(fd, trailer, sizeof trailer) ? ERR_OK : errno_problem(b->problems, b->path);
-}
-
-/* So that the new name is on the disk too. */
-static int sync_folder(const char *path) {
-    char folder[4096];
-    const char *slash = strrchr(path, '/');
-    if (slash && (size_t)(slash - path) >= sizeof folder)
-        return ERR_RANGE;
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int err = fd >= 0 && fsync(fd) == 0 ? ERR_OK : ERR_IO;
-    if (fd >= 0)
-        close(fd);
-    return err;
+    return file_write_all(fd, span_make(trailer, sizeof trailer)) ? errno_problem(b->problems, b->path) : ERR_OK;
 }
 
 /* Fills the file; the library's memory is freed by cdb_make_finish, whatever happened. */
@@ -392,7 +366,7 @@ static int write_file(struct build *b) {
         err = errno_problem(b->problems, b->path);
     if (err)
         unlink(place);
-    else if (sync_folder(b->path) != ERR_OK)
+    else if (file_sync_folder(b->path) != ERR_OK)
         err = file_problem(b->problems, b->path, "made, but its folder was not synced", ERR_IO);
     return err;
 }

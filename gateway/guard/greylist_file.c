@@ -8,14 +8,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "base/hash.h"
+#include "base/little.h"
 
 #include "gateway/guard/greylist.h"
 
@@ -23,21 +23,10 @@ enum { HEAD_LEN = 8, RECORD_LEN = 32, TAIL_LEN = 12, PIECE_LEN = 1024 * RECORD_L
 static const struct span magic = {"PHgrey01", HEAD_LEN};
 enum { MAGIC_NAME_LEN = 6 }; /* behind it the version */
 
-static void put_number(char *to, uint64_t n, unsigned size) {
-    for (unsigned i = 0; i < size; i++)
-        to[i] = (char)(n >> 8 * i);
-}
-
-static uint64_t get_number(const char *from, unsigned size) {
-    uint64_t n = 0;
-    while (size--)
-        n = n << 8 | (unsigned char)from[size];
-    return n;
-}
-
 /* -- writing -- */
 
 struct writer {
+    struct greylist *list;
     int fd;
     struct hash_stream *sum;
     struct buf shard; /* records of one shard */
@@ -45,95 +34,51 @@ struct writer {
     uint64_t count;
 };
 
-static int write_all(int fd, struct span s) {
-    while (s.len) {
-        ssize_t n = write(fd, s.at, s.len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 && (errno == ENOSPC || errno == EDQUOT) ? ERR_NO_SPACE : ERR_IO;
-        s = span_from(s, (size_t)n);
-    }
-    return ERR_OK;
-}
-
 static int put(struct writer *w, struct span s) {
     hash_stream_add(w->sum, s.at, s.len);
-    return write_all(w->fd, s);
+    return file_write_all(w->fd, s);
 }
 
 static void on_entry(void *arg, struct shelf_key k, const void *value) {
     struct writer *w = arg;
     const struct greylist_cell *cell = value;
     char record[RECORD_LEN];
-    put_number(record, w->kind, 4);
-    put_number(record + 4, cell->passes, 4);
-    put_number(record + 8, cell->at_ms, 8);
-    put_number(record + 16, k.word[0], 8);
-    put_number(record + 24, k.word[1], 8);
+    little_put(record, w->kind, 4);
+    little_put(record + 4, cell->passes, 4);
+    little_put(record + 8, cell->at_ms, 8);
+    little_put(record + 16, k.word[0], 8);
+    little_put(record + 24, k.word[1], 8);
     (void)buf_append(&w->shard, record, sizeof record); /* kept in shard.err */
     w->count++;
 }
 
-static int write_content(struct writer *w, struct greylist *l) {
+static int write_content(void *arg, int fd) {
+    struct writer *w = arg;
+    w->fd = fd;
     int err = put(w, magic);
     for (unsigned kind = 0; kind < GREYLIST_KINDS && !err; kind++) {
         w->kind = kind;
         for (unsigned shard = 0; shard < SHELF_SHARDS && !err; shard++) {
             buf_clear(&w->shard);
-            shelf_walk(greylist_shelf(l, kind), shard, on_entry, w);
+            shelf_walk(greylist_shelf(w->list, kind), shard, on_entry, w);
             err = w->shard.err ? w->shard.err : put(w, buf_span(&w->shard));
         }
     }
     char tail[TAIL_LEN];
-    put_number(tail, w->count, 8);
+    little_put(tail, w->count, 8);
     if (!err)
         err = put(w, span_make(tail, 8));
-    put_number(tail + 8, hash_stream_checksum(w->sum), 4);
-    return err ? err : write_all(w->fd, span_make(tail + 8, 4));
-}
-
-/* The rename itself must reach the disk too. */
-static int sync_folder(const char *path) {
-    char folder[PATH_MAX];
-    ptrdiff_t slash = span_rfind(span_of(path), '/');
-    span_copy(slash < 0 ? SPAN(".") : span_make(path, slash ? (size_t)slash : 1), folder, sizeof folder);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return ERR_IO;
-    int err = fsync(fd) ? ERR_IO : ERR_OK;
-    close(fd);
-    return err;
-}
-
-static int write_file(struct writer *w, struct greylist *l, const char *temporary, const char *path) {
-    if (unlink(temporary) && errno != ENOENT) /* left by a process that died */
-        return ERR_IO;
-    w->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (w->fd < 0)
-        return errno == ENOSPC ? ERR_NO_SPACE : ERR_IO;
-    int err = write_content(w, l);
-    if (!err && fsync(w->fd))
-        err = ERR_IO;
-    if (close(w->fd) && !err)
-        err = ERR_IO;
-    if (!err && rename(temporary, path))
-        err = ERR_IO;
-    if (err)
-        (void)unlink(temporary);
-    return err ? err : sync_folder(path);
+    little_put(tail + 8, hash_stream_checksum(w->sum), 4);
+    return err ? err : file_write_all(w->fd, span_make(tail + 8, 4));
 }
 
 int greylist_write(struct greylist *l, const char *path) {
-    char temporary[PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
-        return ERR_IO;
-    struct writer w = {.fd = -1, .sum = hash_stream_new()};
+    struct writer w = {.list = l, .fd = -1, .sum = hash_stream_new()};
     if (!w.sum)
         return ERR_NOMEM;
     buf_init(&w.shard, SHARD_MAX);
     greylist_set_changed(l, false);
-    int err = write_file(&w, l, temporary, path);
+    int err = file_replace(path, write_content, &w);
     if (err)
         greylist_set_changed(l, true);
     buf_deinit(&w.shard);
@@ -158,16 +103,16 @@ static int read_all(int fd, char *to, size_t len) {
 
 static int check_record(struct greylist *l, const char *record) {
     (void)l;
-    return get_number(record, 4) < GREYLIST_KINDS ? ERR_OK : ERR_CORRUPT;
+    return little_get(record, 4) < GREYLIST_KINDS ? ERR_OK : ERR_CORRUPT;
 }
 
 static int add_record(struct greylist *l, const char *record) {
-    struct shelf *s = greylist_shelf(l, (enum greylist_kind)get_number(record, 4));
-    struct shelf_key k = {{get_number(record + 16, 8), get_number(record + 24, 8)}};
+    struct shelf *s = greylist_shelf(l, (enum greylist_kind)little_get(record, 4));
+    struct shelf_key k = {{little_get(record + 16, 8), little_get(record + 24, 8)}};
     struct greylist_cell *cell = shelf_enter(s, k, true);
     if (cell) /* no memory: it is forgotten, as if the table were full */
         *cell =
-            (struct greylist_cell){.at_ms = get_number(record + 8, 8), .passes = (uint32_t)get_number(record + 4, 4)};
+            (struct greylist_cell){.at_ms = little_get(record + 8, 8), .passes = (uint32_t)little_get(record + 4, 4)};
     shelf_leave(s, k);
     return ERR_OK;
 }
@@ -195,7 +140,7 @@ static int pass(struct greylist *l, int fd, uint64_t count, struct hash_stream *
         err = read_all(fd, tail, TAIL_LEN);
     if (!err) {
         hash_stream_add(sum, tail, 8);
-        if (get_number(tail, 8) != count || get_number(tail + 8, 4) != hash_stream_checksum(sum))
+        if (little_get(tail, 8) != count || little_get(tail + 8, 4) != hash_stream_checksum(sum))
             err = ERR_CORRUPT;
     }
     free(piece);

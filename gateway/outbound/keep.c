@@ -5,15 +5,15 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/file.h"
 #include "base/hash.h"
+#include "base/little.h"
 #include "base/log.h"
 
 #include "gateway/outbound/keep.h"
@@ -39,77 +39,31 @@ struct keep {
 
 /* -- the file -- */
 
-static void put_number(char *to, uint64_t n, unsigned size) {
-    for (unsigned i = 0; i < size; i++)
-        to[i] = (char)(n >> 8 * i);
-}
+struct content {
+    const char *magic;
+    struct span octets;
+};
 
-static uint64_t get_number(const char *from, unsigned size) {
-    uint64_t n = 0;
-    while (size--)
-        n = n << 8 | (unsigned char)from[size];
-    return n;
-}
-
-static int write_whole(int fd, struct span s) {
-    while (s.len) {
-        ssize_t n = write(fd, s.at, s.len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 && (errno == ENOSPC || errno == EDQUOT) ? ERR_NO_SPACE : ERR_IO;
-        s = span_from(s, (size_t)n);
-    }
-    return ERR_OK;
-}
-
-static int write_content(int fd, const char *magic, struct span content) {
+static int write_content(void *arg, int fd) {
+    const struct content *c = arg;
     char tail[TAIL_LEN];
     struct hash_stream *sum = hash_stream_new();
     if (!sum)
         return ERR_NOMEM;
-    put_number(tail, content.len, 8);
-    hash_stream_add(sum, magic, KEEP_MAGIC);
-    hash_stream_add(sum, content.at, content.len);
+    little_put(tail, c->octets.len, 8);
+    hash_stream_add(sum, c->magic, KEEP_MAGIC);
+    hash_stream_add(sum, c->octets.at, c->octets.len);
     hash_stream_add(sum, tail, 8);
-    put_number(tail + 8, hash_stream_checksum(sum), 4);
+    little_put(tail + 8, hash_stream_checksum(sum), 4);
     hash_stream_free(sum);
-    int err = write_whole(fd, span_make(magic, KEEP_MAGIC));
-    err = err ? err : write_whole(fd, content);
-    err = err ? err : write_whole(fd, span_make(tail, TAIL_LEN));
-    return err ? err : fsync(fd) ? ERR_IO : ERR_OK;
+    int err = file_write_all(fd, span_make(c->magic, KEEP_MAGIC));
+    err = err ? err : file_write_all(fd, c->octets);
+    return err ? err : file_write_all(fd, span_make(tail, TAIL_LEN));
 }
 
-/* The rename itself must reach the disk too. */
-static int sync_folder(const char *path) {
-    char folder[PATH_MAX];
-    ptrdiff_t slash = span_rfind(span_of(path), '/');
-    span_copy(slash < 0 ? SPAN(".") : span_make(path, slash ? (size_t)slash : 1), folder, sizeof folder);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return ERR_IO;
-    int err = fsync(fd) ? ERR_IO : ERR_OK;
-    close(fd);
-    return err;
-}
-
-static int write_file(const char *path, const char *magic, struct span content) {
-    char temporary[PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
-        return ERR_IO;
-    if (unlink(temporary) && errno != ENOENT) /* left by a process that died */
-        return ERR_IO;
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return errno == ENOSPC ? ERR_NO_SPACE : ERR_IO;
-    int err = write_content(fd, magic, content);
-    if (close(fd) && !err)
-        err = ERR_IO;
-    if (!err && rename(temporary, path))
-        err = ERR_IO;
-    if (err)
-        (void)unlink(temporary);
-    return err ? err : sync_folder(path);
+static int write_file(const char *path, const char *magic, struct span octets) {
+    struct content c = {magic, octets};
+    return file_replace(path, write_content, &c);
 }
 
 static int read_whole(int fd, struct buf *to, size_t len) {
@@ -133,8 +87,8 @@ static int judge(const struct keep *k, struct span all) {
     const char *tail = all.at + all.len - TAIL_LEN;
     if (memcmp(all.at, k->magic, KEEP_MAGIC) != 0)
         return memcmp(all.at, k->magic, KEEP_MAGIC - VERSION_LEN) == 0 ? ERR_VERSION : ERR_CORRUPT;
-    bool whole = get_number(tail, 8) == all.len - KEEP_MAGIC - TAIL_LEN &&
-                 get_number(tail + 8, 4) == hash_checksum(all.at, all.len - 4);
+    bool whole = little_get(tail, 8) == all.len - KEEP_MAGIC - TAIL_LEN &&
+                 little_get(tail + 8, 4) == hash_checksum(all.at, all.len - 4);
     return whole ? ERR_OK : ERR_CORRUPT;
 }
 
