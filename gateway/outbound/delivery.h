@@ -62,7 +62,7 @@ struct outbound {
     struct tlsrpt *tlsrpt; /* NULL: no TLS reports */
     struct post_mail *post_mail; /* submits them; NULL: none are mailed */
     struct rand rand;
-    uint64_t login_key; /* of login_mark */
+    uint64_t login_key; /* of login_site */
     struct dead dead;
     struct pace pace;
     struct loop_timer *pace_timer; /* looks at sites whose jobs may go again */

@@ -94,9 +94,8 @@ static void on_sts(void *arg, struct sts_policy *policy, const char *why) {
     const struct outbound_login *login = x->rule ? x->rule->login : NULL;
     if (login)
         explain_add(x, arena_printf(&x->mem, "logs in as %s", login->user));
-    uint32_t mark = login ? login_mark(login, x->o->login_key) : 0;
-    const char *site = login ? arena_printf(&x->mem, "%s+login:%08x%s", x->site, mark, tag)
-                             : arena_printf(&x->mem, "%s%s", x->site, tag);
+    const char *site = login_site(&x->mem, x->site, login, x->o->login_key);
+    site = site ? arena_printf(&x->mem, "%s%s", site, tag) : NULL;
     x->site = site ? site : x->site;
     finish(x);
 }

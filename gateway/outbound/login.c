@@ -184,10 +184,14 @@ static bool respond(struct client_login *core, struct span challenge, struct buf
     return fine;
 }
 
-unsigned login_mark(const struct outbound_login *with, uint64_t key) {
+static unsigned mark(const struct outbound_login *with, uint64_t key) {
     uint64_t h = hash_span(span_of(with->user), key);
     h = hash_span(span_of(with->password), h);
     return (unsigned)hash_span(span_of(with->mechanisms ? with->mechanisms : ""), h);
+}
+
+const char *login_site(struct arena *mem, const char *site, const struct outbound_login *with, uint64_t key) {
+    return with ? arena_printf(mem, "%s+login:%08x", site, mark(with, key)) : arena_strdup(mem, site);
 }
 
 void login_init(struct login *l, const struct outbound_login *with) {

@@ -6,6 +6,7 @@
 #ifndef GATEWAY_OUTBOUND_LOGIN_H
 #define GATEWAY_OUTBOUND_LOGIN_H
 
+#include "base/arena.h"
 #include "base/err.h"
 #include "gateway/outbound/outbound.h"
 #include "gateway/smtp/client.h"
@@ -21,8 +22,8 @@ struct login {
 };
 void login_init(struct login *l, const struct outbound_login *with);
 void login_deinit(struct login *l);
-/* Tells one account from others in the name of a site: connections are not shared between accounts, nor between a good
- * password and a bad one. key: random, so that the mark tells nothing of the password. */
-unsigned login_mark(const struct outbound_login *with, uint64_t key);
+/* The name of a site for who logs in: connections are not shared between accounts, nor between a good password and a
+ * bad one. key: random, so that the name tells nothing of the password. with NULL: site as it is. NULL: no memory. */
+const char *login_site(struct arena *mem, const char *site, const struct outbound_login *with, uint64_t key) MUST_CHECK;
 
 #endif

@@ -53,9 +53,7 @@ static void on_sts(void *arg, struct sts_policy *policy, const char *why) {
 void secure_begin(struct attempt *a, const char *site, bool mx_authentic) {
     struct secure *s = &a->secure;
     s->mx_authentic = mx_authentic;
-    const struct outbound_login *login = a->rule ? a->rule->login : NULL;
-    s->site = login ? arena_printf(&a->mem, "%s+login:%08x", site, login_mark(login, a->o->login_key))
-                    : arena_strdup(&a->mem, site); /* nobody else may use the connections of an account */
+    s->site = login_site(&a->mem, site, a->rule ? a->rule->login : NULL, a->o->login_key);
     struct tls_demand_question q = question(a);
     if (s->site && a->o->sts && tls_demand_wants_sts(&a->setup->s.tls, &q))
         sts_ask(a->o->sts, &s->sts, a->destination, clock_wall_ms(), on_sts, a);
