@@ -126,6 +126,8 @@ static bool fill_job(struct scheduler *sc, struct arena *mem, Words__Job *j, con
     j->deliver_by_notify = e->deliver_by_notify;
     j->has_deliver_by_trace = e->has_deliver_by_trace;
     j->deliver_by_trace = e->deliver_by_trace;
+    j->has_account = e->has_account;
+    j->account = e->account;
     j->has_chunked = is_chunked(e);
     j->chunked = is_chunked(e);
     return true;
