@@ -128,6 +128,18 @@ static bool fill_job(struct scheduler *sc, struct arena *mem, Words__Job *j, con
     j->deliver_by_trace = e->deliver_by_trace;
     j->has_account = e->has_account;
     j->account = e->account;
+    j->has_client = e->has_client;
+    j->client = e->client;
+    j->has_client_name = e->has_client_name;
+    j->client_name = e->client_name;
+    j->has_client_port = e->has_client_port;
+    j->client_port = e->client_port;
+    j->has_helo = e->has_helo;
+    j->helo = e->helo;
+    j->has_protocol = e->has_protocol;
+    j->protocol = e->protocol;
+    j->has_submitted = e->has_submitted;
+    j->submitted = e->submitted;
     j->has_chunked = is_chunked(e);
     j->chunked = is_chunked(e);
     return true;

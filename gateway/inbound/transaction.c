@@ -400,6 +400,11 @@ static int make_envelope(struct session *s) {
     e->client = frame_bytes(session_ip(s)); /* session outlives the answer */
     e->helo = frame_bytes(s->server.helo);
     e->protocol = frame_bytes(received_protocol(s->server.esmtp, tls != NULL, s->authenticated, mail->smtputf8));
+    e->has_client_name = s->guard.name[0] != 0;
+    e->client_name = frame_bytes(span_of(s->guard.name));
+    e->has_client_port = true;
+    e->client_port = tcp_addr_port(&s->peer);
+    e->has_submitted = e->submitted = s->trusted || s->authenticated;
     e->has_account = s->authenticated;
     e->account = frame_bytes(span_of(s->account));
     e->has_checksum = true;
