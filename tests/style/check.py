@@ -51,7 +51,7 @@ DOORS = {  # header -> files that may include it
     r"rocksdb/c\.h": r"store/rocks\w*\.[ch]",
     r"protobuf-c/.*": r"proto/frame\.h",
     r"yaml\.h": r"node/yaml\.c",
-    r"jansson\.h": r"(admin/tool/json|gateway/directory/http|gateway/auth/http)\.c",
+    r"jansson\.h": r"(admin/json|gateway/directory/http|gateway/auth/http)\.c",
     r"openssl/.*": r"base/net/(tls\w*|secret)\.[ch]",
     r"curl/.*": r"base/net/http\.c",
     r"ldap\.h|lber\.h": r"base/net/ldap\.c",
