@@ -7,7 +7,14 @@
 #include "gateway/outbound/sources.h"
 #include "node/settings_schema.h"
 
-enum { RATES_MAX = 1000, POOLS_MAX = 1000, SENDERS_MAX = 10000, NAME_MAX_LEN = 40, MESSAGES_MAX = 100000000 };
+enum {
+    RATES_MAX = 1000,
+    POOLS_MAX = 1000,
+    SENDERS_MAX = 10000,
+    NAME_MAX_LEN = 40,
+    ACCOUNT_MAX_LEN = 255,
+    MESSAGES_MAX = 100000000
+};
 #define MS_DAY 86400000u
 
 /* -- rates -- */
@@ -145,13 +152,30 @@ static void read_senders(struct settings_reading *r, const struct yaml *y, void 
     }
 }
 
+static bool is_account(struct span s) {
+    return s.len && s.len <= ACCOUNT_MAX_LEN && span_find(s, ' ') < 0 && !span_eq(s, SPAN("@"));
+}
+
+static void read_accounts(struct settings_reading *r, const struct yaml *y, void *object) {
+    static const char what[] = "delivery.sources.accounts";
+    struct outbound_pool *p = object;
+    p->accounts = settings_texts(r, y, what, SENDERS_MAX, &p->account_count);
+    for (size_t i = 0; p->accounts && i < p->account_count; i++) {
+        if (!is_account(span_of(p->accounts[i])))
+            settings_complain(r, y, "%s: takes names of accounts and @DOMAIN", what);
+    }
+}
+
 #define AT(member) offsetof(struct outbound_pool, member)
 static const struct schema_key pool_keys[] = {
     {"name", SCHEMA_TEXT, AT(name), 1, NAME_MAX_LEN, NULL, NULL, NULL, "For logs; letters, digits, - and _."},
     {"addresses", SCHEMA_CUSTOM, 0, 0, 0, NULL, "list of {address, ehlo, weight, warm_up}", read_addresses,
      "The addresses of the pool, at most 64."},
     {"senders", SCHEMA_CUSTOM, 0, 0, 0, NULL, "list of addresses and domains", read_senders,
-     "Whose mail goes out from them, `.NAME`: the domain and all below. Default: all mail that no other pool takes."},
+     "Whose mail goes out from them, `.NAME`: the domain and all below. With neither `senders` nor `accounts`: all "
+     "mail that no other pool takes."},
+    {"accounts", SCHEMA_CUSTOM, 0, 0, 0, NULL, "list of names and @DOMAIN", read_accounts,
+     "Who logged in to submit it; `@NAME`: all accounts that end in it. They come before the senders of any pool."},
     {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
 };
 #undef AT

@@ -100,7 +100,9 @@ struct outbound_pool {
     const struct outbound_source *sources;
     size_t source_count;
     const char *const *senders; /* addresses, domains, .DOMAIN */
-    size_t sender_count;        /* 0: of all others */
+    size_t sender_count;
+    const char *const *accounts; /* who logged in: names, @DOMAIN; a pool of neither takes all others */
+    size_t account_count;
 };
 struct rules;
 struct outbound_timeouts { /* smtp-rules.md line 40, milliseconds */

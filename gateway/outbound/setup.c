@@ -133,7 +133,8 @@ static bool copy_pool(struct arena *mem, struct outbound_pool *p) {
             LOG_WARN("source_not_here", LOG_STR("pool", p->name), LOG_STR("address", ip));
     }
     p->sources = sources;
-    return sources && keep(mem, &p->name) && copy_texts(mem, &p->senders, p->sender_count);
+    return sources && keep(mem, &p->name) && copy_texts(mem, &p->senders, p->sender_count) &&
+           copy_texts(mem, &p->accounts, p->account_count);
 }
 
 static bool copy_pools(struct setup *to) {

@@ -17,10 +17,27 @@ static bool names_sender(const struct outbound_pool *p, struct span sender) {
     return false;
 }
 
-const struct outbound_pool *sources_pool(const struct outbound_pool *pools, size_t count, struct span sender) {
+/* "@tenant.example": all accounts whose name ends in it. */
+static bool names_account(const struct outbound_pool *p, struct span account) {
+    ptrdiff_t at = span_rfind(account, '@');
+    struct span tenant = at < 0 ? SPAN_EMPTY : span_from(account, (size_t)at);
+    for (size_t i = 0; i < p->account_count; i++) {
+        struct span one = span_of(p->accounts[i]);
+        if (span_eq_nocase(one, account) || (*p->accounts[i] == '@' && span_eq_nocase(one, tenant)))
+            return true;
+    }
+    return false;
+}
+
+const struct outbound_pool *sources_pool(const struct outbound_pool *pools, size_t count, struct span account,
+                                         struct span sender) {
     const struct outbound_pool *rest = NULL;
+    for (size_t i = 0; account.len && i < count; i++) {
+        if (names_account(&pools[i], account))
+            return &pools[i];
+    }
     for (size_t i = 0; i < count; i++) {
-        if (!pools[i].sender_count)
+        if (!pools[i].sender_count && !pools[i].account_count)
             rest = rest ? rest : &pools[i];
         else if (names_sender(&pools[i], sender))
             return &pools[i];

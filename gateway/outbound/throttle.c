@@ -43,7 +43,8 @@ const char *throttle_name(struct attempt *a, const char *site) {
     struct throttle *t = &a->throttle;
     t->plain = site;
     if (a->route.kind != ROUTE_LMTP)
-        t->pool = sources_pool(s->pools, s->pool_count, frame_span(a->job->sender));
+        t->pool = sources_pool(s->pools, s->pool_count, a->job->has_account ? frame_span(a->job->account) : SPAN_EMPTY,
+                               frame_span(a->job->sender));
     return t->pool && site ? arena_printf(&a->mem, "%s+from:%s", site, t->pool->name) : site;
 }
 

@@ -59,6 +59,7 @@ static void all_is_read(void **state) {
                    "  sources:\n"
                    "    - name: news\n"
                    "      senders: [a.example, b@c.example, .d.example]\n"
+                   "      accounts: [alice, \"@tenant.example\"]\n"
                    "      addresses:\n"
                    "        - {address: 192.0.2.1, ehlo: out1.example, weight: 3}\n"
                    "        - {address: \"2001:db8::1\", warm_up: {start: 2026-03-01, messages_first_day: 20}}\n",
@@ -79,6 +80,8 @@ static void all_is_read(void **state) {
     assert_int_equal(o->pool_count, 1);
     assert_string_equal(o->pools[0].name, "news");
     assert_int_equal(o->pools[0].sender_count, 3);
+    assert_int_equal(o->pools[0].account_count, 2);
+    assert_string_equal(o->pools[0].accounts[1], "@tenant.example");
     assert_int_equal(o->pools[0].source_count, 2);
     const struct outbound_source *a = o->pools[0].sources;
     assert_string_equal(a[0].ehlo, "out1.example");
@@ -133,6 +136,8 @@ static void errors(void **state) {
          "warm_up.start: takes a day"},
         {"  sources: [{name: a, addresses: [{address: 192.0.2.1, warm_up: {growth: 10}}]}]", "warm_up.start: missing"},
         {"  sources: [{name: a, senders: [\"a@\"], addresses: [{address: 192.0.2.1}]}]", "senders: takes addresses"},
+        {"  sources: [{name: a, accounts: [\"@\"], addresses: [{address: 192.0.2.1}]}]", "accounts: takes names"},
+        {"  sources: [{name: a, accounts: [\"a b\"], addresses: [{address: 192.0.2.1}]}]", "accounts: takes names"},
     };
     put(rules, "suspend 10m /x/\nsuspend 10m /(/\n");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -26,9 +26,41 @@ static void test_pools(void **state) {
         {"news@b.example", "rest"},    {"\"a@a.example\"@c.example", "rest"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        assert_string_equal(sources_pool(pools, 4, span_of(rows[i].sender))->name, rows[i].pool);
-    assert_null(sources_pool(pools + 1, 2, SPAN("x@c.example")));
-    assert_null(sources_pool(NULL, 0, SPAN("x@c.example")));
+        assert_string_equal(sources_pool(pools, 4, SPAN_EMPTY, span_of(rows[i].sender))->name, rows[i].pool);
+    assert_null(sources_pool(pools + 1, 2, SPAN_EMPTY, SPAN("x@c.example")));
+    assert_null(sources_pool(NULL, 0, SPAN("x"), SPAN("x@c.example")));
+}
+
+/* Who logged in comes before the sender, the sender before the pool of all others. */
+static void test_accounts(void **state) {
+    (void)state;
+    static const char *const of_s[] = {"a.example"}, *const of_t[] = {"alice@x.example", "@tenant.example", "carol"},
+                             *const both[] = {"bob@tenant.example"}, *const of_b[] = {"b.example"};
+    static const struct outbound_pool pools[] = {
+        {.name = "sender", .senders = of_s, .sender_count = 1},
+        {.name = "both", .senders = of_b, .sender_count = 1, .accounts = both, .account_count = 1},
+        {.name = "tenant", .accounts = of_t, .account_count = 3},
+        {.name = "rest"}};
+    static const struct {
+        const char *account, *sender, *pool;
+    } rows[] = {
+        {"alice@x.example", "z@a.example", "tenant"},
+        {"ALICE@X.example", "z@c.example", "tenant"},
+        {"dan@tenant.example", "z@a.example", "tenant"},
+        {"bob@tenant.example", "z@a.example", "both"},
+        {"carol", "z@a.example", "tenant"},
+        {"carol@else.example", "z@a.example", "sender"},
+        {"dan@sub.tenant.example", "z@c.example", "rest"},
+        {"tenant.example", "z@b.example", "both"},
+        {"", "z@b.example", "both"},
+        {"", "z@c.example", "rest"},
+        {"xcarol", "", "rest"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        assert_string_equal(sources_pool(pools, 4, span_of(rows[i].account), span_of(rows[i].sender))->name,
+                            rows[i].pool);
+    assert_null(
+        sources_pool(pools + 2, 1, SPAN("nobody"), SPAN("z@a.example"))); /* one of accounts is no pool of all */
 }
 
 static struct outbound_source source(const char *ip, uint32_t weight) {
@@ -132,8 +164,8 @@ static void test_read_day(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pools),   cmocka_unit_test(test_weights),  cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_warm_up), cmocka_unit_test(test_read_day),
+        cmocka_unit_test(test_pools),  cmocka_unit_test(test_accounts), cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_warm_up),  cmocka_unit_test(test_read_day),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
