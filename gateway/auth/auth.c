@@ -13,11 +13,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/net/password.h"
 #include "base/net/secret.h"
 #include "base/rand.h"
 
 #include "gateway/auth/exchange.h"
-#include "gateway/auth/password.h"
 #include "gateway/auth/state.h"
 
 enum {

@@ -9,11 +9,11 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/net/password.h"
 #include "base/rand.h"
 
 #include "gateway/auth/backend.h"
 #include "gateway/auth/lines.h"
-#include "gateway/auth/password.h"
 #include "gateway/auth/sasl.h"
 
 enum { SLOTS_MIN = 16 };

@@ -8,10 +8,10 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/net/password.h"
 #include "base/net/secret.h"
 
 #include "gateway/auth/exchange.h"
-#include "gateway/auth/password.h"
 #include "gateway/auth/sasl.h"
 
 enum { FAKE_ITERATIONS = 4096, FAKE_SALT = 16 }; /* as PostgreSQL makes them */

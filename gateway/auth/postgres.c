@@ -10,11 +10,11 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/net/password.h"
 #include "base/net/pg.h"
 #include "base/net/secret.h"
 
 #include "gateway/auth/backend.h"
-#include "gateway/auth/password.h"
 
 enum { WHY_MAX = 256 };
 

@@ -7,9 +7,8 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/net/password.h"
 #include "base/span.h"
-
-#include "gateway/auth/password.h"
 
 /* The library's context: one for each auth, read by all loops. */
 struct scram_context;

@@ -9,11 +9,11 @@
 #include <stdatomic.h>
 
 #include "base/arena.h"
+#include "base/net/guess.h"
 #include "base/pool.h"
 
 #include "gateway/auth/auth.h"
 #include "gateway/auth/backend.h"
-#include "gateway/auth/guess.h"
 #include "gateway/auth/io.h"
 #include "gateway/auth/remember.h"
 #include "gateway/auth/scram.h"

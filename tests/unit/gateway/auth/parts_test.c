@@ -1,9 +1,9 @@
 /* The pure parts of auth: messages of clients, names, kinds of hashes, what is remembered, who may send as whom. */
 #include "tests/unit/gateway/auth/rig.h"
 
+#include "base/net/password.h"
 #include "base/net/secret.h"
 
-#include "gateway/auth/password.h"
 #include "gateway/auth/remember.h"
 #include "gateway/auth/sasl.h"
 #include "gateway/auth/sender.h"

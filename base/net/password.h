@@ -2,8 +2,8 @@
  * password: stored hashes: which kind one is, and whether a password fits. Slow by purpose: for threads of a pool,
  * never for a loop (except password_kind and verifier_parse, which only read text).
  */
-#ifndef GATEWAY_AUTH_PASSWORD_H
-#define GATEWAY_AUTH_PASSWORD_H
+#ifndef BASE_NET_PASSWORD_H
+#define BASE_NET_PASSWORD_H
 
 #include <stdbool.h>
 #include <stdint.h>

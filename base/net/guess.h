@@ -5,8 +5,8 @@
  * A try is admitted while failures are under the cap. Tries under way count as if they would fail: when the cap would
  * be reached that way, one more has to wait for them, so that many connections at once cannot buy more guesses.
  */
-#ifndef GATEWAY_AUTH_GUESS_H
-#define GATEWAY_AUTH_GUESS_H
+#ifndef BASE_NET_GUESS_H
+#define BASE_NET_GUESS_H
 
 #include <stdbool.h>
 #include <stdint.h>

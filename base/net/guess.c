@@ -5,7 +5,7 @@
  *
  * Names are not kept: a counter's key is 128 bits of hash under a seed of the process, which strangers cannot aim at.
  */
-#include "gateway/auth/guess.h"
+#include "base/net/guess.h"
 
 #include <netinet/in.h>
 #include <pthread.h>

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
-#include "gateway/auth/guess.h"
+#include "base/net/guess.h"
 
 enum { WINDOW = 1000 };
 

@@ -3,7 +3,7 @@
  * decided here, not by what the libraries could do: plain text, DES and MD5 are refused, so that a file never holds
  * what a thief could undo in an hour.
  */
-#include "gateway/auth/password.h"
+#include "base/net/password.h"
 
 #include <argon2.h>
 #include <crypt.h>
