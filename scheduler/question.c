@@ -1,6 +1,6 @@
 /*
  * question: the scheduler's answers to the admin RPC (proto/admin.proto): status, the queue's rows and
- * summary, one message's envelope, history and reasons, and retry.
+ * summary, one message's envelope, history and reasons. Changes of the queue are in operator.c.
  *
  * Questions that walk the store run on a helper thread, send their rows in replies of at most PAGE rows,
  * and stop at the limit of the request. One question at a time is read for each correlation; their
@@ -36,7 +36,6 @@ struct question {
     Words__AdminVerb verb;
     uint64_t message;
     uint32_t limit;
-    bool dry_run;
     uint64_t now_ms;
     struct filter *filter;
     /* the answer, made on the helper thread */
@@ -47,23 +46,16 @@ struct question {
     size_t trace_count, trace_cap;
     Words__Envelope *envelope;
     Words__RecipientState **states;
-    uint64_t *ids; /* retry: messages that match */
-    size_t id_count, id_cap;
     uint64_t matched;
     struct map summary;
     struct list summary_rows;
     struct store_stats stats;
     int err;
-    /* retry, on the loop */
-    size_t next_id;
-    uint64_t retried;
 };
 
 /* -- replies -- */
 
-static void send_error(struct scheduler *sc, uint64_t correlation, int err, const char *text);
-
-static void send_reply(struct scheduler *sc, uint64_t correlation, Words__AdminReply *r, bool last) {
+void question_reply(struct scheduler *sc, uint64_t correlation, Words__AdminReply *r, bool last) {
     r->has_last = true;
     r->last = last;
     int err = frame_send_peer(sc->admin, FRAME_ADMIN_REPLY, correlation, 0, &r->base, NULL, &sc->pack);
@@ -71,16 +63,16 @@ static void send_reply(struct scheduler *sc, uint64_t correlation, Words__AdminR
         return;
     LOG_WARN("admin_reply_unsent", LOG_ERR("why", err));
     if (!r->has_error) /* too long for one frame: a short answer gets through */
-        send_error(sc, correlation, err, "the answer is too long to be shown");
+        question_error(sc, correlation, err, "the answer is too long to be shown");
 }
 
-static void send_error(struct scheduler *sc, uint64_t correlation, int err, const char *text) {
+void question_error(struct scheduler *sc, uint64_t correlation, int err, const char *text) {
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
     r.has_error = true;
     r.error = (uint32_t)-err;
     r.has_text = true;
     r.text = frame_bytes(span_of(text ? text : err_text(err)));
-    send_reply(sc, correlation, &r, true);
+    question_reply(sc, correlation, &r, true);
 }
 
 /* -- rows, on the helper thread -- */
@@ -200,20 +192,6 @@ static void keep_row(struct question *q, Words__AdminRow *r) {
         q->rows[q->row_count++] = r;
 }
 
-static void note_id(struct question *q, uint64_t id) {
-    q->matched++;
-    if (q->id_count && q->ids[q->id_count - 1] == id)
-        return;
-    if (q->id_count >= q->limit) {
-        q->err = ERR_FULL;
-        return;
-    }
-    if (!grow(&q->mem, &q->ids, &q->id_cap, q->id_count))
-        q->err = ERR_NOMEM;
-    else
-        q->ids[q->id_count++] = id;
-}
-
 /* One message, read into mem; what belongs to the answer is copied. */
 static void judge_message(struct question *q, uint32_t shard, uint64_t id, struct arena *mem) {
     Words__Envelope *e;
@@ -232,8 +210,6 @@ static void judge_message(struct question *q, uint32_t shard, uint64_t id, struc
         } else if (row_matches(q, r)) {
             if (q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY)
                 summarise(q, r);
-            else if (q->verb == WORDS__ADMIN_VERB__ADMIN_RETRY)
-                note_id(q, id);
             else
                 keep_row(q, r);
         }
@@ -288,7 +264,6 @@ static void work(void *arg) {
     switch (q->verb) {
     case WORDS__ADMIN_VERB__ADMIN_QUEUE_LIST:
     case WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY:
-    case WORDS__ADMIN_VERB__ADMIN_RETRY:
         for (uint32_t i = 0; i < q->sc->config.shards && q->err == ERR_OK; i++)
             walk_shard(q, i);
         return;
@@ -319,7 +294,7 @@ static void send_rows(struct question *q) {
         at += n;
         r.has_count = at == q->row_count;
         r.count = q->matched;
-        send_reply(q->sc, q->correlation, &r, at == q->row_count);
+        question_reply(q->sc, q->correlation, &r, at == q->row_count);
     } while (at < q->row_count);
 }
 
@@ -373,36 +348,8 @@ static void send_message(struct question *q) {
         r.has_text = true;
         r.text = frame_bytes(buf_span(&text));
     }
-    send_reply(q->sc, q->correlation, &r, true);
+    question_reply(q->sc, q->correlation, &r, true);
     buf_deinit(&text);
-}
-
-static void retry_next(struct question *q);
-
-static void retry_brought(void *arg, int err) {
-    struct question *q = arg;
-    uint64_t id = q->ids[q->next_id++];
-    struct shard *s = scheduler_shard_of(q->sc, id);
-    struct sched_event e = {.kind = SCHED_OPERATOR};
-    e.operator_ = (struct sched_operator){.verb = SCHED_OP_RETRY, .message = id, .recipient = UINT32_MAX};
-    if (err == ERR_OK && shard_step(s, &e, scheduler_now(q->sc)) == ERR_OK)
-        q->retried++;
-    retry_next(q);
-}
-
-static void retry_next(struct question *q) {
-    while (q->next_id < q->id_count && sched_room(shard_core(scheduler_shard_of(q->sc, q->ids[q->next_id]))) == 0)
-        q->next_id = q->id_count; /* no room for more now: the count tells how far it came */
-    if (q->next_id < q->id_count && !q->sc->draining) {
-        loader_bring(q->sc->loaders[id_shard(q->ids[q->next_id])], q->ids[q->next_id], retry_brought, q);
-        return;
-    }
-    Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
-    r.has_count = true;
-    r.count = q->retried;
-    LOG_INFO("operator_retry", LOG_U64("matched", q->id_count), LOG_U64("messages", q->retried));
-    send_reply(q->sc, q->correlation, &r, true);
-    question_free(q);
 }
 
 static void add_figure(Words__AdminReply *r, Words__AdminFigure *figures, const char *name, double value) {
@@ -457,23 +404,14 @@ static void send_status(const struct question *q) {
     add_figure(&r, figures, "store_damaged", store_is_damaged(sc->store));
     add_figure(&r, figures, "store_disk_bytes", (double)q->stats.disk_bytes);
     add_figure(&r, figures, "store_memory_bytes", (double)q->stats.memory_bytes);
-    send_reply(sc, q->correlation, &r, true);
+    question_reply(sc, q->correlation, &r, true);
 }
 
 static void done(void *arg) {
     struct question *q = arg;
     if (q->err != ERR_OK) {
-        send_error(q->sc, q->correlation, q->err,
+        question_error(q->sc, q->correlation, q->err,
                    q->err == ERR_FULL ? "more than the limit match; narrow the filter" : NULL);
-    } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_RETRY) {
-        if (!q->dry_run) {
-            retry_next(q);
-            return;
-        }
-        Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
-        r.has_count = true;
-        r.count = q->id_count;
-        send_reply(q->sc, q->correlation, &r, true);
     } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_LIST) {
         send_rows(q);
     } else if (q->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY) {
@@ -494,10 +432,9 @@ static void ask(struct scheduler *sc, uint64_t correlation, const Words__AdminRe
     CHECK(q);
     *q = (struct question){.sc = sc, .correlation = correlation, .verb = m->verb, .now_ms = scheduler_now(sc)};
     q->limit = m->has_limit && m->limit ? m->limit : LIMIT_DEFAULT;
-    if (m->verb == WORDS__ADMIN_VERB__ADMIN_RETRY || m->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY)
+    if (m->verb == WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY)
         q->limit = m->has_limit && m->limit ? m->limit : SUMMARY_MAX;
     q->message = m->has_message ? m->message : 0;
-    q->dry_run = m->has_dry_run && m->dry_run;
     arena_init(&q->mem, 64 * 1024, 512 * 1024 * 1024);
     map_init(&q->summary);
     list_init(&q->summary_rows);
@@ -509,7 +446,7 @@ static void ask(struct scheduler *sc, uint64_t correlation, const Words__AdminRe
     if (err == ERR_OK && !scheduler_work(sc, work, done, q))
         err = ERR_NOMEM;
     if (err != ERR_OK) {
-        send_error(sc, correlation, err, problem);
+        question_error(sc, correlation, err, problem);
         question_free(q);
     }
 }
@@ -523,10 +460,10 @@ void question_on_message(void *arg, const struct bus_message *msg) {
     arena_init(&mem, 4096, FRAME_META_MAX * 2u);
     const Words__AdminRequest *m = frame_unpack(&words__admin_request__descriptor, f.meta, &mem);
     if (!m)
-        send_error(sc, f.correlation, ERR_INVALID, NULL);
+        question_error(sc, f.correlation, ERR_INVALID, NULL);
     else if (m->verb == WORDS__ADMIN_VERB__ADMIN_ROUTE || m->verb == WORDS__ADMIN_VERB__ADMIN_VERIFY)
-        send_error(sc, f.correlation, ERR_UNSUPPORTED, NULL);
-    else
+        question_error(sc, f.correlation, ERR_UNSUPPORTED, NULL);
+    else if (!operator_on_request(sc, f.correlation, m))
         ask(sc, f.correlation, m);
     arena_deinit(&mem);
 }

@@ -7,6 +7,7 @@
  *   loader.c    start-up scan and due recipients come back into the core
  *   compose.c   a report is read together, composed, and enqueued
  *   question.c  the admin RPC's questions to the queue
+ *   operator.c  the operator's changes of the queue
  *   scheduler.c the thread: start, turn, tick, drain, stop
  */
 #ifndef SCHEDULER_SHELL_H
@@ -128,5 +129,13 @@ void compose_start(void *arg, struct shard_compose *c);
 
 /* -- question.c -- */
 void question_on_message(void *arg, const struct bus_message *m);
+/* A reply to the admin service; one too long for a frame becomes an error. */
+void question_reply(struct scheduler *sc, uint64_t correlation, Words__AdminReply *r, bool last);
+/* The last reply: -err, and text, or err's own when NULL. */
+void question_error(struct scheduler *sc, uint64_t correlation, int err, const char *text);
+
+/* -- operator.c -- */
+/* Takes a request for a change of the queue; m lives for the call. False: it is something else. */
+bool operator_on_request(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m);
 
 #endif
