@@ -108,6 +108,21 @@ static void read_login(struct settings_reading *r, const struct yaml *map, const
         to->login = l;
 }
 
+/* Whether its servers are told of clients. */
+static void read_flag(struct settings_reading *r, const struct yaml *map, const char *section, const char *name,
+                      const struct route *route, bool *to) {
+    const struct yaml *y = schema_child(map, name);
+    if (!y)
+        return;
+    bool yes = y->kind == YAML_SCALAR && span_eq(y->text, SPAN("true"));
+    if (!yes && (y->kind != YAML_SCALAR || !span_eq(y->text, SPAN("false"))))
+        settings_complain(r, y, "%s.%s: takes true or false", section, name);
+    else if (yes && route->kind == ROUTE_MX)
+        settings_complain(r, y, "%s.%s: only for smtp: and lmtp: routes", section, name);
+    else
+        *to = yes;
+}
+
 /* The route of a domain, into the room that more_routes made. */
 static void read_route(struct settings_reading *r, const struct yaml *map, const char *section, const char *domain) {
     char what[32];
@@ -128,6 +143,8 @@ static void read_route(struct settings_reading *r, const struct yaml *map, const
     memcpy(all, targets, to->target_count * sizeof *all);
     to->targets = all;
     read_login(r, map, section, to);
+    read_flag(r, map, section, "xclient", &to->route, &to->xclient);
+    read_flag(r, map, section, "xforward", &to->route, &to->xforward);
     if (!domain || !note(r, &r->routes, map, what, domain))
         return;
     to->domain = domain;
@@ -279,6 +296,20 @@ static void skip(struct settings_reading *r, const struct yaml *y, void *object)
     (void)object;
 }
 
+#define TOLD_KEYS                                                                                                      \
+    {"xclient",                                                                                                        \
+     SCHEMA_CUSTOM,                                                                                                    \
+     0,                                                                                                                \
+     0,                                                                                                                \
+     0,                                                                                                                \
+     "false",                                                                                                          \
+     "true or false",                                                                                                  \
+     skip,                                                                                                             \
+     "Its servers are told of the client of each message by XCLIENT, where they announce it."},                        \
+    {                                                                                                                  \
+        "xforward", SCHEMA_CUSTOM, 0, 0, 0, "false", "true or false", skip, "The same by XFORWARD."                    \
+    }
+
 #define AT(member) offsetof(struct recipients_domain_config, member)
 static const struct schema_key domain_keys[] = {
     {"name", SCHEMA_CUSTOM, 0, 0, 0, NULL, "domain name", skip, "The domain; U-labels may be written."},
@@ -286,6 +317,7 @@ static const struct schema_key domain_keys[] = {
      "Who is a recipient: " SOURCE_WORDS "; several are asked in order."},
     {"route", SCHEMA_CUSTOM, 0, 0, 0, NULL, "route", skip, "Where its mail goes."},
     {"credentials", SCHEMA_CUSTOM, 0, 0, 0, NULL, "map", skip, "How we log in there; see below."},
+    TOLD_KEYS,
     {"tag", SCHEMA_TEXT, AT(tag), 0, 8, NULL, NULL, NULL,
      "Characters that separate a local part from its tag, as in user+tag. Default `+`; empty: no tags."},
     {"case_sensitive", SCHEMA_BOOL, AT(case_sensitive), 0, 0, "false", NULL, NULL,
@@ -327,6 +359,7 @@ static const struct schema_key route_keys[] = {
     {"domain", SCHEMA_CUSTOM, 0, 0, 0, NULL, "domain name, .NAME or *", skip, "`.NAME`: it and all below it."},
     {"route", SCHEMA_CUSTOM, 0, 0, 0, NULL, "route", skip, "Where its mail goes."},
     {"credentials", SCHEMA_CUSTOM, 0, 0, 0, NULL, "map", skip, "How we log in there; see below."},
+    TOLD_KEYS,
     {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
 };
 

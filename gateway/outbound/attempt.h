@@ -13,6 +13,7 @@
 #ifndef GATEWAY_OUTBOUND_ATTEMPT_H
 #define GATEWAY_OUTBOUND_ATTEMPT_H
 
+#include "base/base32.h"
 #include "gateway/outbound/content.h"
 #include "gateway/outbound/conn.h"
 #include "gateway/outbound/delivery.h"
@@ -93,6 +94,9 @@ struct attempt {
     struct client_recipient *sending;
     uint32_t *sent; /* recipient of each place in .sending */
     bool in_transaction, reused;
+    bool introducing; /* XCLIENT is under way on .conn */
+    struct client_attrs attrs;
+    char ident[BASE32_ID_LEN + 1];
     struct conversion *conversion;
     bool converted; /* body.converted holds the 7-bit form */
     /* what was seen */

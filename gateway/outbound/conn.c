@@ -165,7 +165,9 @@ static uint64_t time_for(const struct conn *c) {
     case CLIENT_STARTTLS:
     case CLIENT_SHAKING:
     case CLIENT_AUTH:
+    case CLIENT_XCLIENT:
         return t->ehlo_ms;
+    case CLIENT_XFORWARD:
     case CLIENT_MAIL:
     case CLIENT_RSET:
         return t->mail_ms;
@@ -313,6 +315,12 @@ int conn_begin(struct conn *c, const struct client_mail *m) {
     flush(c);
     set_clock(c, true);
     return ERR_OK;
+}
+
+void conn_introduce(struct conn *c, const struct client_attrs *a) {
+    client_introduce(&c->client, a);
+    flush(c);
+    set_clock(c, true);
 }
 
 /* -- hearing -- */
@@ -463,7 +471,7 @@ static void on_tcp(void *arg, struct tcp *t, enum tcp_event event, int err) {
 bool conn_is_worn(const struct conn *c) {
     uint32_t max = c->o->setup->s.messages_per_connection, mail_max = c->client.ext.mail_max;
     return throttle_conn_is_worn(c) || (!c->site->per_connection && c->messages >= max) ||
-           (mail_max && c->client.transactions >= mail_max) || c->write_failed;
+           (mail_max && c->client.transactions >= mail_max) || c->write_failed || c->bound;
 }
 
 void conn_take(struct conn *c) {

@@ -38,6 +38,7 @@ struct conn {
     bool ready, body_wanted; /* events to be acted on once the input is used up */
     bool dot_queued;         /* the final dot is not yet with the kernel */
     bool write_failed;
+    bool bound; /* stands for another client (XCLIENT), and cannot for the next one */
     bool gone;
     bool shaking;                       /* TLS is being agreed on */
     bool secure_sts_failed;             /* MTA-STS in testing: what enforce would have refused */
@@ -58,6 +59,8 @@ void conn_rest(struct conn *c);
 bool conn_is_worn(const struct conn *c);
 /* READY: begins a transaction for .attempt. Errors of client_begin. */
 int conn_begin(struct conn *c, const struct client_mail *m) MUST_CHECK;
+/* READY: XCLIENT; attempt_on_ready follows, or attempt_on_end. */
+void conn_introduce(struct conn *c, const struct client_attrs *a);
 /* The body has more to read. */
 void conn_body_moved(struct conn *c);
 /* READY: says QUIT and waits for the answer; holds its slot until then. */

@@ -42,6 +42,7 @@ struct outbound_route {
     const struct outbound_target *targets; /* smtp, lmtp: all of them, when there are several */
     size_t target_count;
     const struct outbound_login *login; /* NULL: none */
+    bool xclient, xforward;             /* tell its servers of the client, where they have it */
 };
 /* How private the way to a server must be (delivery.tls). */
 enum tls_level {

@@ -51,6 +51,8 @@ static const struct outcome_verdict table[CLIENT_STAGES][CLIENT_ANSWERS] = {
     [CLIENT_AUTH] = {BAD, HOST("4.7.0", "the login was refused for now"), CLOSING,
                      HOST("4.7.8", "the login was refused"), BAD, NONE, LOST, TIMEOUT},
     [CLIENT_READY] = ASIDE,
+    [CLIENT_XCLIENT] = ASIDE,
+    [CLIENT_XFORWARD] = ASIDE,
     [CLIENT_MAIL] = {BAD, MESSAGE_4, CLOSING, MESSAGE_5, BAD, NONE, LOST, TIMEOUT},
     [CLIENT_RCPT] = {BAD, RECIPIENT_4, CLOSING, RECIPIENT_5, BAD, NONE, LOST, TIMEOUT},
     [CLIENT_DATA] = {BAD, MESSAGE_4, CLOSING, MESSAGE_5, BAD, NONE, LOST, TIMEOUT},
@@ -71,7 +73,8 @@ struct outcome_verdict outcome_of(enum client_stage stage, enum client_answer an
         v = deferred;
     if (lmtp_dot && stage == CLIENT_DOT && answer == CLIENT_ANSWER_5)
         v = failed;
-    if (reused && stage == CLIENT_MAIL && (answer == CLIENT_ANSWER_421 || answer == CLIENT_ANSWER_LOST))
+    if (reused && (stage == CLIENT_MAIL || stage == CLIENT_XFORWARD) &&
+        (answer == CLIENT_ANSWER_421 || answer == CLIENT_ANSWER_LOST))
         v.next = OUTCOME_NEXT_AGAIN; /* line 53 */
     return v;
 }

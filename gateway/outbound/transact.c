@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 
 #include "gateway/outbound/attempt.h"
+#include "gateway/outbound/forward_attrs.h"
 #include "gateway/outbound/wish.h"
 #include "gateway/smtp/mime.h"
 
@@ -94,6 +95,7 @@ static void gather(struct attempt *a) {
         .count = n,
     };
     wish_fill(a, &a->mail);
+    a->mail.forward = forward_attrs_of(a);
 }
 
 /* Fails those whose address cannot be put in a command; all of the transaction, when it is the sender's. */
@@ -126,6 +128,8 @@ void transact_begin(struct attempt *a) {
     struct conn *c = a->conn;
     bool convert = is_8bit(a) && !c->client.ext.eight_bit;
     a->state = ATTEMPT_SENDING;
+    if (forward_attrs_introduce(a))
+        return;
     if (!check_utf8(a) || !wish_check(a)) {
         finish_unsent(a);
         return;
@@ -242,8 +246,9 @@ void attempt_on_body(struct attempt *a) {
 
 void attempt_on_ready(struct attempt *a, struct conn *c) {
     a->conn = c;
-    if (!a->in_transaction)
+    if (!a->in_transaction && !a->introducing)
         secure_count(a, c, NULL);
+    forward_attrs_count(a);
     if (a->in_transaction) {
         a->in_transaction = a->reused = false;
         attempt_go_on(a);
@@ -275,7 +280,7 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
         return;
     }
     a->conn = NULL;
-    a->in_transaction = a->reused = false;
+    a->in_transaction = a->reused = a->introducing = false;
     a->slot = site_keep_slot(a->site); /* on to the next host before others begin with the first */
     if (!c->established)
         secure_count(a, c, e);

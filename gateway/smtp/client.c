@@ -11,7 +11,7 @@
 #include "base/base64.h"
 #include "base/check.h"
 
-enum { CLIENT_CHALLENGE_MAX = 8192 };
+enum { CLIENT_CHALLENGE_MAX = 8192, CLIENT_INTRODUCED_MAX = 4 * CLIENT_ATTRS_LINE_MAX };
 
 const char *client_stage_name(enum client_stage stage) {
     static const char *const names[CLIENT_STAGES] = {
@@ -19,6 +19,7 @@ const char *client_stage_name(enum client_stage stage) {
         [CLIENT_EHLO] = "EHLO",          [CLIENT_HELO] = "HELO",
         [CLIENT_STARTTLS] = "STARTTLS",  [CLIENT_SHAKING] = "the TLS handshake",
         [CLIENT_AUTH] = "AUTH",          [CLIENT_READY] = "waiting",
+        [CLIENT_XCLIENT] = "XCLIENT",    [CLIENT_XFORWARD] = "XFORWARD",
         [CLIENT_MAIL] = "MAIL FROM",     [CLIENT_RCPT] = "RCPT TO",
         [CLIENT_DATA] = "DATA",          [CLIENT_BODY] = "sending the message",
         [CLIENT_DOT] = "end of data",    [CLIENT_DRAIN] = "an empty message",
@@ -48,10 +49,15 @@ void client_init(struct client *c, enum client_protocol protocol, const char *ho
     c->announce = c->failed = c->ehlo_lines = c->secured = false;
     c->tls = CLIENT_TLS_NEVER;
     c->login = NULL;
+    c->attrs = NULL;
+    c->attrs_offered = c->attrs_group = 0;
+    c->attrs_taken = c->xclient_refused = c->xforward_refused = false;
+    buf_init(&c->introduced, CLIENT_INTRODUCED_MAX);
 }
 
 void client_deinit(struct client *c) {
     buf_deinit(&c->out);
+    buf_deinit(&c->introduced);
 }
 
 static enum client_answer classify(const struct reply *r) {
@@ -73,6 +79,7 @@ static enum client_event_kind become_ready(struct client *c) {
     c->state = CLIENT_READY;
     c->announce = true;
     c->mail = NULL;
+    c->attrs = NULL;
     return CLIENT_EV_MORE;
 }
 
@@ -109,8 +116,13 @@ static void put_hello(struct client *c, const char *verb) {
     buf_add(&c->out, SPAN("\r\n"));
 }
 
+/* The name of the client that we stand for, where it can be said. */
 static void put_ehlo(struct client *c) {
-    put_hello(c, c->protocol == CLIENT_LMTP ? "LHLO " : "EHLO ");
+    const char *verb = c->protocol == CLIENT_LMTP ? "LHLO " : "EHLO ";
+    if (c->attrs && client_attrs_is_hello(c->attrs->helo))
+        buf_printf(&c->out, "%s%.*s\r\n", verb, SPAN_FMT(c->attrs->helo));
+    else
+        put_hello(c, verb);
     c->ehlo_lines = true;
     c->state = CLIENT_EHLO;
 }
@@ -131,7 +143,7 @@ static enum client_event_kind leave_at(struct client *c, enum client_stage stage
 }
 
 static enum client_event_kind begin_login(struct client *c, struct client_event *e) {
-    if (!c->login)
+    if (!c->login || buf_len(&c->introduced))
         return become_ready(c);
     size_t before = buf_len(&c->out);
     buf_add(&c->out, SPAN("AUTH "));
@@ -214,6 +226,63 @@ static enum client_event_kind on_auth(struct client *c, struct client_event *e) 
     return CLIENT_EV_MORE;
 }
 
+/* -- XCLIENT -- */
+
+/* All commands; with the attributes that the server took at first, so that nothing of an earlier client is left. */
+static void render_introduction(uint32_t offered, const struct client_attrs *a, struct buf *to) {
+    uint32_t group = 0;
+    while (client_attrs_put(to, CLIENT_ATTRS_XCLIENT, offered, a, &group))
+        continue;
+}
+
+enum client_speaks client_speaks_for(const struct client *c, const struct client_attrs *a) {
+    struct buf wanted;
+    bool own = buf_len(&c->introduced) == 0;
+    if (!a || (own && (!c->ext.xclient || c->xclient_refused)))
+        return own ? CLIENT_SPEAKS_PLAIN : CLIENT_SPEAKS_OTHER;
+    buf_init(&wanted, CLIENT_INTRODUCED_MAX);
+    render_introduction(c->attrs_offered, a, &wanted);
+    bool same = !own && !wanted.err && span_eq(buf_span(&wanted), buf_span(&c->introduced));
+    buf_deinit(&wanted);
+    if (same)
+        return CLIENT_SPEAKS_FOR_IT;
+    return c->ext.xclient && !c->xclient_refused ? CLIENT_SPEAKS_MAY_ASK : CLIENT_SPEAKS_OTHER;
+}
+
+void client_introduce(struct client *c, const struct client_attrs *a) {
+    CHECK(c->state == CLIENT_READY && c->ext.xclient);
+    c->attrs = a;
+    if (!buf_len(&c->introduced))
+        c->attrs_offered = c->ext.xclient;
+    c->attrs_group = 0;
+    c->attrs_taken = c->announce = false;
+    client_attrs_put(&c->out, CLIENT_ATTRS_XCLIENT, c->attrs_offered, a, &c->attrs_group);
+    c->state = CLIENT_XCLIENT;
+}
+
+/* Each accepted command has begun the session anew; the last one is followed by EHLO. A session that stood for
+ * another client is no good when one is refused: some of that other's attributes may still hold. */
+static enum client_event_kind on_xclient(struct client *c, struct client_event *e) {
+    if (e->answer == CLIENT_ANSWER_421 || e->answer == CLIENT_ANSWER_BAD)
+        return end(c);
+    bool taken = e->answer == CLIENT_ANSWER_2;
+    c->xclient_refused |= !taken;
+    if (!taken && buf_len(&c->introduced))
+        return leave(c);
+    c->attrs_taken |= taken;
+    if (client_attrs_put(&c->out, CLIENT_ATTRS_XCLIENT, c->attrs_offered, c->attrs, &c->attrs_group))
+        return CLIENT_EV_MORE;
+    if (!c->attrs_taken)
+        return become_ready(c);
+    buf_clear(&c->introduced);
+    render_introduction(c->attrs_offered, c->attrs, &c->introduced);
+    if (c->introduced.err)
+        return end(c);
+    c->ext = (struct client_extensions){0};
+    put_ehlo(c);
+    return CLIENT_EV_MORE;
+}
+
 /* -- the transaction -- */
 
 /* Puts the commands that may go now: all of the envelope when pipelining, else one. */
@@ -245,11 +314,31 @@ int client_begin(struct client *c, const struct client_mail *m) {
     }
     c->mail = m;
     c->state = CLIENT_MAIL;
+    if (m->forward && c->ext.xforward && !c->xforward_refused) { /* the envelope was only tried */
+        buf_truncate(&c->out, before);
+        c->attrs_group = 0;
+        client_attrs_put(&c->out, CLIENT_ATTRS_XFORWARD, c->ext.xforward, m->forward, &c->attrs_group);
+        c->state = CLIENT_XFORWARD;
+    }
     c->announce = c->failed = false;
     c->next_rcpt = c->accepted = 0;
     c->transactions++;
     memset(c->accepted_bits, 0, (m->count + 63) / 64 * sizeof *c->accepted_bits);
     return ERR_OK;
+}
+
+/* Mail goes on without what the server does not take. */
+static enum client_event_kind on_xforward(struct client *c, struct client_event *e) {
+    if (e->answer == CLIENT_ANSWER_421 || e->answer == CLIENT_ANSWER_BAD)
+        return end(c);
+    c->xforward_refused |= e->answer != CLIENT_ANSWER_2;
+    if (!c->xforward_refused &&
+        client_attrs_put(&c->out, CLIENT_ATTRS_XFORWARD, c->ext.xforward, c->mail->forward, &c->attrs_group))
+        return CLIENT_EV_MORE;
+    int err = put_envelope(c, c->mail);
+    CHECK(err != ERR_INVALID); /* tried in client_begin; any other error shows in out.err */
+    c->state = CLIENT_MAIL;
+    return CLIENT_EV_MORE;
 }
 
 static void put_next_rcpt(struct client *c) {
@@ -392,12 +481,13 @@ static enum client_event_kind on_other(struct client *c, struct client_event *e)
 
 static enum client_event_kind on_reply(struct client *c, struct client_event *e) {
     static enum client_event_kind (*const handlers[CLIENT_STAGES])(struct client *, struct client_event *) = {
-        [CLIENT_CONNECT] = on_other, [CLIENT_GREETING] = on_greeting, [CLIENT_EHLO] = on_ehlo,
-        [CLIENT_HELO] = on_helo,     [CLIENT_STARTTLS] = on_starttls, [CLIENT_SHAKING] = on_other,
-        [CLIENT_AUTH] = on_auth,     [CLIENT_READY] = on_other,       [CLIENT_MAIL] = on_mail,
-        [CLIENT_RCPT] = on_rcpt,     [CLIENT_DATA] = on_data,         [CLIENT_BODY] = on_early,
-        [CLIENT_DOT] = on_dot,       [CLIENT_DRAIN] = on_drain,       [CLIENT_RSET] = on_rset,
-        [CLIENT_QUIT] = on_other,    [CLIENT_END] = on_other,
+        [CLIENT_CONNECT] = on_other,     [CLIENT_GREETING] = on_greeting, [CLIENT_EHLO] = on_ehlo,
+        [CLIENT_HELO] = on_helo,         [CLIENT_STARTTLS] = on_starttls, [CLIENT_SHAKING] = on_other,
+        [CLIENT_AUTH] = on_auth,         [CLIENT_READY] = on_other,       [CLIENT_XCLIENT] = on_xclient,
+        [CLIENT_XFORWARD] = on_xforward, [CLIENT_MAIL] = on_mail,         [CLIENT_RCPT] = on_rcpt,
+        [CLIENT_DATA] = on_data,         [CLIENT_BODY] = on_early,        [CLIENT_DOT] = on_dot,
+        [CLIENT_DRAIN] = on_drain,       [CLIENT_RSET] = on_rset,         [CLIENT_QUIT] = on_other,
+        [CLIENT_END] = on_other,
     };
     e->answer = classify(e->reply);
     return handlers[e->stage](c, e);

@@ -8,7 +8,8 @@
  *     GREETING -> EHLO [-> HELO] -> READY
  *     EHLO -> STARTTLS -> SHAKING -> EHLO                          TLS, where .tls asks for it
  *     EHLO -> AUTH -> READY                                        where there is a .login
- *     READY -> MAIL -> RCPT -> DATA -> BODY -> DOT -> READY       client_begin .. verdicts
+ *     READY -> XCLIENT -> EHLO -> READY                            client_introduce
+ *     READY [-> XFORWARD] -> MAIL -> RCPT -> DATA -> BODY -> DOT -> READY       client_begin .. verdicts
  *     RCPT, DATA -> DRAIN -> RSET -> READY                         nobody was accepted, but 354 came
  *     MAIL, RCPT, DATA -> RSET -> READY                            the transaction failed and is still open there,
  *                                                                  or was only asking
@@ -25,6 +26,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "gateway/smtp/client_attrs.h"
 #include "gateway/smtp/reply.h"
 
 #define CLIENT_RCPT_MAX 1000u          /* recipients of one transaction */
@@ -41,6 +43,8 @@ enum client_stage {
     CLIENT_SHAKING, /* the owner shakes hands: client_secured */
     CLIENT_AUTH,
     CLIENT_READY,
+    CLIENT_XCLIENT,
+    CLIENT_XFORWARD,
     CLIENT_MAIL,
     CLIENT_RCPT,
     CLIENT_DATA,
@@ -73,8 +77,9 @@ struct client_extensions {
     uint64_t size_max;           /* 0: not stated */
     uint32_t rcpt_max, mail_max; /* LIMITS; 0: not stated */
     bool deliver_by, mt_priority, requiretls;
-    char auth[200];            /* mechanisms, as offered; "" none */
-    uint64_t deliver_by_min_s; /* least time that it takes a message with mode R for; 0: any */
+    char auth[200];             /* mechanisms, as offered; "" none */
+    uint32_t xclient, xforward; /* attributes that it takes, as bits */
+    uint64_t deliver_by_min_s;  /* least time that it takes a message with mode R for; 0: any */
 };
 
 struct client_recipient {
@@ -92,9 +97,10 @@ struct client_mail {
     struct span envid;
     /* said when the server offers it */
     bool requiretls, has_mt_priority, has_by;
-    bool by_notify, by_trace; /* BY: mode N, else R; modifier T */
-    int64_t by_s;             /* BY: seconds left */
-    int32_t mt_priority;      /* -9 to 9 */
+    bool by_notify, by_trace;           /* BY: mode N, else R; modifier T */
+    int64_t by_s;                       /* BY: seconds left */
+    int32_t mt_priority;                /* -9 to 9 */
+    const struct client_attrs *forward; /* told by XFORWARD before MAIL; or NULL */
     const struct client_recipient *recipients;
     uint32_t count; /* 1..CLIENT_RCPT_MAX */
     bool probe;     /* only asks: after the last RCPT comes RSET, and accepted recipients are told too */
@@ -143,7 +149,14 @@ struct client {
     struct buf out; /* the owner sends and consumes it */
     struct reply_parser parser;
     const struct client_mail *mail; /* under way */
-    uint32_t next_rcpt;             /* the recipient whose reply is due next */
+    /* XCLIENT and XFORWARD */
+    const struct client_attrs *attrs;       /* those that are being told */
+    uint32_t attrs_offered;                 /* of XCLIENT, when the telling began */
+    uint32_t attrs_group;                   /* next to be told */
+    bool attrs_taken;                       /* a command of the telling under way was accepted */
+    bool xclient_refused, xforward_refused; /* not tried again in this session */
+    struct buf introduced;                  /* the XCLIENT commands that hold; empty: we are ourselves */
+    uint32_t next_rcpt;                     /* the recipient whose reply is due next */
     uint32_t accepted;
     uint32_t transactions; /* begun */
     bool announce;         /* EV_READY is due */
@@ -162,6 +175,18 @@ void client_secured(struct client *c);
 /* State READY: sends MAIL. ERR_INVALID: an address that cannot be sent (control characters); ERR_FULL,
  * ERR_NOMEM. The session is as before then. */
 int client_begin(struct client *c, const struct client_mail *m) MUST_CHECK;
+/* What XCLIENT can do for a message of this client. */
+enum client_speaks {
+    CLIENT_SPEAKS_FOR_IT,  /* the session stands for it already */
+    CLIENT_SPEAKS_MAY_ASK, /* client_introduce */
+    CLIENT_SPEAKS_PLAIN,   /* the server does not have XCLIENT or has refused it: the session is our own */
+    CLIENT_SPEAKS_OTHER,   /* it stands for another client and cannot be made to stand for this one */
+};
+/* a NULL: a message without a client. */
+enum client_speaks client_speaks_for(const struct client *c, const struct client_attrs *a);
+/* State READY, SPEAKS_MAY_ASK: XCLIENT, and EHLO in the name of that client; EV_READY follows, also when the server
+ * refused and the session was our own before; else EV_END. We do not log in again. *a is borrowed until then. */
+void client_introduce(struct client *c, const struct client_attrs *a);
 /* After EV_BODY: body and final dot were handed to the connection. */
 void client_body_sent(struct client *c);
 /* State READY: QUIT. EV_END follows its reply. */

@@ -55,5 +55,9 @@ void client_ehlo_line(struct client_extensions *ext, struct span line) {
         span_copy(rest, ext->auth, sizeof ext->auth);
     } else if (span_eq_nocase(word, SPAN("REQUIRETLS"))) {
         ext->requiretls = true;
+    } else if (span_eq_nocase(word, SPAN("XCLIENT"))) {
+        ext->xclient = client_attrs_offered(CLIENT_ATTRS_XCLIENT, rest);
+    } else if (span_eq_nocase(word, SPAN("XFORWARD"))) {
+        ext->xforward = client_attrs_offered(CLIENT_ATTRS_XFORWARD, rest);
     }
 }

@@ -26,6 +26,8 @@ static const struct row rows[] = {
     {CLIENT_SHAKING, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
     {CLIENT_AUTH, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
     {CLIENT_READY, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
+    {CLIENT_XCLIENT, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
+    {CLIENT_XFORWARD, {"-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>", "-h>"}},
     {CLIENT_MAIL, {"-h>", "-m>", "-h>", "Fm.", "-h>", "-h>", "-h>", "-h>"}}, /* 44, 45, 46 */
     {CLIENT_RCPT, {"-h>", "-r.", "-h>", "Fr.", "-h>", "-h>", "-h>", "-h>"}}, /* 44, 45, 46 */
     {CLIENT_DATA, {"-h>", "-m>", "-h>", "Fm.", "-h>", "-h>", "-h>", "-h>"}}, /* 44, 45, 46 */
@@ -91,7 +93,8 @@ static void test_reused(void **state) {
     (void)state;
     for (int s = 0; s < CLIENT_STAGES; s++) {
         for (int a = 0; a < CLIENT_ANSWERS; a++) {
-            bool again = s == CLIENT_MAIL && (a == CLIENT_ANSWER_421 || a == CLIENT_ANSWER_LOST);
+            bool again =
+                (s == CLIENT_MAIL || s == CLIENT_XFORWARD) && (a == CLIENT_ANSWER_421 || a == CLIENT_ANSWER_LOST);
             struct outcome_verdict v = outcome_of((enum client_stage)s, (enum client_answer)a, false, true);
             assert_int_equal(v.next == OUTCOME_NEXT_AGAIN, again);
             if (!again)
