@@ -5,6 +5,7 @@
 
 #include "gateway/outbound/rules.h"
 #include "gateway/outbound/sources.h"
+#include "gateway/smtp/socks5.h"
 #include "node/settings_schema.h"
 
 enum {
@@ -109,8 +110,66 @@ static void read_warm_up(struct settings_reading *r, const struct yaml *y, void 
         settings_complain(r, y, "%s.start: missing", section);
 }
 
+static void read_proxy(struct settings_reading *r, const struct yaml *y, const char *what, struct outbound_egress *e,
+                       enum outbound_egress_kind kind) {
+    if (e->kind != EGRESS_DIRECT)
+        settings_complain(r, y, "delivery.sources.addresses.egress: takes either socks5 or proxy_v2");
+    e->kind = kind;
+    if (y->kind != YAML_SCALAR || tcp_addr_parse_port(&e->address, y->text) != ERR_OK ||
+        e->address.storage.ss_family == AF_UNIX || tcp_addr_port(&e->address) == 0)
+        settings_complain(r, y, "%s: takes an IP address (no name) and a port, such as 192.0.2.5:1080 or [::1]:1080",
+                          what);
+}
+
+static void read_socks5(struct settings_reading *r, const struct yaml *y, void *object) {
+    read_proxy(r, y, "delivery.sources.addresses.egress.socks5", object, EGRESS_SOCKS5);
+}
+
+static void read_proxy_v2(struct settings_reading *r, const struct yaml *y, void *object) {
+    read_proxy(r, y, "delivery.sources.addresses.egress.proxy_v2", object, EGRESS_PROXY_V2);
+}
+
+static void read_egress_password(struct settings_reading *r, const struct yaml *y, void *object) {
+    settings_read_password(r, y, "delivery.sources.addresses.egress.password_file",
+                           &((struct outbound_egress *)object)->password);
+}
+
+#define EGRESS_AT(member) offsetof(struct outbound_egress, member)
+static const struct schema_key egress_keys[] = {
+    {"socks5", SCHEMA_CUSTOM, 0, 0, 0, NULL, "IP address:port", read_socks5,
+     "A SOCKS5 proxy that connects from the address."},
+    {"user", SCHEMA_TEXT, EGRESS_AT(user), 1, SOCKS5_TEXT_MAX, NULL, NULL, NULL,
+     "Of the SOCKS5 proxy; a proxy that does not ask for it is not used then."},
+    {"password", SCHEMA_TEXT, EGRESS_AT(password), 1, SOCKS5_TEXT_MAX, NULL, NULL, NULL, "Its password."},
+    {"password_file", SCHEMA_CUSTOM, 0, 0, 0, NULL, "file", read_egress_password,
+     "Or a file whose first line is the password."},
+    {"proxy_v2", SCHEMA_CUSTOM, 0, 0, 0, NULL, "IP address:port", read_proxy_v2,
+     "Or a relay, such as HAProxy, that takes a PROXY header, version 2, and connects from the source in it to the "
+     "destination in it."},
+    {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
+};
+
+static void read_egress(struct settings_reading *r, const struct yaml *y, void *object) {
+    static const char section[] = "delivery.sources.addresses.egress";
+    struct outbound_egress *e = &((struct outbound_source *)object)->egress;
+    schema_object(r, y, section, egress_keys, e);
+    if (y->kind != YAML_MAP)
+        return;
+    if (e->kind == EGRESS_DIRECT)
+        settings_complain(r, y, "%s: takes socks5 or proxy_v2", section);
+    if (!e->user != !e->password)
+        settings_complain(r, y, "%s: takes user and password together", section);
+    if (e->kind == EGRESS_PROXY_V2 && e->user)
+        settings_complain(r, y, "%s.user: goes with socks5", section);
+    if (e->password && strlen(e->password) > SOCKS5_TEXT_MAX)
+        settings_complain(r, y, "%s.password: at most %d octets", section, SOCKS5_TEXT_MAX);
+}
+
 static const struct schema_key source_keys[] = {
-    {"address", SCHEMA_CUSTOM, 0, 0, 0, NULL, "IPv4 or IPv6 address", read_address, "One of this host's."},
+    {"address", SCHEMA_CUSTOM, 0, 0, 0, NULL, "IPv4 or IPv6 address", read_address,
+     "One of this host's, or of the host behind `egress`."},
+    {"egress", SCHEMA_CUSTOM, 0, 0, 0, NULL, "{socks5, user, password} or {proxy_v2}", read_egress,
+     "The proxy on a host that has the address. Default: this host has it."},
     {"ehlo", SCHEMA_CUSTOM, 0, 0, 0, NULL, "host name", read_ehlo,
      "Name in EHLO; it should be the address's name in the DNS. Default: node.hostname."},
     {"weight", SCHEMA_COUNT, AT(weight), 1, 1000, "1", NULL, NULL, "Its share of the connections of the pool."},
@@ -169,7 +228,7 @@ static void read_accounts(struct settings_reading *r, const struct yaml *y, void
 #define AT(member) offsetof(struct outbound_pool, member)
 static const struct schema_key pool_keys[] = {
     {"name", SCHEMA_TEXT, AT(name), 1, NAME_MAX_LEN, NULL, NULL, NULL, "For logs; letters, digits, - and _."},
-    {"addresses", SCHEMA_CUSTOM, 0, 0, 0, NULL, "list of {address, ehlo, weight, warm_up}", read_addresses,
+    {"addresses", SCHEMA_CUSTOM, 0, 0, 0, NULL, "list of {address, egress, ehlo, weight, warm_up}", read_addresses,
      "The addresses of the pool, at most 64."},
     {"senders", SCHEMA_CUSTOM, 0, 0, 0, NULL, "list of addresses and domains", read_senders,
      "Whose mail goes out from them, `.NAME`: the domain and all below. With neither `senders` nor `accounts`: all "
@@ -216,5 +275,6 @@ int settings_pace_reference(struct buf *to) {
     schema_object_reference(to, "## Each of `delivery.rates`", rate_keys);
     schema_object_reference(to, "## Each of `delivery.sources`", pool_keys);
     schema_object_reference(to, "## Each of `delivery.sources.addresses`", source_keys);
+    schema_object_reference(to, "## `egress` of such an address", egress_keys);
     return schema_object_reference(to, "## `warm_up` of such an address", warm_keys);
 }

@@ -263,7 +263,7 @@ static struct span for_now(struct attempt *a, struct span enhanced) {
 static void give_up(struct attempt *a) {
     bool refused = a->tried > 0 && a->fatal == a->tried && walk_is_complete(&a->walk); /* line 43 */
     struct attempt_result rest = a->has_last ? a->last : attempt_local_result(walk_reason(&a->walk));
-    bool host_level = a->has_last && !a->answered;
+    bool host_level = a->has_last && !a->answered && !a->source_failed;
     for (uint32_t i = 0; i < a->count; i++) {
         struct attempt_recipient *to = &a->recipients[i];
         if (to->fate == FATE_DONE)
@@ -298,7 +298,7 @@ static void give_up(struct attempt *a) {
  * more, and say so before those others are through. It waits for one of theirs; when they all fail, the last one says
  * so. */
 static bool wait_for_others(struct attempt *a) {
-    if (a->answered || a->requeued == ATTEMPT_REQUEUE_MAX || !a->has_last)
+    if (a->answered || a->source_failed || a->requeued == ATTEMPT_REQUEUE_MAX || !a->has_last)
         return false;
     if (a->slot) {
         a->slot = false;

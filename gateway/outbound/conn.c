@@ -67,8 +67,8 @@ struct conn *conn_open(struct outbound *o, struct site *s, struct attempt *a, co
         return NULL;
     }
     c->timer = loop_timer_new(o->loop, on_timer, c);
-    const struct tcp_addr *from = c->source ? &c->source->address : NULL;
-    c->tcp = c->timer ? tcp_connect(o->loop, &t->addr, from, IN_MAX, OUT_MAX, on_tcp, c) : NULL;
+    const struct tcp_addr *hop = egress_first_hop(c->source, &t->addr), *from = egress_local(c->source);
+    c->tcp = c->timer ? tcp_connect(o->loop, hop, from, IN_MAX, OUT_MAX, on_tcp, c) : NULL;
     if (!c->tcp) {
         if (c->timer)
             loop_timer_close(c->timer);
@@ -214,7 +214,8 @@ static void fail(struct conn *c, enum client_answer answer, int err) {
         if (!*c->tls_why)
             snprintf(c->tls_why, sizeof c->tls_why, "%s", tcp_tls_why(c->tcp));
     }
-    if (stage <= CLIENT_EHLO)
+    bool ours = egress_blame(c, answer == CLIENT_ANSWER_TIMEOUT, err);
+    if (stage <= CLIENT_EHLO && !ours)
         dead_mark(&c->o->dead, &c->addr, loop_now_ms(c->o->loop));
     metric_add(stage == CLIENT_CONNECT ? &failed_connect : &failed_later, 1);
     const struct client_event e = {.kind = CLIENT_EV_END, .stage = stage, .answer = answer};
@@ -433,22 +434,36 @@ static void hear(struct conn *c) {
     }
 }
 
+/* The clock of the connect goes on until the server is there. */
+static void on_egress(struct conn *c, enum egress_step step) {
+    if (step == EGRESS_DOWN)
+        fail(c, CLIENT_ANSWER_LOST, ERR_CLOSED);
+    if (step != EGRESS_UP)
+        return;
+    c->connected = true;
+    set_clock(c, true);
+    if (c->attempt)
+        attempt_on_connected(c->attempt, c);
+    if (buf_len(tcp_in(c->tcp))) /* came in one piece with the last word of the proxy */
+        hear(c);
+}
+
 static void on_tcp(void *arg, struct tcp *t, enum tcp_event event, int err) {
     struct conn *c = arg;
     (void)t;
     conns_reap(c->o);
     switch (event) {
     case TCP_CONNECTED:
-        c->connected = true;
-        set_clock(c, true);
-        if (c->attempt)
-            attempt_on_connected(c->attempt, c);
+        on_egress(c, egress_begin(c));
         return;
     case TCP_SECURED:
         on_secured(c);
         return;
     case TCP_READ:
-        hear(c);
+        if (c->connected)
+            hear(c);
+        else
+            on_egress(c, egress_hear(c));
         return;
     case TCP_DRAINED:
         c->dot_queued = false;

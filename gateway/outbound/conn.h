@@ -9,6 +9,7 @@
 #define GATEWAY_OUTBOUND_CONN_H
 
 #include "base/net/tls.h"
+#include "gateway/outbound/egress.h"
 #include "gateway/outbound/login.h"
 #include "gateway/outbound/site.h"
 #include "gateway/smtp/client.h"
@@ -28,11 +29,13 @@ struct conn {
     struct client client;
     struct stuff stuff;
     struct login login; /* .core.begin NULL: none */
+    struct egress egress;
     struct tcp_addr addr;
     char host[DNS_NAME_MAX + 1]; /* name of the server */
     uint32_t messages;           /* bodies sent */
     enum client_stage timed;     /* what the timer was set for */
     uint32_t timed_rcpt;
+    /* connected: to the server, behind the egress if there is one */
     bool connected, established;
     bool raced;              /* the time of being the only one is over */
     bool ready, body_wanted; /* events to be acted on once the input is used up */

@@ -78,18 +78,27 @@ static void add_source(struct explain *x, const struct outbound_pool *p, const s
     tcp_addr_ip(&s->address, ip, sizeof ip);
     const char *key = arena_printf(&x->mem, "from %s", ip);
     uint32_t today = key ? pace_today(pace_find(&x->o->pace, key), day) : 0;
+    char way[EGRESS_NAME_MAX], rest[32];
+    uint64_t left = key ? pace_pause_left_ms(pace_find(&x->o->pace, key), loop_now_ms(x->o->loop)) : 0;
     const char *warm =
         limit == SOURCES_UNLIMITED ? "" : arena_printf(&x->mem, ", %u of %u messages of today (warm-up)", today, limit);
-    explain_add(x, arena_printf(&x->mem, "source of pool %s: %s, weight %u%s%s", p->name, ip, s->weight,
-                                warm ? warm : "", tcp_addr_is_local(&s->address) ? "" : ", not on this host now"));
+    bool away = s->egress.kind == EGRESS_DIRECT && !tcp_addr_is_local(&s->address);
+    explain_add(x, arena_printf(&x->mem, "source of pool %s: %s%s%s, weight %u%s%s%s%s", p->name, ip,
+                                *egress_name(s, way) ? ", through " : "", way, s->weight, warm ? warm : "",
+                                away ? ", not on this host now" : "", left ? ", not used after a failure for " : "",
+                                left ? in_words(left, rest) : ""));
 }
 
-void explain_pace(struct explain *x) {
+void explain_sources(struct explain *x) {
     const struct outbound_settings *s = &x->setup->s;
-    add_notes(x);
-    add_rates(x);
     for (size_t i = 0; i < s->pool_count; i++) {
         for (size_t k = 0; k < s->pools[i].source_count; k++)
             add_source(x, &s->pools[i], &s->pools[i].sources[k]);
     }
+}
+
+void explain_pace(struct explain *x) {
+    add_notes(x);
+    add_rates(x);
+    explain_sources(x);
 }

@@ -58,6 +58,8 @@ static void finish(struct explain *x) {
     if (x->verb == WORDS__ADMIN_VERB__ADMIN_LIMITS) {
         add_limits(x);
         explain_pace(x);
+    } else if (!x->rule || x->rule->route.kind != ROUTE_LMTP) {
+        explain_sources(x);
     }
     explain_answer(x,
                    arena_printf(&x->mem, "%u address%s, site %s%s", x->addresses, x->addresses == 1 ? "" : "es",

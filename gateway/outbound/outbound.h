@@ -88,8 +88,15 @@ struct outbound_rate {  /* of the first entry whose pattern matches (rules_patte
     uint32_t connections, per_connection, recipients; /* 0: those of the limits */
 };
 #define OUTBOUND_SOURCES_MAX 64 /* addresses of one pool */
+enum outbound_egress_kind { EGRESS_DIRECT, EGRESS_SOCKS5, EGRESS_PROXY_V2 };
+struct outbound_egress { /* how an address is used that this host does not have */
+    enum outbound_egress_kind kind;
+    struct tcp_addr address;     /* of the proxy */
+    const char *user, *password; /* SOCKS5; or both NULL */
+};
 struct outbound_source {
     struct tcp_addr address;
+    struct outbound_egress egress;
     const char *ehlo; /* NULL: the host name */
     uint32_t weight;
     uint32_t warm_first;  /* messages of the first day; 0: no warm-up */

@@ -125,11 +125,12 @@ static bool copy_pool(struct arena *mem, struct outbound_pool *p) {
     struct outbound_source *sources = arena_calloc(mem, p->source_count + 1, sizeof *sources);
     for (size_t i = 0; sources && i < p->source_count; i++) {
         sources[i] = p->sources[i];
-        if (!keep(mem, &sources[i].ehlo))
+        if (!keep(mem, &sources[i].ehlo) || !keep(mem, &sources[i].egress.user) ||
+            !keep(mem, &sources[i].egress.password))
             return false;
         char ip[128];
         tcp_addr_ip(&sources[i].address, ip, sizeof ip);
-        if (!tcp_addr_is_local(&sources[i].address))
+        if (sources[i].egress.kind == EGRESS_DIRECT && !tcp_addr_is_local(&sources[i].address))
             LOG_WARN("source_not_here", LOG_STR("pool", p->name), LOG_STR("address", ip));
     }
     p->sources = sources;

@@ -92,13 +92,16 @@ static uint64_t source_left_ms(const struct outbound *o, const char *site, const
 
 static bool is_usable(void *arg, const struct outbound_source *s) {
     struct ask *ask = arg;
-    uint64_t left = source_left_ms(ask->o, ask->site, s);
+    uint64_t left = source_left_ms(ask->o, ask->site, s), everywhere = source_left_ms(ask->o, NULL, s);
+    if (everywhere > left)
+        left = everywhere;
     if (left && (!ask->paused || left < ask->first_ms))
         ask->first_ms = left;
     ask->paused |= left > 0;
     if (left)
         return false;
-    bool here = tcp_addr_is_local(&s->address); /* it may be on another host of a cluster now */
+    /* it may be on another host of a cluster now */
+    bool here = s->egress.kind != EGRESS_DIRECT || tcp_addr_is_local(&s->address);
     ask->away |= !here;
     return here && !is_used_up(ask->o, s);
 }
@@ -110,14 +113,30 @@ const struct outbound_source *throttle_source(struct attempt *a, const struct tc
     return sources_draw(a->throttle.pool, to, is_usable, &ask, &a->o->rand);
 }
 
+bool throttle_has_source(struct attempt *a, const struct tcp_addr *to) {
+    struct ask ask = {.o = a->o, .site = a->site->name};
+    return sources_draw(a->throttle.pool, to, is_usable, &ask, &a->o->rand) != NULL;
+}
+
+void throttle_rest_source(struct attempt *a, const struct outbound_source *s, const char *site, uint64_t ms) {
+    char key[THROTTLE_PLAIN_MAX];
+    struct pace_entry *e = source_key(key, site, s) ? note(a->o, key) : NULL;
+    if (e)
+        pace_pause(e, now_of(a->o) + ms);
+    pace_put(e);
+}
+
+static bool check_pool(struct attempt *a);
+
 bool throttle_target(struct attempt *a) {
     const struct outbound_pool *p = a->throttle.pool;
     const struct tcp_addr *to = &a->target.addr;
     if (!p || to->storage.ss_family == AF_UNIX)
         return true;
-    struct ask ask = {.o = a->o, .site = a->site->name};
-    if (sources_draw(p, to, is_usable, &ask, &a->o->rand))
+    if (throttle_has_source(a, to))
         return true;
+    if (!check_pool(a))
+        return false;
     const struct attempt_result r = {
         .verdict = {OUTCOME_DEFERRED, SCOPE_HOST, OUTCOME_NEXT_HOST, false, "4.4.0", ""},
         .enhanced = SPAN("4.4.0"),

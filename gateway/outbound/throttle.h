@@ -44,6 +44,10 @@ void throttle_admit(struct attempt *a);
 void throttle_end(struct attempt *a);
 /* Some address of ours can reach the target. False: attempt_skip_host was called. */
 bool throttle_target(struct attempt *a);
+/* Some address of the pool may be used with this server now. */
+bool throttle_has_source(struct attempt *a, const struct tcp_addr *to);
+/* It is not used for so long, at this site or (NULL) at all: not the server has failed, but the way from us. */
+void throttle_rest_source(struct attempt *a, const struct outbound_source *s, const char *site, uint64_t ms);
 /* For a new connection; NULL: the system's choice. */
 const struct outbound_source *throttle_source(struct attempt *a, const struct tcp_addr *to);
 /* A transaction begins on a->conn. */

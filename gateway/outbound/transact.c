@@ -192,12 +192,13 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
             r.enhanced = arena_dup(&a->mem, span_of(e->reply->enhanced));
     }
     if (!r.text.len) {
-        const char *said = e->stage == CLIENT_CONNECT && err ? arena_printf(&a->mem, "%s: %s", v.text, err_text(err))
-                           : e->stage == CLIENT_SHAKING && *c->tls_why
-                               ? arena_printf(&a->mem, "%s: %s", v.text, c->tls_why)
-                           : e->stage == CLIENT_AUTH && c->login.why
-                               ? arena_printf(&a->mem, "%s: %s", v.text, c->login.why)
-                               : arena_printf(&a->mem, "%s (%s)", v.text, client_stage_name(e->stage));
+        const char *said =
+            e->stage == CLIENT_CONNECT && *c->egress.why ? arena_printf(&a->mem, "cannot connect: %s", c->egress.why)
+            : e->stage == CLIENT_CONNECT && err          ? arena_printf(&a->mem, "%s: %s", v.text, err_text(err))
+            : e->stage == CLIENT_SHAKING && *c->tls_why  ? arena_printf(&a->mem, "%s: %s", v.text, c->tls_why)
+            : e->stage == CLIENT_AUTH && c->login.why
+                ? arena_printf(&a->mem, "%s: %s", v.text, c->login.why)
+                : arena_printf(&a->mem, "%s (%s)", v.text, client_stage_name(e->stage));
         r.text = span_of(said ? said : v.text);
     }
     return r;
@@ -272,6 +273,8 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     bool before = !a->in_transaction && c->established; /* while the body was prepared */
     if (a->conversion)
         convert_cancel(a);
+    if (egress_on_end(a, c))
+        return;
     struct outcome_verdict v = verdict_of(a, e);
     if (e->stage == CLIENT_CONNECT && attempt_lost_rival(a, c)) {
         a->tried++;

@@ -214,6 +214,26 @@ int proxy_read(struct proxy_header *h, struct span in, size_t *used) {
     return err;
 }
 
+static void put_number(char *to, unsigned n) {
+    to[0] = (char)(n >> 8);
+    to[1] = (char)(n & 0xff);
+}
+
+size_t proxy_write_v2(const struct proxy_header *h, char to[PROXY_WRITTEN_MAX]) {
+    size_t octets = h->local ? 0 : h->v6 ? 16 : 4, len = h->local ? 0 : 2 * octets + 4;
+    memcpy(to, v2_mark.at, v2_mark.len);
+    to[12] = h->local ? 0x20 : 0x21;
+    to[13] = h->local ? 0x00 : h->v6 ? 0x21 : 0x11;
+    put_number(to + 14, (unsigned)len);
+    if (h->local)
+        return V2_HEAD;
+    memcpy(to + V2_HEAD, h->client, octets);
+    memcpy(to + V2_HEAD + octets, h->server, octets);
+    put_number(to + V2_HEAD + 2 * octets, h->client_port);
+    put_number(to + V2_HEAD + 2 * octets + 2, h->server_port);
+    return V2_HEAD + len;
+}
+
 /* -- XCLIENT -- */
 
 static bool is_ip(struct span s) {

@@ -1,6 +1,6 @@
 /*
- * proxy: reads the header of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt), and the attributes of
- * XCLIENT (Postfix XCLIENT_README). Pure: octets in, values out.
+ * proxy: reads the header of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt), writes that of
+ * version 2, and reads the attributes of XCLIENT (Postfix XCLIENT_README). Pure: octets in, values out.
  */
 #ifndef GATEWAY_SMTP_PROXY_H
 #define GATEWAY_SMTP_PROXY_H
@@ -24,6 +24,10 @@ struct proxy_header {
 /* Reads it at the start of `in`. ERR_OK: *used octets were it; ERR_AGAIN: more octets are needed (never with
  * PROXY_HEADER_MAX octets or more); ERR_INVALID. */
 int proxy_read(struct proxy_header *h, struct span in, size_t *used) MUST_CHECK;
+
+#define PROXY_WRITTEN_MAX 52 /* IPv6, without TLVs */
+/* Writes a header of version 2 with these addresses, or LOCAL; .sni and .tls are not told. Returns its length. */
+size_t proxy_write_v2(const struct proxy_header *h, char to[PROXY_WRITTEN_MAX]);
 
 /* One XCLIENT command: attributes that were given; .at NULL: not given; len 0: given as [UNAVAILABLE] or [TEMPUNAVAIL].
  */

@@ -315,17 +315,43 @@ static void attributes_are_read(void **state) {
     arena_deinit(&mem);
 }
 
+/* What is written is read back as it was, at every cut. */
+static void written_headers_are_read(void **state) {
+    (void)state;
+    static const struct proxy_header table[] = {
+        {.client = {192, 0, 2, 10}, .server = {198, 51, 100, 25}, .client_port = 0, .server_port = 25},
+        {.client = {10, 255, 0, 1}, .server = {1, 2, 3, 4}, .client_port = 65535, .server_port = 2587},
+        {.v6 = true, .client = {0x20, 1, 0xd, 0xb8, [15] = 10}, .server = {0x20, 1, [15] = 0xff}, .server_port = 465},
+        {.local = true},
+    };
+    static const size_t lengths[] = {28, 28, 52, 16};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        char text[PROXY_WRITTEN_MAX + 4];
+        memset(text, '2', sizeof text);
+        size_t len = proxy_write_v2(&table[i], text);
+        assert_int_equal(len, lengths[i]);
+        for (size_t cut = 0; cut < len; cut++)
+            assert_int_equal(read_span(span_make(text, cut)), ERR_AGAIN);
+        assert_int_equal(read_span(span_make(text, len + 4)), ERR_OK);
+        assert_int_equal(used, len);
+        assert_true(h.local == table[i].local && h.v6 == table[i].v6);
+        assert_memory_equal(h.client, table[i].client, 16);
+        assert_memory_equal(h.server, table[i].server, 16);
+        assert_int_equal(h.client_port, table[i].client_port);
+        assert_int_equal(h.server_port, table[i].server_port);
+    }
+    char text[PROXY_WRITTEN_MAX];
+    assert_int_equal(proxy_write_v2(&table[0], text), 28);
+    assert_memory_equal(text, "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x0a\xc6\x33\x64\x19\0\0\0\x19", 28);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines_are_read),
-        cmocka_unit_test(wrong_lines_are_refused),
-        cmocka_unit_test(lines_end_within_107_octets),
-        cmocka_unit_test(blocks_are_read),
-        cmocka_unit_test(wrong_blocks_are_refused),
-        cmocka_unit_test(tlvs_are_walked),
-        cmocka_unit_test(a_checksum_must_be_right),
-        cmocka_unit_test(every_cut_asks_for_more),
-        cmocka_unit_test(attributes_are_read),
+        cmocka_unit_test(written_headers_are_read), cmocka_unit_test(lines_are_read),
+        cmocka_unit_test(wrong_lines_are_refused),  cmocka_unit_test(lines_end_within_107_octets),
+        cmocka_unit_test(blocks_are_read),          cmocka_unit_test(wrong_blocks_are_refused),
+        cmocka_unit_test(tlvs_are_walked),          cmocka_unit_test(a_checksum_must_be_right),
+        cmocka_unit_test(every_cut_asks_for_more),  cmocka_unit_test(attributes_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
