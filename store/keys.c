@@ -102,3 +102,18 @@ struct key key_submission(uint32_t shard, uint32_t hour, struct span submission)
     key_bytes(&k, submission);
     return k;
 }
+
+struct key key_audit(uint64_t ms, uint32_t serial) {
+    struct key k = key_meta(KEY_NODE, KEY_TAG_AUDIT);
+    key_u64(&k, ~ms);
+    key_u32(&k, ~serial);
+    return k;
+}
+
+bool key_read_audit(struct span key, uint64_t *ms, uint32_t *serial) {
+    if (key.len != 15 || key.at[2] != KEY_TAG_AUDIT)
+        return false;
+    *ms = ~key_get_u64(key, 3);
+    *serial = ~key_get_u32(key, 11);
+    return true;
+}

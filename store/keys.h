@@ -7,6 +7,8 @@
  *   due         S minute(4) length(1) destination id(8) n(4)
  *   trace       S hour(4) id(8) number(4)
  *   submission  S hour(4) submission(16)
+ *   audit       S tag(1) ms(8) serial(4) of meta, S being the node's own, all bits of ms and serial inverted: the
+ *               newest stands first
  */
 #ifndef STORE_KEYS_H
 #define STORE_KEYS_H
@@ -20,7 +22,14 @@
 #define KEY_SHARDS 1024u /* shard numbers are below this; 0xffff is the node's own */
 #define KEY_NODE 0xffffu
 
-enum key_tag { KEY_TAG_IDENTITY = 'i', KEY_TAG_SCHEMA = 's', KEY_TAG_NUMBER = 'n', KEY_TAG_STAGED = 'c' };
+enum key_tag {
+    KEY_TAG_IDENTITY = 'i',
+    KEY_TAG_SCHEMA = 's',
+    KEY_TAG_NUMBER = 'n',
+    KEY_TAG_STAGED = 'c',
+    KEY_TAG_AUDIT = 'a',
+    KEY_TAG_AUDIT_COUNT = 'A'
+};
 
 struct key {
     size_t len;
@@ -84,6 +93,9 @@ struct key key_due(uint32_t shard, uint32_t minute, struct span destination, uin
 struct key key_hour(uint32_t shard, uint32_t hour); /* prefix of trace and submission */
 struct key key_trace(uint32_t shard, uint32_t hour, uint64_t id, uint32_t number);
 struct key key_submission(uint32_t shard, uint32_t hour, struct span submission);
+struct key key_audit(uint64_t ms, uint32_t serial);
+/* Takes an audit key apart. False: malformed. */
+bool key_read_audit(struct span key, uint64_t *ms, uint32_t *serial);
 /* Takes a due key apart. False: malformed. */
 bool key_read_due(struct span key, uint32_t *minute, uint64_t *id, uint32_t *index);
 

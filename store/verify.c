@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "proto/admin.pb-c.h"
 #include "proto/bus.pb-c.h"
 #include "proto/frame.h"
 #include "proto/id.h"
@@ -191,6 +192,31 @@ static void on_meta(struct verify *v, struct span key, struct span value) {
         problem(v, "meta: a record of %zu and %zu octets is not known", key.len, value.len);
 }
 
+/* What belongs to the node itself: only the audit log is ours to look at; identity and schema were checked at open. */
+static int walk_node(struct verify *v) {
+    struct key from = key_meta(KEY_NODE, KEY_TAG_AUDIT), to = key_meta(KEY_NODE, (enum key_tag)(KEY_TAG_AUDIT + 1));
+    struct key counter = key_meta(KEY_NODE, KEY_TAG_AUDIT_COUNT);
+    struct store_iter *it;
+    struct span key, value;
+    uint64_t records = 0, ms, count;
+    uint32_t serial;
+    int err = store_iter_open(&it, v->store, STORE_META, key_span(&from), key_span(&to));
+    if (err != ERR_OK)
+        return err;
+    for (; store_iter_next(it, &key, &value); records++, arena_reset(&v->mem))
+        if (!key_read_audit(key, &ms, &serial) || !frame_unpack(&words__admin_audit__descriptor, value, &v->mem))
+            problem(v, "audit: a record of %zu and %zu octets does not decode", key.len, value.len);
+    err = store_iter_error(it);
+    store_iter_close(it);
+    buf_clear(&v->value);
+    int found = store_get(v->store, STORE_META, key_span(&counter), &v->value);
+    count = found == ERR_OK && buf_len(&v->value) == 8 ? key_get_u64(buf_span(&v->value), 0) : 0;
+    if (err == ERR_OK && (found == ERR_OK || found == ERR_NOT_FOUND) && count != records)
+        problem(v, "audit: %llu records, their count says %llu", (unsigned long long)records,
+                (unsigned long long)count);
+    return err;
+}
+
 static int walk_all(struct verify *v) {
     static const struct {
         enum store_family family;
@@ -204,7 +230,7 @@ static int walk_all(struct verify *v) {
     int err = ERR_OK;
     for (size_t i = 0; i < sizeof walks / sizeof *walks && err == ERR_OK; i++)
         err = walk(v, walks[i].family, walks[i].each);
-    return err;
+    return err == ERR_OK ? walk_node(v) : err;
 }
 
 int verify_store(struct store *s, void (*found)(void *arg, const char *problem), void *arg, uint64_t *messages) {
