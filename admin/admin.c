@@ -58,6 +58,7 @@ struct admin {
     char *name, *version;
     uint64_t started_ms;
     struct buf pack;
+    struct ask_desk *desk; /* of questions from inside: calls of the tool with the empty name */
 };
 
 /* -- to the tool -- */
@@ -69,6 +70,10 @@ static struct span tool_of(const struct call *c) {
 static void reply(struct admin *a, struct span tool, uint64_t correlation, Words__AdminReply *r, bool last) {
     r->has_last = true;
     r->last = last;
+    if (!tool.len) {
+        ask_put(a->desk, correlation, r);
+        return;
+    }
     int err = frame_send_hub(a->tools, tool, FRAME_ADMIN_REPLY, correlation, 0, &r->base, NULL, &a->pack);
     if (err != ERR_OK) /* the tool has gone */
         LOG_DEBUG("admin_reply_unsent", LOG_ERR("why", err));
@@ -255,7 +260,8 @@ static void start_call(struct admin *a, struct span tool, const struct frame *f,
         reply_error(a, tool, f->correlation, ERR_FULL, "too many requests at once");
         return;
     }
-    memcpy(c->tool, tool.at, tool.len);
+    if (tool.len)
+        memcpy(c->tool, tool.at, tool.len);
     c->tool_len = tool.len;
     c->tool_correlation = f->correlation;
     c->correlation = ++a->last_correlation;
@@ -297,6 +303,22 @@ static void on_tool(void *arg, struct span peer, const struct bus_message *m) {
     arena_deinit(&mem);
 }
 
+int admin_ask(struct admin *a, const Words__AdminRequest *q, const struct admin_caller *who, admin_answer_cb cb,
+              void *arg, uint64_t *number) {
+    struct frame f = {.kind = FRAME_ADMIN_REQUEST, .correlation = ask_begin(a->desk, cb, arg)};
+    *number = f.correlation;
+    if (!f.correlation)
+        return ERR_FULL;
+    metric_add(&metric_requests, 1);
+    LOG_DEBUG("admin_asked", LOG_STR("actor", who->actor), LOG_STR("origin", who->origin));
+    start_call(a, SPAN_EMPTY, &f, q);
+    return ERR_OK;
+}
+
+void admin_ask_cancel(struct admin *a, uint64_t number) {
+    ask_cancel(a->desk, number);
+}
+
 static void on_timer(void *arg) {
     struct admin *a = arg;
     uint64_t now_ms = clock_mono_ms();
@@ -324,6 +346,8 @@ int admin_open(struct admin **out, const struct admin_config *c) {
     a->timer = loop_timer_new(c->loop, on_timer, a);
     int err = a->name && a->version && a->timer ? ERR_OK : ERR_NOMEM;
     if (err == ERR_OK)
+        err = ask_desk_new(&a->desk, c->loop);
+    if (err == ERR_OK)
         err = bus_hub_open(&a->roles, c->bus, c->loop, ADMIN_HUB, FRAME_PART_MAX, QUEUE_MAX, on_role, a);
     if (err == ERR_OK)
         err = bus_hub_open(&a->tools, c->bus, c->loop, c->rpc, FRAME_PART_MAX, QUEUE_MAX, on_tool, a);
@@ -347,6 +371,7 @@ void admin_close(struct admin *a) {
         bus_hub_close(a->roles);
     if (a->timer)
         loop_timer_close(a->timer);
+    ask_desk_free(a->desk);
     buf_deinit(&a->pack);
     free(a->name);
     free(a->version);
