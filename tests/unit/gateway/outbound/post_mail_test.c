@@ -28,10 +28,20 @@ static struct {
     uint64_t credit, correlation, cost;
     uint32_t verdict;
     bool silent, timed_out;
+    const char *wrong; /* what a callback saw first */
     char sender[100], recipient[100], destination[100];
     unsigned hellos, submits, told, kept;
     int sign_err;
 } t;
+
+/* A callback must not jump out of the loop and the bus, as an assertion does: closing them would wait for ever. */
+static void note(bool fine, const char *what) {
+    if (fine)
+        return;
+    t.wrong = t.wrong ? t.wrong : what;
+    loop_stop(t.loop);
+}
+#define EXPECT(condition) note(condition, #condition)
 
 static void on_guard(void *arg) {
     (void)arg;
@@ -48,11 +58,12 @@ static void run(uint64_t ms) {
     loop_timer_set(t.pause, ms);
     loop_run(t.loop);
     assert_false(t.timed_out);
+    if (t.wrong)
+        fail_msg("not so: %s", t.wrong);
 }
 
 static void reply(uint16_t kind, uint64_t correlation, const ProtobufCMessage *m) {
-    assert_int_equal(frame_send_hub(t.hub, span_make(t.peer, t.peer_len), kind, correlation, 0, m, NULL, &t.scratch),
-                     ERR_OK);
+    EXPECT(frame_send_hub(t.hub, span_make(t.peer, t.peer_len), kind, correlation, 0, m, NULL, &t.scratch) == ERR_OK);
 }
 
 static void welcome(void) {
@@ -72,15 +83,17 @@ static void answer(void) {
 static void on_submit(const struct frame *f) {
     const Words__Submit *m = frame_unpack(&words__submit__descriptor, f->meta, &t.mem);
     struct span body = bus_bytes_span(f->body);
-    assert_non_null(m);
-    assert_int_equal(m->submission.len, 16);
-    assert_int_equal(m->envelope->n_recipients, 1);
-    assert_int_equal(m->envelope->size, body.len);
-    assert_int_equal(m->envelope->checksum, hash_checksum(body.at, body.len));
-    assert_true(m->envelope->received_ms > 0);
-    assert_int_equal(m->envelope->priority, 0);
-    assert_true(m->envelope->has_tls_required_no && m->envelope->tls_required_no); /* as its header says */
-    assert_int_equal(m->envelope->recipients[0]->notify, NOTIFY_NEVER);
+    EXPECT(m != NULL);
+    if (!m)
+        return;
+    EXPECT(m->submission.len == 16);
+    EXPECT(m->envelope->n_recipients == 1);
+    EXPECT(m->envelope->size == body.len);
+    EXPECT(m->envelope->checksum == hash_checksum(body.at, body.len));
+    EXPECT(m->envelope->received_ms > 0);
+    EXPECT(m->envelope->priority == 0);
+    EXPECT(m->envelope->has_tls_required_no && m->envelope->tls_required_no); /* as its header says */
+    EXPECT(m->envelope->recipients[0]->notify == NOTIFY_NEVER);
     span_copy(frame_span(m->envelope->sender), t.sender, sizeof t.sender);
     span_copy(frame_span(m->envelope->recipients[0]->address), t.recipient, sizeof t.recipient);
     span_copy(frame_span(m->envelope->recipients[0]->destination), t.destination, sizeof t.destination);
@@ -96,29 +109,32 @@ static void on_submit(const struct frame *f) {
 static void on_hub(void *arg, struct span peer, const struct bus_message *m) {
     struct frame f;
     (void)arg;
-    assert_int_equal(frame_read(&f, m), ERR_OK);
+    if (frame_read(&f, m) != ERR_OK) {
+        note(false, "a frame");
+        return;
+    }
     arena_reset(&t.mem);
     t.peer_len = span_copy(peer, t.peer, sizeof t.peer);
     if (f.kind == FRAME_HELLO) {
         const Words__Hello *h = frame_unpack(&words__hello__descriptor, f.meta, &t.mem);
-        assert_int_equal(h->role, ROLE_GATEWAY);
-        assert_true(span_eq(frame_span(h->name), SPAN("reports")));
+        EXPECT(h->role == ROLE_GATEWAY);
+        EXPECT(span_eq(frame_span(h->name), SPAN("reports")));
         t.hellos++;
         welcome();
     } else {
-        assert_int_equal(f.kind, FRAME_SUBMIT);
+        EXPECT(f.kind == FRAME_SUBMIT);
         on_submit(&f);
     }
 }
 
 static int sign(void *arg, const char *from, struct span message, struct buf *to) {
-    assert_ptr_equal(arg, &t);
+    EXPECT(arg == &t);
     buf_printf(to, "DKIM-Signature: of %s, %zu octets\r\n", from, message.len);
     return t.sign_err;
 }
 
 static void on_mailed(void *arg, bool kept) {
-    assert_ptr_equal(arg, &t);
+    EXPECT(arg == &t);
     t.told++;
     t.kept += kept;
 }
