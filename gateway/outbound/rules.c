@@ -98,7 +98,8 @@ static bool read_stage(struct reading *r, struct rule *to, struct span value) {
 static bool read_status(struct reading *r, struct rule *to, struct span value) {
     uint64_t subject, detail;
     struct span rest, first = span_cut(value, '.', &rest);
-    if (!span_u64(first, &subject) || !span_u64(rest, &detail) || subject > 99 || detail > 999)
+    bool is_long = first.len > 2 || rest.len > 3; /* with zeros in front */
+    if (is_long || !span_u64(first, &subject) || !span_u64(rest, &detail))
         return complain(r, "status: takes the last two numbers of a status, such as 7.1");
     span_copy(value, to->status, sizeof to->status);
     return true;

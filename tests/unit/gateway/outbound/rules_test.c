@@ -58,6 +58,8 @@ static void test_errors(void **state) {
         {"slow 100% 10m /x/", "f:1: slow: takes a number"},
         {"slow 2 /x/", "f:1: takes a duration"},
         {"permanent status=7 /x/", "f:1: status: takes"},
+        {"permanent status=0000000007.1 /x/", "f:1: status: takes"},
+        {"permanent status=7.0000001 /x/", "f:1: status: takes"},
         {"permanent status=x.1 /x/", "f:1: status: takes"},
         {"permanent category=odd /x/", "f:1: category: odd is none"},
         {"temporary /a(b/", "f:1: expression, at character"},
