@@ -53,12 +53,18 @@ void site_close(struct site *s) {
     map_remove(&s->o->sites, &s->in_map);
     pace_put(s->pace);
     pace_put(s->shared);
+    pace_put(s->hosts);
     metric_sub(&sites, 1);
     free(s);
 }
 
+/* What nothing that was seen or said changes: of all sites with these servers together. */
+static uint32_t hosts_limit(const struct site *s) {
+    return s->rate_connections ? s->rate_connections : s->o->setup->s.per_site;
+}
+
 uint32_t site_limit(const struct site *s) {
-    uint32_t limit = s->rate_connections ? s->rate_connections : s->o->setup->s.per_site;
+    uint32_t limit = hosts_limit(s);
     if (s->hint && s->hint < limit)
         limit = s->hint;
     if (s->cap && s->cap < limit && loop_now_ms(s->o->loop) < s->cap_until_ms)
@@ -73,9 +79,18 @@ void site_cap(struct site *s) {
 
 /* -- slots -- */
 
-/* Sites of other pools of addresses to the same servers may wait for what is free now. */
+static bool has_sharers(const struct site *s) {
+    return (s->shared && s->shared->refs > 1) || (s->hosts && s->hosts->refs > 1);
+}
+
+static bool are_sharers(const struct site *a, const struct site *b) {
+    return a != b && ((a->shared && a->shared == b->shared) || (a->hosts && a->hosts == b->hosts));
+}
+
+/* Sites to the same servers, of other pools of addresses or with another demand for TLS, may wait for what is free
+ * now. */
 static void wake_sharers(struct site *s) {
-    if (s->shared && s->shared->refs > 1 && !list_is_empty(&s->o->hungry))
+    if (has_sharers(s) && !list_is_empty(&s->o->hungry))
         throttle_wake(s->o, 0);
 }
 
@@ -83,30 +98,35 @@ void site_free_slot(struct site *s) {
     CHECK(s->slots > 0 && s->o->slots > 0);
     s->slots--;
     s->o->slots--;
-    if (!s->shared)
-        return;
-    s->shared->busy--;
+    if (s->shared)
+        s->shared->busy--;
+    if (s->hosts)
+        s->hosts->busy--;
     wake_sharers(s);
-}
-
-/* The longest idle connection from another pool of addresses to the same servers. */
-static struct conn *idle_sibling(const struct site *s) {
-    LIST_FOREACH(n, next, &s->o->idle) {
-        struct conn *c = CONTAINER_OF(n, struct conn, in_idle);
-        if (c->site != s && c->site->shared == s->shared)
-            return c;
-    }
-    return NULL;
 }
 
 static bool is_shared_full(const struct site *s) {
     return s->shared && s->shared->busy >= site_limit(s);
 }
 
+static bool are_hosts_full(const struct site *s) {
+    return s->hosts && s->hosts->busy >= hosts_limit(s);
+}
+
+/* Closes the longest idle connection of a sharer; `pools`: only one of another pool, with the same demand. */
+static void drop_sibling(const struct site *s, bool pools) {
+    LIST_FOREACH(n, next, &s->o->idle) {
+        struct conn *c = CONTAINER_OF(n, struct conn, in_idle);
+        if (!are_sharers(s, c->site) || (pools && c->site->shared != s->shared))
+            continue;
+        conn_drop(c);
+        return;
+    }
+}
+
 /* May close an idle connection that stands in the way; `fresh`: also one of this site. */
 static bool take_slot(struct site *s, bool fresh) {
     struct outbound *o = s->o;
-    struct conn *sibling = NULL;
     if (throttle_site_left_ms(s))
         return false;
     if (s->slots >= site_limit(s)) {
@@ -119,14 +139,18 @@ static bool take_slot(struct site *s, bool fresh) {
             return false;
         conn_drop(CONTAINER_OF(list_first(&o->idle), struct conn, in_idle));
     }
-    if (is_shared_full(s) && (sibling = idle_sibling(s)))
-        conn_drop(sibling);
-    if (s->slots >= site_limit(s) || o->slots >= o->setup->s.connections || is_shared_full(s))
+    if (is_shared_full(s))
+        drop_sibling(s, true);
+    if (are_hosts_full(s))
+        drop_sibling(s, false);
+    if (s->slots >= site_limit(s) || o->slots >= o->setup->s.connections || is_shared_full(s) || are_hosts_full(s))
         return false;
     s->slots++;
     o->slots++;
     if (s->shared)
         s->shared->busy++;
+    if (s->hosts)
+        s->hosts->busy++;
     return true;
 }
 
@@ -214,11 +238,11 @@ static void pump_one(struct site *s) {
     site_close(s);
 }
 
-/* Pools share the connections of a site by turns: where one's connection has ended, another one comes first. */
+/* They share the connections by turns: where one's connection has ended, another one comes first. */
 static void pump_sharer(struct site *s) {
     LIST_FOREACH(n, next, &s->o->hungry) {
         struct site *other = CONTAINER_OF(n, struct site, in_hungry);
-        if (other == s || other->shared != s->shared)
+        if (!are_sharers(s, other))
             continue;
         list_remove(&s->o->hungry, &other->in_hungry);
         list_push_back(&s->o->hungry, &other->in_hungry);
@@ -230,7 +254,7 @@ static void pump_sharer(struct site *s) {
 void site_pump(struct site *s) {
     struct outbound *o = s->o;
     bool was_full = o->slots + 1 >= o->setup->s.connections;
-    if (s->shared)
+    if (has_sharers(s))
         pump_sharer(s);
     pump_one(s); /* s may be gone now */
     if (!was_full)

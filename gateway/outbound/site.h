@@ -29,6 +29,7 @@ struct site {
     uint64_t cap_until_ms;
     struct pace_entry *pace;   /* pauses and the like; may be NULL */
     struct pace_entry *shared; /* .busy: slots of all pools of addresses at these servers; NULL: there are no pools */
+    struct pace_entry *hosts;  /* .busy: slots at these servers, of all pools and with whatever demand for TLS */
     uint32_t rate_connections, per_connection; /* of delivery.rates; 0: those of the limits */
     bool pumping, pump_again;
     bool has_failed;

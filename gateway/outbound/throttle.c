@@ -264,6 +264,8 @@ bool throttle_join(struct attempt *a) {
         s->pace = note(a->o, s->name);
     if (t->pool && !s->shared && !s->slots && snprintf(key, sizeof key, "all %s", t->plain) < (int)sizeof key)
         s->shared = note(a->o, key);
+    if (!s->hosts && !s->slots && snprintf(key, sizeof key, "hosts %s", a->secure.site) < (int)sizeof key)
+        s->hosts = note(a->o, key);
     find_rates(a);
     s->rate_connections = t->rate[THROTTLE_SITE] ? t->rate[THROTTLE_SITE]->connections : 0;
     s->per_connection = t->rate[THROTTLE_SITE] ? t->rate[THROTTLE_SITE]->per_connection : 0;

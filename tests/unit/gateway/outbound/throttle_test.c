@@ -504,6 +504,38 @@ static void test_pools_share_the_limit(void **state) {
     server_stop(a);
 }
 
+/* Domains with a demand for TLS of their own have connections of their own, inside the limit of the site. */
+static void test_demands_share_the_limit(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.ehlo_ms = 30});
+    struct hub *h = hub_new(port);
+    static const struct outbound_tls_rule rules[] = {{.domain = "two.example", .level = TLS_LEVEL_NONE}};
+    h->s.tls.rules = rules;
+    h->s.tls.rule_count = 1;
+    h->s.per_site = 2;
+    for (uint32_t worn = 0; worn < 2; worn++) { /* the connections rest, or end */
+        h->s.messages_per_connection = worn ? 1 : 100;
+        h->s.timeouts.idle_ms = 60000;
+        if (worn == 0)
+            hub_go(h, NULL);
+        else
+            assert_int_equal(outbound_reconfigure(h->out, &h->s), ERR_OK);
+        struct told *plain = NULL, *other = NULL;
+        for (int i = 0; i < 12; i++) {
+            plain = i % 2 ? plain : give(h, "one.example");
+            other = i % 2 ? give(h, "two.example") : other;
+        }
+        wait_for_all(h);
+        assert_string_not_equal(plain->site, other->site);
+    }
+    for (int i = 0; i < 24; i++)
+        DELIVERED(&h->told[i]);
+    assert_in_range(still(a)->open_max, 1, 3); /* one may still be saying goodbye */
+    hub_stop(h);
+    server_stop(a);
+}
+
 /* Our name is that of the settings that hold the source, which the connection keeps alive: not of newer ones. */
 static void test_name_of_older_settings(void **state) {
     (void)state;
@@ -674,6 +706,7 @@ int main(void) {
         cmocka_unit_test(test_site_limits),
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_pools_share_the_limit),
+        cmocka_unit_test(test_demands_share_the_limit),
         cmocka_unit_test(test_name_of_older_settings),
         cmocka_unit_test(test_pools_take_turns),
         cmocka_unit_test(test_other_source),
