@@ -1,12 +1,16 @@
 /*
  * ask: one request to the daemon's admin RPC and all its replies, joined.
  */
+#include <pwd.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "admin/tool/tool.h"
+#include "base/clock.h"
 
 #define TIMEOUT_MS 65000u
+#define PROGRESS_MS 500u
 
 /* Appends n pointers to an array in the arena. */
 static bool append(struct arena *mem, void *array_ptr, size_t *count, size_t *cap, void *const *more, size_t n) {
@@ -37,7 +41,9 @@ static bool join(struct answer *a, Words__AdminReply *r) {
         a->r.has_text = r->has_text;
         a->r.text = r->text;
     }
-    if (r->has_text && !a->r.has_text) {
+    if (a->text && r->has_text && !a->r.error)
+        a->text(a->tool, frame_span(r->text));
+    else if (r->has_text && !a->r.has_text) {
         a->r.has_text = true;
         a->r.text = r->text;
     }
@@ -47,18 +53,33 @@ static bool join(struct answer *a, Words__AdminReply *r) {
     }
     if (r->has_count) {
         a->r.has_count = true;
-        a->r.count += r->count;
+        a->r.count = r->count; /* of several, the last counts: the others told how far it was */
+    }
+    if (r->has_cursor) {
+        a->r.has_cursor = true;
+        a->r.cursor = r->cursor;
     }
     if (r->envelope)
         a->r.envelope = r->envelope;
     a->r.number = r->has_number ? r->number : a->r.number;
     a->r.missed += r->missed;
     a->r.more = r->has_more && r->more;
-    return append(mem, &a->r.lines, &a->r.n_lines, &a->line_cap, (void *const *)r->lines, r->n_lines) &&
+    return append(mem, &a->r.audits, &a->r.n_audits, &a->audit_cap, (void *const *)r->audits, r->n_audits) &&
+           append(mem, &a->r.lines, &a->r.n_lines, &a->line_cap, (void *const *)r->lines, r->n_lines) &&
            append(mem, &a->r.rows, &a->r.n_rows, &a->row_cap, (void *const *)r->rows, r->n_rows) &&
            append(mem, &a->r.traces, &a->r.n_traces, &a->trace_cap, (void *const *)r->traces, r->n_traces) &&
            append(mem, &a->r.figures, &a->r.n_figures, &a->figure_cap, (void *const *)r->figures, r->n_figures) &&
            append(mem, &a->r.steps, &a->r.n_steps, &a->step_cap, (void *const *)r->steps, r->n_steps);
+}
+
+/* How far a long change is, on a terminal. */
+static void show_progress(struct tool *t, const Words__AdminReply *r) {
+    uint64_t now_ms = clock_mono_ms();
+    if (!isatty(STDERR_FILENO) || t->json || now_ms - t->told_ms < PROGRESS_MS)
+        return;
+    t->told_ms = now_ms;
+    t->progress = true;
+    fprintf(stderr, "\r%llu ...", (unsigned long long)r->count);
 }
 
 static bool on_reply(void *arg, const struct bus_message *m) {
@@ -71,6 +92,10 @@ static bool on_reply(void *arg, const struct bus_message *m) {
     if (!r || !join(a, r))
         return false;
     a->complete = !r->has_last || r->last;
+    if (!a->complete && r->has_count)
+        show_progress(a->tool, r);
+    if (a->text && !a->r.error) /* nothing of it is kept */
+        arena_reset(&a->tool->mem);
     return !a->complete;
 }
 
@@ -92,10 +117,10 @@ static int status_of(int err) {
     }
 }
 
-int tool_ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) {
+/* *a is set up. */
+static int ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) {
     uint8_t header[FRAME_HEADER_LEN];
     struct buf meta;
-    *a = (struct answer){.r = WORDS__ADMIN_REPLY__INIT, .tool = t};
     buf_init(&meta, FRAME_META_MAX);
     if (frame_pack(&q->base, &meta) != ERR_OK) {
         fputs("posthouse: the request is too long\n", stderr);
@@ -105,6 +130,9 @@ int tool_ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) {
     int err =
         bus_call(t->server, FRAME_PART_MAX, span_make(header, sizeof header), buf_span(&meta), TIMEOUT_MS, on_reply, a);
     buf_deinit(&meta);
+    if (t->progress)
+        fputs("\r\033[K", stderr);
+    t->progress = false;
     if (err != ERR_OK) {
         fprintf(stderr, "posthouse: no answer from %s: %s (is posthoused running, and is this its admin.rpc?)\n",
                 t->server, err_text(err));
@@ -121,4 +149,36 @@ int tool_ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) {
         return EX_PROTOCOL;
     }
     return EX_OK;
+}
+
+int tool_ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) {
+    *a = (struct answer){.r = WORDS__ADMIN_REPLY__INIT, .tool = t};
+    return ask(t, q, a);
+}
+
+int tool_ask_text(struct tool *t, const Words__AdminRequest *q, struct answer *a,
+                  void (*text)(struct tool *t, struct span part)) {
+    *a = (struct answer){.r = WORDS__ADMIN_REPLY__INIT, .tool = t, .text = text};
+    return ask(t, q, a);
+}
+
+int tool_ask_and_print(struct tool *t, const Words__AdminRequest *q, uint64_t id,
+                       void (*print)(const struct tool *t, const struct answer *a)) {
+    struct answer a;
+    int status = tool_ask(t, q, &a);
+    if (status != EX_OK)
+        return status;
+    if (t->json)
+        return json_print(&a, id);
+    print(t, &a);
+    return fflush(stdout) == 0 ? EX_OK : EX_IOERR;
+}
+
+Words__AdminRequest tool_request(struct tool *t, Words__AdminVerb verb) {
+    Words__AdminRequest q = WORDS__ADMIN_REQUEST__INIT;
+    struct passwd *user = getpwuid(getuid());
+    q.verb = verb;
+    q.has_actor = user != NULL;
+    q.actor = frame_bytes(user ? arena_dup(&t->mem, span_of(user->pw_name)) : SPAN_EMPTY);
+    return q;
 }

@@ -28,19 +28,23 @@ int json_print_lines(const struct answer *a) {
     return print_out(&text, err);
 }
 
-int json_print(const struct answer *a, uint64_t id) {
+int json_print_answer(const struct json_answer *j) {
     struct buf text;
-    struct json_answer *j = json_answer_new();
     buf_init(&text, TEXT_MAX);
-    int err = ERR_NOMEM;
-    if (j) {
-        json_answer_message(j, id);
-        json_answer_add(j, &a->r);
-        err = json_answer_dump(j, true, &text);
-        if (err == ERR_OK)
-            err = buf_add_byte(&text, '\n');
-    }
-    json_answer_free(j);
+    int err = json_answer_dump(j, true, &text);
+    if (err == ERR_OK)
+        err = buf_add_byte(&text, '\n');
     int status = print_out(&text, err);
     return status == EX_OK && fflush(stdout) != 0 ? EX_IOERR : status;
+}
+
+int json_print(const struct answer *a, uint64_t id) {
+    struct json_answer *j = json_answer_new();
+    if (!j)
+        return EX_OSERR;
+    json_answer_message(j, id);
+    json_answer_add(j, &a->r);
+    int status = json_print_answer(j);
+    json_answer_free(j);
+    return status;
 }

@@ -30,24 +30,24 @@ void print_text(FILE *to, struct span s) {
     }
 }
 
-static void print_bytes(ProtobufCBinaryData b) {
+void print_bytes(ProtobufCBinaryData b) {
     print_span(stdout, frame_span(b));
 }
 
-static void print_id(uint64_t id) {
+void print_id(uint64_t id) {
     char text[BASE32_ID_LEN + 1];
     base32_encode(id, text);
     fputs(text, stdout);
 }
 
-static void print_age(uint64_t since_ms) {
+void print_age(uint64_t since_ms) {
     char text[32];
     uint64_t now_ms = clock_wall_ms();
     units_format_duration(now_ms > since_ms ? now_ms - since_ms : 0, text, sizeof text);
     fputs(text, stdout);
 }
 
-static void print_due(uint64_t due_ms) {
+void print_due(uint64_t due_ms) {
     char text[32];
     uint64_t now_ms = clock_wall_ms();
     if (due_ms <= now_ms) {
@@ -58,12 +58,13 @@ static void print_due(uint64_t due_ms) {
     printf("in %s", text);
 }
 
-static const char *state_colour(const struct tool *t, uint32_t state) {
-    static const char *const colours[] = {"", "\033[36m", "\033[34m", "\033[33m", "\033[32m", "\033[31m", "\033[32m"};
-    return t->colour && state < 7 ? colours[state] : "";
+const char *print_state_colour(const struct tool *t, uint32_t state) {
+    static const char *const colours[] = {"",         "\033[36m", "\033[34m", "\033[33m",
+                                          "\033[32m", "\033[31m", "\033[32m", "\033[35m"};
+    return t->colour && state < 8 ? colours[state] : "";
 }
 
-static void print_result(const Words__Result *r) {
+void print_result(const Words__Result *r) {
     if (r->has_code && r->code)
         printf("%u ", r->code);
     bool said = r->has_text && span_starts_nocase(frame_span(r->text), frame_span(r->enhanced));
@@ -85,7 +86,7 @@ static void print_result(const Words__Result *r) {
 
 /* -- status -- */
 
-static double figure(const struct answer *a, const char *name) {
+double print_figure(const struct answer *a, const char *name) {
     double sum = 0;
     for (size_t i = 0; i < a->r.n_figures; i++)
         if (span_eq(frame_span(a->r.figures[i]->name), span_of(name)))
@@ -96,67 +97,25 @@ static double figure(const struct answer *a, const char *name) {
 void print_status(const struct tool *t, const struct answer *a) {
     char up[32], disk[16];
     (void)t;
-    units_format_duration((uint64_t)(figure(a, "uptime_seconds") * 1000), up, sizeof up);
-    units_format_size((uint64_t)figure(a, "store_disk_bytes"), disk, sizeof disk);
+    units_format_duration((uint64_t)(print_figure(a, "uptime_seconds") * 1000), up, sizeof up);
+    units_format_size((uint64_t)print_figure(a, "store_disk_bytes"), disk, sizeof disk);
     fputs("node       ", stdout);
     print_bytes(a->r.text);
     printf(", up %s\n", up);
-    printf("queue      %.0f messages; in memory: %.0f ready, %.0f being delivered%s\n", figure(a, "queue_messages"),
-           figure(a, "queue_ready"), figure(a, "queue_assigned"),
-           figure(a, "queue_scanned") > 0 ? "" : " (still reading the queue after the start)");
+    printf("queue      %.0f messages; in memory: %.0f ready, %.0f being delivered%s\n",
+           print_figure(a, "queue_messages"), print_figure(a, "queue_ready"), print_figure(a, "queue_assigned"),
+           print_figure(a, "queue_scanned") > 0 ? "" : " (still reading the queue after the start)");
     printf("since start %.0f delivered, %.0f deferrals, %.0f failed, %.0f given up, %.0f in doubt, %.0f reports\n",
-           figure(a, "delivered"), figure(a, "deferrals"), figure(a, "failed"), figure(a, "expired"),
-           figure(a, "in_doubt"), figure(a, "reports"));
+           print_figure(a, "delivered"), print_figure(a, "deferrals"), print_figure(a, "failed"),
+           print_figure(a, "expired"), print_figure(a, "in_doubt"), print_figure(a, "reports"));
     printf("store      %s, %s on disk\n",
-           figure(a, "store_damaged") > 0   ? "DAMAGED: mail is answered 451, see the log"
-           : figure(a, "store_healthy") > 0 ? "healthy"
-                                            : "NOT WRITABLE: mail is answered 451 or 452",
+           print_figure(a, "store_damaged") > 0   ? "DAMAGED: mail is answered 451, see the log"
+           : print_figure(a, "store_healthy") > 0 ? "healthy"
+                                                  : "NOT WRITABLE: mail is answered 451 or 452",
            disk);
-    printf("delivery   %.0f nodes, %.0f destinations, %.0f sites in memory\n", figure(a, "delivery_nodes"),
-           figure(a, "destinations"), figure(a, "sites"));
-    printf("gateway    %.0f sessions now\n", figure(a, "sessions"));
-}
-
-/* -- queue -- */
-
-void print_rows(const struct tool *t, const struct answer *a) {
-    for (size_t i = 0; i < a->r.n_rows; i++) {
-        const Words__AdminRow *r = a->r.rows[i];
-        print_id(r->message);
-        printf("  %s%-9s%s  ", state_colour(t, r->state), filter_state_name(r->state), t->colour ? "\033[0m" : "");
-        print_age(r->received_ms);
-        fputs(" old  <", stdout);
-        print_bytes(r->sender);
-        fputs("> -> <", stdout);
-        print_bytes(r->recipient);
-        putchar('>');
-        if (r->state == 3) {
-            printf("  after %u, next ", r->attempts);
-            print_due(r->due_ms);
-        }
-        if (r->last) {
-            fputs(": ", stdout);
-            print_result(r->last);
-        }
-        putchar('\n');
-    }
-    printf("%zu recipient%s%s\n", a->r.n_rows, a->r.n_rows == 1 ? "" : "s",
-           t->limit && a->r.n_rows >= t->limit ? " (the limit; more may match)" : "");
-}
-
-void print_summary(const struct tool *t, const struct answer *a) {
-    (void)t;
-    printf("%10s %10s %10s  %-12s %s\n", "recipients", "ready", "deferred", "oldest", "destination");
-    for (size_t i = 0; i < a->r.n_rows; i++) {
-        const Words__AdminRow *r = a->r.rows[i];
-        char age[32];
-        uint64_t now_ms = clock_wall_ms();
-        units_format_duration(now_ms > r->oldest_ms ? now_ms - r->oldest_ms : 0, age, sizeof age);
-        printf("%10" PRIu64 " %10" PRIu64 " %10" PRIu64 "  %-12s ", r->count, r->ready, r->deferred, age);
-        print_bytes(r->destination);
-        putchar('\n');
-    }
-    printf("%" PRIu64 " in all\n", a->r.count);
+    printf("delivery   %.0f nodes, %.0f destinations, %.0f sites in memory\n", print_figure(a, "delivery_nodes"),
+           print_figure(a, "destinations"), print_figure(a, "sites"));
+    printf("gateway    %.0f sessions now\n", print_figure(a, "sessions"));
 }
 
 /* -- one message -- */
@@ -191,7 +150,7 @@ void print_message(const struct tool *t, const struct answer *a, uint64_t id) {
         const Words__AdminRow *r = a->r.rows[i];
         fputs("recipient  <", stdout);
         print_bytes(r->recipient);
-        printf(">  %s%s%s", state_colour(t, r->state), filter_state_name(r->state), t->colour ? "\033[0m" : "");
+        printf(">  %s%s%s", print_state_colour(t, r->state), filter_state_name(r->state), t->colour ? "\033[0m" : "");
         if (r->state == 3) {
             printf(" after %u attempt%s, next ", r->attempts, r->attempts == 1 ? "" : "s");
             print_due(r->due_ms);
@@ -269,6 +228,16 @@ void print_steps(const struct tool *t, const struct answer *a) {
         if (a->r.has_code && a->r.code)
             printf("%u ", a->r.code);
         print_bytes(a->r.text);
+        putchar('\n');
+    }
+}
+
+void print_answer_text(const struct tool *t, const struct answer *a) {
+    (void)t;
+    struct span rest = frame_span(a->r.text);
+    while (rest.len) {
+        struct span line = span_cut(rest, '\n', &rest);
+        print_text(stdout, line);
         putchar('\n');
     }
 }

@@ -45,7 +45,7 @@ static void print_lines(const struct answer *a) {
     }
 }
 
-int verb_watch(struct tool *t, uint32_t ring, struct span filter) {
+int tool_watch(struct tool *t, uint32_t ring, struct span filter) {
     Words__AdminRequest q = WORDS__ADMIN_REQUEST__INIT;
     uint64_t end_ms = t->for_ms ? clock_mono_ms() + t->for_ms : UINT64_MAX;
     struct arena command = t->mem; /* holds the filter; answers have their own */

@@ -450,7 +450,7 @@ def text_and_json_say_the_same(world):
                          (["msg", "why", ident], ["later@there.test", "deferred", "busy"]),
                          (["route", "x@there.test"], ["127.0.0.1", str(sink.port), "*"]),
                          (["verify", "x@there.test"], ["550 5.7.1 "]), (["verify", "x@there.test", "--from", "127.0.0.1"], ["250 2."]),
-                         (["retry", "id:" + ident, "--dry-run"], ["1 message would be retried now"])):
+                         (["retry", "id:" + ident, "--dry-run"], ["1 recipient would be retried now"])):
         text = post.tool(*words, text=True)
         for part in parts:
             assert part in text, (words, part, text)
