@@ -13,7 +13,9 @@ struct store_ops {
     int (*reopen)(struct store *s, struct store_report *report);
     int (*write)(struct store *s, const struct store_batch *const *batches, size_t count, bool sync);
     int (*get)(struct store *s, enum store_family f, struct span key, struct buf *to);
-    int (*iter_open)(struct store_iter **it, struct store *s, enum store_family f, struct span from, struct span to);
+    /* once: what is read is not kept in the cache. */
+    int (*iter_open)(struct store_iter **it, struct store *s, enum store_family f, struct span from, struct span to,
+                     bool once);
     bool (*has_room)(struct store *s, uint64_t more);
     void (*stats)(struct store *s, struct store_stats *out);
     /* The text of the last error that named a file or place, or "". */

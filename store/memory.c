@@ -348,7 +348,8 @@ static void iter_close(struct store_iter *iter) {
 }
 
 static int memory_iter_open(struct store_iter **out, struct store *s, enum store_family f, struct span from,
-                            struct span to) {
+                            struct span to, bool once) {
+    (void)once;
     static const struct store_iter_ops ops = {iter_next, iter_error, iter_seek, iter_close};
     struct memory *m = (struct memory *)s;
     struct memory_iter *it = calloc(1, sizeof *it);

@@ -374,7 +374,7 @@ static void iter_close(struct store_iter *iter) {
 }
 
 static int rocks_iter_open(struct store_iter **out, struct store *s, enum store_family f, struct span from,
-                           struct span to) {
+                           struct span to, bool once) {
     static const struct store_iter_ops ops = {iter_next, iter_error, iter_seek, iter_close};
     struct rocks *r = (struct rocks *)s;
     struct rocks_iter *it = calloc(1, sizeof *it);
@@ -397,6 +397,7 @@ static int rocks_iter_open(struct store_iter **out, struct store *s, enum store_
     it->read = rocksdb_readoptions_create();
     struct span end = buf_span(&it->end);
     rocksdb_readoptions_set_verify_checksums(it->read, 1);
+    rocksdb_readoptions_set_fill_cache(it->read, !once);
     rocksdb_readoptions_set_iterate_upper_bound(it->read, end.at, end.len);
     it->it = rocksdb_create_iterator_cf(r->db, it->read, r->families[f + 1]);
     rocksdb_iter_seek(it->it, from.at, from.len);

@@ -34,7 +34,12 @@ int store_get(struct store *s, enum store_family f, struct span key, struct buf 
 }
 
 int store_iter_open(struct store_iter **it, struct store *s, enum store_family f, struct span from, struct span to) {
-    return s->ops->iter_open(it, s, f, from, to);
+    return s->ops->iter_open(it, s, f, from, to, false);
+}
+
+int store_iter_open_once(struct store_iter **it, struct store *s, enum store_family f, struct span from,
+                         struct span to) {
+    return s->ops->iter_open(it, s, f, from, to, true);
 }
 
 bool store_iter_next(struct store_iter *it, struct span *key, struct span *value) {

@@ -86,6 +86,9 @@ int store_get(struct store *s, enum store_family f, struct span key, struct buf 
 struct store_iter;
 int store_iter_open(struct store_iter **it, struct store *s, enum store_family f, struct span from,
                     struct span to) MUST_CHECK;
+/* The same for a long walk, which would only drive out of the cache what delivery reads. */
+int store_iter_open_once(struct store_iter **it, struct store *s, enum store_family f, struct span from,
+                         struct span to) MUST_CHECK;
 /* True: *key and *value (borrowed until the next call); false at the end or on error. value may be NULL: keys only. */
 bool store_iter_next(struct store_iter *it, struct span *key, struct span *value);
 int store_iter_error(const struct store_iter *it) MUST_CHECK; /* ERR_OK at a clean end */
