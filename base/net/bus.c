@@ -1,29 +1,29 @@
 /*
- * bus: hubs, peers and the operator's blocking call.
+ * bus: hubs and peers.
  *
  * A hub keeps nothing for a peer that takes its messages: a record is made for one when
  * ZeroMQ refuses a message, holds what must wait, and goes when that has been sent or the
  * peer has gone. So neither the number of peers nor their coming and going costs memory.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/base32.h"
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/net/bus.h"
+#include "base/net/bus_keys.h"
+#include "base/net/bus_zap.h"
 #include "base/net/bus_zmq.h"
-#include "base/rand.h"
 
 enum { NAME_MAX_BYTES = 40 };
 
 struct bus *bus_new(int io_threads) {
-    struct bus *b = malloc(sizeof *b);
+    struct bus *b = calloc(1, sizeof *b);
     if (!b)
         return NULL;
     b->context = zmq_ctx_new();
@@ -39,31 +39,10 @@ struct bus *bus_new(int io_threads) {
 void bus_free(struct bus *b) {
     if (!b)
         return;
+    bus_zap_free(b);
     while (zmq_ctx_term(b->context) && errno == EINTR) {
     }
     free(b);
-}
-
-static int err_of_open(int error) {
-    switch (error) {
-    case EADDRINUSE:
-        return ERR_EXISTS;
-    case EACCES:
-    case EPERM:
-        return ERR_DENIED;
-    case ENOENT:
-    case ENOTDIR:
-        return ERR_NOT_FOUND;
-    case EINVAL:
-    case EPROTONOSUPPORT:
-    case ENAMETOOLONG:
-        return ERR_INVALID;
-    case ENOMEM:
-    case EMFILE:
-        return ERR_NOMEM;
-    default:
-        return ERR_IO;
-    }
 }
 
 static bool fits(struct span header, struct span meta, const struct bus_bytes *body, size_t message_max) {
@@ -88,6 +67,7 @@ struct bus_hub {
     size_t queue_max;
     bus_hub_cb cb;
     void *arg;
+    char domain[BUS_ZAP_DOMAIN_MAX + 1];
 };
 
 static struct span blocked_id(const struct blocked *p) {
@@ -162,23 +142,44 @@ static int bind_private(void *zmq, const char *endpoint) {
     int failed = zmq_bind(zmq, endpoint);
     int error = errno;
     umask(before);
-    return failed ? err_of_open(error) : ERR_OK;
+    return failed ? bus_err_of_open(error) : ERR_OK;
 }
 
-static int start_hub(struct bus_hub *h, struct bus *b, struct loop *l, const char *endpoint, size_t message_max) {
+static int be_server(struct bus_hub *h, struct bus *b, const struct bus_curve *c) {
+    int on = 1;
+    if (!bus_zap_is_running(b))
+        return ERR_CLOSED; /* ZeroMQ would let everybody in */
+    if (c->domain[0] == '\0' || strlen(c->domain) > BUS_ZAP_DOMAIN_MAX || !bus_key_is_good(span_of(c->key->secret_key)))
+        return ERR_INVALID;
+    snprintf(h->domain, sizeof h->domain, "%s", c->domain);
+    h->socket.domain = h->domain;
+    h->socket.guarded = b;
+    bool good = zmq_setsockopt(h->socket.zmq, ZMQ_CURVE_SERVER, &on, sizeof on) == 0 &&
+                zmq_setsockopt(h->socket.zmq, ZMQ_CURVE_SECRETKEY, c->key->secret_key, BUS_KEY_LEN + 1) == 0 &&
+                zmq_setsockopt(h->socket.zmq, ZMQ_ZAP_DOMAIN, h->domain, strlen(h->domain)) == 0;
+    return good ? ERR_OK : ERR_UNSUPPORTED;
+}
+
+static int start_hub(struct bus_hub *h, struct bus *b, struct loop *l, const char *endpoint, const struct bus_curve *c,
+                     size_t message_max) {
     int on = 1;
     int err = bus_socket_open(&h->socket, b->context, ZMQ_ROUTER, message_max);
     if (err)
         return err;
     if (zmq_setsockopt(h->socket.zmq, ZMQ_ROUTER_MANDATORY, &on, sizeof on))
         return ERR_IO;
-    err = bind_private(h->socket.zmq, endpoint);
+    if (c)
+        err = be_server(h, b, c);
+    if (c && !err)
+        err = bus_socket_use_tcp(&h->socket, endpoint);
+    if (!err)
+        err = bind_private(h->socket.zmq, endpoint);
     return err ? err : bus_socket_start(&h->socket, l);
 }
 
-int bus_hub_open(struct bus_hub **to, struct bus *b, struct loop *l, const char *endpoint, size_t message_max,
-                 size_t queue_max, bus_hub_cb cb, void *arg) {
-    if (!bus_endpoint_is_good(endpoint))
+int bus_hub_open_curve(struct bus_hub **to, struct bus *b, struct loop *l, const char *endpoint,
+                       const struct bus_curve *c, size_t message_max, size_t queue_max, bus_hub_cb cb, void *arg) {
+    if (c ? !bus_endpoint_is_tcp(endpoint, true) : !bus_endpoint_is_good(endpoint))
         return ERR_INVALID;
     /* ZeroMQ would replace a living socket file in silence. */
     if (strncmp(endpoint, "ipc:", 4) == 0 && bus_endpoint_probe(endpoint) == ERR_OK)
@@ -195,13 +196,22 @@ int bus_hub_open(struct bus_hub **to, struct bus *b, struct loop *l, const char 
     h->socket.cb = on_hub_message;
     h->socket.flush = flush_hub;
     h->socket.release = release_hub;
-    int err = start_hub(h, b, l, endpoint, message_max);
+    int err = start_hub(h, b, l, endpoint, c, message_max);
     if (err) {
         bus_socket_close(&h->socket);
         return err;
     }
     *to = h;
     return ERR_OK;
+}
+
+int bus_hub_open(struct bus_hub **to, struct bus *b, struct loop *l, const char *endpoint, size_t message_max,
+                 size_t queue_max, bus_hub_cb cb, void *arg) {
+    return bus_hub_open_curve(to, b, l, endpoint, NULL, message_max, queue_max, cb, arg);
+}
+
+int bus_hub_endpoint(const struct bus_hub *h, char *to, size_t size) {
+    return zmq_getsockopt(h->socket.zmq, ZMQ_LAST_ENDPOINT, to, &size) == 0 ? ERR_OK : ERR_RANGE;
 }
 
 void bus_hub_close(struct bus_hub *h) {
@@ -265,28 +275,24 @@ static void release_peer(void *owner) {
     free(p);
 }
 
-/* The id is new in each life, so that a hub never takes a new peer for the one that died. */
-static size_t make_id(char to[BUS_PEER_MAX], struct span name) {
-    uint64_t incarnation;
-    rand_secure(&incarnation, sizeof incarnation);
-    size_t len = span_copy(name, to, BUS_PEER_MAX);
-    to[len++] = '.';
-    base32_encode(incarnation, to + len);
-    return len + BASE32_ID_LEN;
+static int start_peer(struct bus_peer *p, struct bus *b, struct loop *l, const char *endpoint,
+                      const struct bus_login *login, struct span name, size_t message_max) {
+    int err = bus_socket_open(&p->socket, b->context, ZMQ_DEALER, message_max);
+    if (login && !err)
+        err = bus_socket_log_in(&p->socket, login);
+    if (login && !err)
+        err = bus_socket_use_tcp(&p->socket, endpoint);
+    if (!err)
+        err = bus_socket_connect(&p->socket, endpoint, name);
+    return err ? err : bus_socket_start(&p->socket, l);
 }
 
-static int connect_as(void *zmq, const char *endpoint, struct span name) {
-    char id[BUS_PEER_MAX];
-    size_t len = make_id(id, name);
-    if (zmq_setsockopt(zmq, ZMQ_ROUTING_ID, id, len))
-        return ERR_IO;
-    return zmq_connect(zmq, endpoint) ? err_of_open(errno) : ERR_OK;
-}
-
-int bus_peer_open(struct bus_peer **to, struct bus *b, struct loop *l, const char *endpoint, const char *name,
-                  size_t message_max, size_t queue_max, bus_peer_cb cb, void *arg) {
+int bus_peer_open_curve(struct bus_peer **to, struct bus *b, struct loop *l, const char *endpoint,
+                        const struct bus_login *login, const char *name, size_t message_max, size_t queue_max,
+                        bus_peer_cb cb, void *arg) {
     struct span text = span_of(name);
-    if (!bus_endpoint_is_good(endpoint) || text.len == 0 || text.len > NAME_MAX_BYTES)
+    bool good = login ? bus_endpoint_is_tcp(endpoint, false) : bus_endpoint_is_good(endpoint);
+    if (!good || text.len == 0 || text.len > NAME_MAX_BYTES)
         return ERR_INVALID;
     struct bus_peer *p = calloc(1, sizeof *p);
     if (!p)
@@ -298,17 +304,18 @@ int bus_peer_open(struct bus_peer **to, struct bus *b, struct loop *l, const cha
     p->socket.cb = on_peer_message;
     p->socket.flush = flush_peer;
     p->socket.release = release_peer;
-    int err = bus_socket_open(&p->socket, b->context, ZMQ_DEALER, message_max);
-    if (!err)
-        err = connect_as(p->socket.zmq, endpoint, text);
-    if (!err)
-        err = bus_socket_start(&p->socket, l);
+    int err = start_peer(p, b, l, endpoint, login, text, message_max);
     if (err) {
         bus_socket_close(&p->socket);
         return err;
     }
     *to = p;
     return ERR_OK;
+}
+
+int bus_peer_open(struct bus_peer **to, struct bus *b, struct loop *l, const char *endpoint, const char *name,
+                  size_t message_max, size_t queue_max, bus_peer_cb cb, void *arg) {
+    return bus_peer_open_curve(to, b, l, endpoint, NULL, name, message_max, queue_max, cb, arg);
 }
 
 void bus_peer_close(struct bus_peer *p) {
@@ -330,89 +337,5 @@ int bus_peer_send(struct bus_peer *p, struct span header, struct span meta, stru
         p->socket.waiting = !list_is_empty(&p->queue.list);
     }
     bus_parts_close(&parts);
-    return err;
-}
-
-/* -- the blocking call -- */
-
-struct call {
-    struct bus_socket socket;
-    bus_more_cb more;
-    void *arg;
-    bool done;
-};
-
-static void on_call_message(void *owner, struct span id, const struct bus_message *m) {
-    struct call *c = owner;
-    (void)id;
-    c->done = !c->more(c->arg, m);
-}
-
-static void release_call(void *owner) {
-    (void)owner;
-}
-
-/* Waits for what `events` asks, until the deadline. */
-static int call_wait(struct call *c, short events, uint64_t deadline_ms) {
-    uint64_t now_ms = clock_mono_ms();
-    zmq_pollitem_t item = {.socket = c->socket.zmq, .events = events};
-    int ready = now_ms < deadline_ms ? zmq_poll(&item, 1, (long)(deadline_ms - now_ms)) : 0;
-    if (ready < 0)
-        return errno == EINTR ? ERR_AGAIN : ERR_IO;
-    return ready ? ERR_OK : ERR_TIMEOUT;
-}
-
-static int call_send(struct call *c, struct bus_parts *parts, uint64_t timeout_ms) {
-    uint64_t deadline_ms = clock_mono_ms() + timeout_ms;
-    int err;
-    while ((err = bus_socket_send(&c->socket, SPAN_EMPTY, parts)) == ERR_AGAIN) {
-        err = call_wait(c, ZMQ_POLLOUT, deadline_ms);
-        if (err && err != ERR_AGAIN)
-            return err;
-    }
-    return err;
-}
-
-static int call_receive(struct call *c, uint64_t timeout_ms) {
-    uint64_t deadline_ms = clock_mono_ms() + timeout_ms;
-    while (!c->done) {
-        int err = bus_socket_receive(&c->socket);
-        if (err == ERR_OK)
-            deadline_ms = clock_mono_ms() + timeout_ms;
-        else
-            err = call_wait(c, ZMQ_POLLIN, deadline_ms);
-        if (err && err != ERR_AGAIN)
-            return err;
-    }
-    return ERR_OK;
-}
-
-int bus_call(const char *endpoint, size_t message_max, struct span header, struct span meta, uint64_t timeout_ms,
-             bus_more_cb more, void *arg) {
-    if (!bus_endpoint_is_good(endpoint) || strncmp(endpoint, "ipc:", 4) != 0)
-        return ERR_INVALID; /* inproc has nobody to call: the context is the call's own */
-    int err = bus_endpoint_probe(endpoint);
-    if (err)
-        return err == ERR_NOT_FOUND ? ERR_UNREACHABLE : err;
-    struct bus *b = bus_new(1);
-    if (!b)
-        return ERR_NOMEM;
-    struct call c = {.more = more, .arg = arg};
-    struct bus_parts parts = {.count = 0};
-    c.socket.owner = &c;
-    c.socket.cb = on_call_message;
-    c.socket.release = release_call;
-    err = bus_socket_open(&c.socket, b->context, ZMQ_DEALER, message_max);
-    if (!err)
-        err = connect_as(c.socket.zmq, endpoint, SPAN("call"));
-    if (!err)
-        err = bus_parts_make(&parts, header, meta, NULL);
-    if (!err)
-        err = call_send(&c, &parts, timeout_ms);
-    if (!err)
-        err = call_receive(&c, timeout_ms);
-    bus_parts_close(&parts);
-    bus_socket_close(&c.socket);
-    bus_free(b);
     return err;
 }

@@ -15,15 +15,22 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/base32.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/net/bus_keys.h"
+#include "base/net/bus_zap.h"
 #include "base/net/bus_zmq.h"
+#include "base/net/tcp.h"
+#include "base/rand.h"
 
 enum { MESSAGES_PER_TURN = 256, HWM_MESSAGES = 1000 };
+enum { HANDSHAKE_MS = 10000, HEARTBEAT_MS = 10000, SILENCE_MS = 30000 };
 
 METRIC_COUNTER(refused_total, "posthouse_bus_refused_total",
                "Messages dropped because of their size or number of parts.");
+METRIC_COUNTER(denied_total, "posthouse_bus_denied_total", "Messages dropped because their key is not on the list.");
 
 /* -- queue -- */
 
@@ -149,9 +156,25 @@ static struct span span_of_message(zmq_msg_t *m) {
     return (struct span){zmq_msg_data(m), zmq_msg_size(m)};
 }
 
+/* Whose message it is: the key that the handshake has proven, if it is still on the list. Only of guarded sockets: on
+ * others a peer may call itself anything. */
+static bool find_user(struct bus_socket *s, zmq_msg_t *part, char user[BUS_ZAP_USER_MAX + 1]) {
+    const char *key = zmq_msg_gets(part, "User-Id");
+    if (key && bus_zap_user(s->guarded, s->domain, span_of(key), user))
+        return true;
+    metric_add(&denied_total, 1);
+    LOG_WARN("bus_message_denied", LOG_STR("domain", s->domain), LOG_STR("key", key ? key : ""),
+             LOG_STR("why", "its key is not on the list"));
+    return false;
+}
+
 static void deliver(struct bus_socket *s, zmq_msg_t *parts, unsigned count) {
     unsigned first = s->has_ids ? 1 : 0;
+    char user[BUS_ZAP_USER_MAX + 1] = "";
     struct bus_message m = {.header = span_of_message(&parts[first])};
+    if (s->guarded && !find_user(s, &parts[first], user))
+        return;
+    m.user = span_of(user);
     if (count > first + 1)
         m.meta = span_of_message(&parts[first + 1]);
     if (count > first + 2 && zmq_msg_size(&parts[first + 2])) {
@@ -293,6 +316,67 @@ int bus_socket_start(struct bus_socket *s, struct loop *l) {
     return ERR_OK;
 }
 
+int bus_err_of_open(int error) {
+    switch (error) {
+    case EADDRINUSE:
+        return ERR_EXISTS;
+    case EACCES:
+    case EPERM:
+        return ERR_DENIED;
+    case ENOENT:
+    case ENOTDIR:
+    case EADDRNOTAVAIL:
+    case ENODEV:
+        return ERR_NOT_FOUND;
+    case EINVAL:
+    case EPROTONOSUPPORT:
+    case ENAMETOOLONG:
+        return ERR_INVALID;
+    case ENOMEM:
+    case EMFILE:
+        return ERR_NOMEM;
+    default:
+        return ERR_IO;
+    }
+}
+
+/* -- tcp and CURVE -- */
+
+static bool set_number(struct bus_socket *s, int option, int value) {
+    return zmq_setsockopt(s->zmq, option, &value, sizeof value) == 0;
+}
+
+int bus_socket_use_tcp(struct bus_socket *s, const char *endpoint) {
+    bool good = set_number(s, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) && set_number(s, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) &&
+                set_number(s, ZMQ_HEARTBEAT_TIMEOUT, SILENCE_MS) && set_number(s, ZMQ_HEARTBEAT_TTL, SILENCE_MS) &&
+                set_number(s, ZMQ_IPV6, strchr(endpoint, '[') != NULL);
+    return good ? ERR_OK : ERR_IO;
+}
+
+int bus_socket_log_in(struct bus_socket *s, const struct bus_login *login) {
+    const struct bus_key *k = login->key;
+    if (!bus_key_is_good(span_of(login->server)) || !bus_key_is_good(span_of(k->public_key)) ||
+        !bus_key_is_good(span_of(k->secret_key)))
+        return ERR_INVALID;
+    bool good = zmq_setsockopt(s->zmq, ZMQ_CURVE_SERVERKEY, login->server, BUS_KEY_LEN + 1) == 0 &&
+                zmq_setsockopt(s->zmq, ZMQ_CURVE_PUBLICKEY, k->public_key, BUS_KEY_LEN + 1) == 0 &&
+                zmq_setsockopt(s->zmq, ZMQ_CURVE_SECRETKEY, k->secret_key, BUS_KEY_LEN + 1) == 0;
+    return good ? ERR_OK : ERR_UNSUPPORTED;
+}
+
+/* The id is new in each life, so that a hub never takes a new peer for the one that died. */
+int bus_socket_connect(struct bus_socket *s, const char *endpoint, struct span name) {
+    char id[BUS_PEER_MAX];
+    uint64_t incarnation;
+    rand_secure(&incarnation, sizeof incarnation);
+    size_t len = span_copy(name, id, BUS_PEER_MAX);
+    id[len++] = '.';
+    base32_encode(incarnation, id + len);
+    if (zmq_setsockopt(s->zmq, ZMQ_ROUTING_ID, id, len + BASE32_ID_LEN))
+        return ERR_IO;
+    return zmq_connect(s->zmq, endpoint) ? bus_err_of_open(errno) : ERR_OK;
+}
+
 /* -- endpoints -- */
 
 static const char *ipc_path(const char *endpoint) {
@@ -304,6 +388,28 @@ bool bus_endpoint_is_good(const char *endpoint) {
     if (path)
         return *path == '/' && strlen(path) < sizeof((struct sockaddr_un *)0)->sun_path;
     return strncmp(endpoint, "inproc://", 9) == 0 && endpoint[9] != '\0';
+}
+
+static bool is_host_name(struct span host) {
+    for (size_t i = 0; i < host.len; i++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.", host.at[i]))
+            return false;
+    return host.len > 0 && host.len < 256;
+}
+
+bool bus_endpoint_is_tcp(const char *endpoint, bool bound) {
+    struct span text = span_of(endpoint);
+    struct tcp_addr a;
+    uint64_t port;
+    if (!span_starts_nocase(text, SPAN("tcp://")))
+        return false;
+    text = span_from(text, 6);
+    ptrdiff_t colon = span_rfind(text, ':');
+    if (colon <= 0 || !span_u64(span_from(text, (size_t)colon + 1), &port) || port > 65535)
+        return false;
+    if (tcp_addr_parse_port(&a, text) == ERR_OK)
+        return a.storage.ss_family != AF_UNIX;
+    return !bound && is_host_name(span_first(text, (size_t)colon));
 }
 
 int bus_endpoint_probe(const char *endpoint) {

@@ -9,9 +9,15 @@
 #include "base/list.h"
 #include "base/net/bus.h"
 
+struct bus_zap;
 struct bus {
     void *context;
+    struct bus_zap *zap; /* NULL: none was started; it stays until bus_free */
 };
+
+/* -- bus_zap.c -- */
+bool bus_zap_is_running(const struct bus *b);
+void bus_zap_free(struct bus *b);
 
 /* -- bus_bytes.c: messages as parts -- */
 
@@ -48,7 +54,9 @@ struct bus_socket {
     struct loop_poll *poll;
     struct loop_hook *hook;
     size_t message_max;
-    bool has_ids;  /* ROUTER: an id comes first */
+    bool has_ids;        /* ROUTER: an id comes first */
+    struct bus *guarded; /* CURVE server: each message must be that of a key on the list of `domain`; else NULL */
+    const char *domain;
     bool touched;  /* ZeroMQ was called or has signalled since its events were read: they must be read again */
     bool pending;  /* input was seen */
     bool waiting;  /* the owner's queues are not empty; the owner sets and clears it */
@@ -72,8 +80,20 @@ int bus_socket_send_queue(struct bus_socket *s, struct span id, struct bus_queue
  * blocking call. ERR_OK (also when the message was malformed and dropped), ERR_AGAIN: none. */
 int bus_socket_receive(struct bus_socket *s) MUST_CHECK;
 
-/* inproc:// and ipc:// only: other transports would be open to strangers. */
+/* inproc:// and ipc://, which need no key. */
 bool bus_endpoint_is_good(const char *endpoint);
+/* tcp://ADDRESS:PORT, with numbers where it is bound; for connecting the name of a host will do. Only with CURVE: it
+ * would be open to strangers. */
+bool bus_endpoint_is_tcp(const char *endpoint, bool bound);
+/* Sees peers that have gone without a word, and gives up on handshakes that do not end. */
+int bus_socket_use_tcp(struct bus_socket *s, const char *endpoint) MUST_CHECK;
+/* Makes it a CURVE client. */
+struct bus_login;
+int bus_socket_log_in(struct bus_socket *s, const struct bus_login *login) MUST_CHECK;
+/* Connects a DEALER under a name that is new in each life. */
+int bus_socket_connect(struct bus_socket *s, const char *endpoint, struct span name) MUST_CHECK;
+/* Of errno, after a bind or connect. */
+int bus_err_of_open(int error);
 /* For ipc: ERR_OK when somebody listens there, ERR_UNREACHABLE, ERR_DENIED, ERR_NOT_FOUND. Others: ERR_OK. */
 int bus_endpoint_probe(const char *endpoint);
 
