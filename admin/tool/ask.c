@@ -127,17 +127,13 @@ static int ask(struct tool *t, const Words__AdminRequest *q, struct answer *a) {
         return EX_DATAERR;
     }
     frame_header(header, FRAME_ADMIN_REQUEST, 1, 0, buf_span(&meta));
-    int err =
-        bus_call(t->server, FRAME_PART_MAX, span_make(header, sizeof header), buf_span(&meta), TIMEOUT_MS, on_reply, a);
+    int status = tool_call(t, span_make(header, sizeof header), buf_span(&meta), TIMEOUT_MS, on_reply, a);
     buf_deinit(&meta);
     if (t->progress)
         fputs("\r\033[K", stderr);
     t->progress = false;
-    if (err != ERR_OK) {
-        fprintf(stderr, "posthouse: no answer from %s: %s (is posthoused running, and is this its admin.rpc?)\n",
-                t->server, err_text(err));
-        return EX_UNAVAILABLE;
-    }
+    if (status != EX_OK)
+        return status;
     if (a->r.error) {
         fputs("posthouse: ", stderr);
         print_span(stderr, a->r.has_text ? frame_span(a->r.text) : span_of(err_text(-(int)a->r.error)));

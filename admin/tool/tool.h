@@ -93,6 +93,7 @@ int verb_log_level(struct tool *t, const struct verb *v, char **args, int count)
 /* -- verb_local.c: what needs no daemon -- */
 int verb_store_verify(struct tool *t, const struct verb *v, char **args, int count);
 int verb_table_build(struct tool *t, const struct verb *v, char **args, int count);
+int verb_key_new(struct tool *t, const struct verb *v, char **args, int count);
 
 /* -- top.c -- */
 int verb_top(struct tool *t, const struct verb *v, char **args, int count);
@@ -148,5 +149,13 @@ int json_print(const struct answer *a, uint64_t id) MUST_CHECK; /* an exit statu
 int json_print_lines(const struct answer *a) MUST_CHECK;        /* one object a line */
 struct json_answer;
 int json_print_answer(const struct json_answer *j) MUST_CHECK;
+
+/* -- key.c -- */
+/* A new key file; prints its public key. An exit status. */
+int tool_key_new(struct tool *t, const char *file) MUST_CHECK;
+/* One message and its answers, with our key where the server is at tcp://. An exit status; the reason of a failure has
+ * been printed. */
+int tool_call(struct tool *t, struct span header, struct span meta, uint64_t timeout_ms, bus_more_cb more,
+              void *arg) MUST_CHECK;
 
 #endif

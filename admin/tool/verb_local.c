@@ -34,3 +34,9 @@ int verb_table_build(struct tool *t, const struct verb *v, char **args, int coun
     (void)v, (void)count;
     return tool_table_build(t, args[0], args[1]);
 }
+
+int verb_key_new(struct tool *t, const struct verb *v, char **args, int count) {
+    (void)v;
+    (void)count;
+    return tool_key_new(t, args[0]);
+}

@@ -67,6 +67,7 @@ static const struct verb verbs[] = {
     {"store verify", "DIR", "checks a store that no daemon has open", NULL, 1, 1, NONE, verb_store_verify},
     {"table build", "TEXT CDB", "compiles a recipients table for tens of millions of entries", NULL, 2, 2, NONE,
      verb_table_build},
+    {"key new", "FILE", "makes a key for calls over tcp, and prints its public half", NULL, 1, 1, NONE, verb_key_new},
     {"completion", "bash|zsh", "prints a completion script for the shell", NULL, 1, 1, NONE, verb_completion},
     {"manual", "", "prints the manual page", NULL, 0, 0, NONE, verb_manual},
     {"version", "", "prints the version", NULL, 0, 0, NONE, verb_version},
