@@ -105,7 +105,8 @@ struct attempt {
     uint32_t tried, fatal;      /* hosts that failed; of them with a permanent greeting */
     struct attempt_result last; /* of the last host that failed */
     bool has_last, site_failed;
-    bool source_failed; /* some host was not reached by our own fault: nothing is said of the site */
+    uint32_t source_failures; /* connections that failed by our own fault */
+    bool source_failed;       /* some host was not reached by our own fault: nothing is said of the site */
 };
 
 /* -- for jobs.c -- */

@@ -143,12 +143,17 @@ bool egress_blame(struct conn *c, bool timeout, int err) {
 
 /* -- what follows from it -- */
 
+/* Longer than a try takes, so that proxies that do not answer are not tried in turn without end. */
+static uint64_t rest_ms(const struct attempt *a) {
+    return EGRESS_REST_MS + 2 * a->setup->s.timeouts.connect_ms;
+}
+
 static void log_failure(const struct attempt *a, const struct conn *c) {
     char ip[128];
     tcp_addr_ip(&c->source->address, ip, sizeof ip);
     bool here = c->egress.fault == EGRESS_FAULT_HERE;
     LOG_WARN("source_failed", LOG_STR("source", ip), LOG_STR("at", here ? a->site->name : "all sites"),
-             LOG_U64("for_ms", EGRESS_REST_MS), LOG_STR("remote", c->remote), LOG_STR("text", c->egress.why));
+             LOG_U64("for_ms", rest_ms(a)), LOG_STR("remote", c->remote), LOG_STR("text", c->egress.why));
 }
 
 /* A verdict on our own way out: other hosts may be reached by another source, and nothing that they say is covered. */
@@ -165,15 +170,16 @@ bool egress_on_end(struct attempt *a, struct conn *c) {
     if (c->egress.fault == EGRESS_FAULT_NONE)
         return false;
     metric_add(&failures, 1);
+    a->source_failures++;
     log_failure(a, c);
-    throttle_rest_source(a, c->source, c->egress.fault == EGRESS_FAULT_HERE ? a->site->name : NULL, EGRESS_REST_MS);
+    throttle_rest_source(a, c->source, c->egress.fault == EGRESS_FAULT_HERE ? a->site->name : NULL, rest_ms(a));
     if (attempt_lost_rival(a, c)) {
         a->source_failed = true;
         return true;
     }
     a->conn = NULL;
     a->slot = site_keep_slot(a->site);
-    if (throttle_has_source(a, &c->addr)) {
+    if (a->source_failures < EGRESS_TRIES_MAX && throttle_has_source(a, &c->addr)) {
         a->target.addr = c->addr;
         attempt_same_target(a);
         return true;
