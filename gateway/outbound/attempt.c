@@ -264,6 +264,8 @@ static void give_up(struct attempt *a) {
     bool refused = a->tried > 0 && a->fatal == a->tried && walk_is_complete(&a->walk); /* line 43 */
     struct attempt_result rest = a->has_last ? a->last : attempt_local_result(walk_reason(&a->walk));
     bool host_level = a->has_last && !a->answered && !a->source_failed;
+    bool is_ours = host_level && health_excuses_site(a);
+    refused = refused && !is_ours;
     for (uint32_t i = 0; i < a->count; i++) {
         struct attempt_recipient *to = &a->recipients[i];
         if (to->fate == FATE_DONE)
@@ -281,9 +283,9 @@ static void give_up(struct attempt *a) {
             to->result.enhanced = for_now(a, to->result.enhanced);
         }
         if (host_level && to->result.verdict.scope == SCOPE_HOST)
-            to->result.verdict.scope = SCOPE_DESTINATION;
+            to->result.verdict.scope = is_ours ? SCOPE_MESSAGE : SCOPE_DESTINATION;
     }
-    if (host_level) {
+    if (host_level && !is_ours) {
         a->site_failed = site_fail(a->site, a->joined_ms);
         if (a->site_failed) {
             metric_add(&sites_failed, 1);

@@ -83,6 +83,7 @@ struct attempt {
     bool judging;     /* secure_target has returned, its answer comes later */
     struct secure secure;
     struct throttle throttle;
+    struct health health;
     struct mx_target target;
     struct conn *conn;
     struct conn *rivals[ATTEMPT_RIVALS_MAX]; /* to other addresses of the same host; the first to connect is .conn */

@@ -86,6 +86,7 @@ struct conn *conn_open(struct outbound *o, struct site *s, struct attempt *a, co
         c->client.login = &c->login.core;
     }
     name_remote(c, t);
+    health_on_open(c);
     c->attempt = a;
     list_push_back(&o->conns, &c->in_all);
     loop_timer_set(c->timer, race_ms(c));
@@ -108,6 +109,7 @@ static void end(struct conn *c, bool gently) {
         return;
     c->gone = true;
     leave_rest(c);
+    health_on_close(c);
     if (c->established)
         c->site->established--;
     c->attempt = NULL;
@@ -333,6 +335,7 @@ static void on_ready(struct conn *c) {
         c->site->established++;
         c->site->has_failed = false;
         dead_clear(&c->o->dead, &c->addr);
+        health_on_established(c);
     }
     if (c->dot_queued) { /* answered before it was sent: what is queued would be read as commands */
         const struct client_event e = {.kind = CLIENT_EV_END, .stage = CLIENT_READY, .answer = CLIENT_ANSWER_BAD};

@@ -23,6 +23,7 @@ struct conn {
     struct site *site;
     struct setup *setup;                  /* holds our name and .source; referenced */
     const struct outbound_source *source; /* NULL: the system's choice */
+    struct pace_entry *health;            /* of .source at this site, see health.h; may be NULL */
     struct attempt *attempt;              /* NULL: none */
     struct tcp *tcp;
     struct loop_timer *timer;

@@ -30,6 +30,22 @@ static void add_rest(struct explain *x, const struct pace_entry *e, const char *
                                     e->slow_max, in_words(e->slow_until_ms - now, time)));
 }
 
+static void add_health(struct explain *x, const struct pace_entry *e, const char *what) {
+    char time[32];
+    uint64_t now = loop_now_ms(x->o->loop);
+    if (e->rest_until_ms > now)
+        explain_add(x, arena_printf(&x->mem, "%s rests for %s more: it failed where others get through (%u in a row)",
+                                    what, in_words(e->rest_until_ms - now, time), e->failures));
+    if (e->window)
+        explain_add(x, arena_printf(&x->mem, "%s has %u connections to the site, of at most %u after failures", what,
+                                    e->busy, e->window));
+}
+
+static void add_source_notes(struct explain *x, const struct pace_entry *e, const char *what) {
+    add_rest(x, e, what);
+    add_health(x, e, what);
+}
+
 static void add_notes(struct explain *x) {
     for (struct map_node *n = map_next(&x->o->pace.entries, NULL); n; n = map_next(&x->o->pace.entries, n)) {
         const struct pace_entry *e = CONTAINER_OF(n, struct pace_entry, in_map);
@@ -37,7 +53,7 @@ static void add_notes(struct explain *x) {
         if (is_of_site(e->key, x->site))
             add_rest(x, e, e->key[strlen(x->site)] ? arena_printf(&x->mem, "the site, for %s,", e->key) : "the site");
         else if (at && is_of_site(at + 4, x->site))
-            add_rest(x, e, arena_printf(&x->mem, "our address %.*s", (int)(at - e->key - 5), e->key + 5));
+            add_source_notes(x, e, arena_printf(&x->mem, "our address %.*s", (int)(at - e->key - 5), e->key + 5));
     }
 }
 
@@ -79,7 +95,10 @@ static void add_source(struct explain *x, const struct outbound_pool *p, const s
     const char *key = arena_printf(&x->mem, "from %s", ip);
     uint32_t today = key ? pace_today(pace_find(&x->o->pace, key), day) : 0;
     char way[EGRESS_NAME_MAX], rest[32];
-    uint64_t left = key ? pace_pause_left_ms(pace_find(&x->o->pace, key), loop_now_ms(x->o->loop)) : 0;
+    const struct pace_entry *e = key ? pace_find(&x->o->pace, key) : NULL;
+    uint64_t now = loop_now_ms(x->o->loop), left = pace_pause_left_ms(e, now);
+    if (e && e->rest_until_ms > now + left)
+        left = e->rest_until_ms - now;
     const char *warm =
         limit == SOURCES_UNLIMITED ? "" : arena_printf(&x->mem, ", %u of %u messages of today (warm-up)", today, limit);
     bool away = s->egress.kind == EGRESS_DIRECT && !tcp_addr_is_local(&s->address);

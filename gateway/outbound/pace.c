@@ -44,25 +44,30 @@ struct pace_entry *pace_find(const struct pace *p, const char *key) {
 }
 
 static bool is_over(const struct pace_entry *e, uint64_t now_ms, uint32_t day) {
-    return !e->refs && e->pause_until_ms <= now_ms && e->slow_until_ms <= now_ms && e->due_us <= now_ms * 1000 &&
-           e->promised_us <= now_ms * 1000 && !(e->today && e->day >= day);
+    return !e->refs && e->pause_until_ms <= now_ms && e->slow_until_ms <= now_ms && e->rest_until_ms <= now_ms &&
+           e->due_us <= now_ms * 1000 && e->promised_us <= now_ms * 1000 && !(e->today && e->day >= day);
 }
 
-void pace_sweep(struct pace *p, uint64_t now_ms, uint32_t day) {
+/* hard: also what is only good to know. */
+static void sweep(struct pace *p, uint64_t now_ms, uint32_t day, bool hard) {
     struct map_node *n = map_next(&p->entries, NULL);
     while (n) {
         struct map_node *next = map_next(&p->entries, n);
         struct pace_entry *e = (struct pace_entry *)(void *)n;
-        if (is_over(e, now_ms, day))
+        if (is_over(e, now_ms, day) && (hard || e->keep_until_ms <= now_ms))
             drop(p, e);
         n = next;
     }
 }
 
+void pace_sweep(struct pace *p, uint64_t now_ms, uint32_t day) {
+    sweep(p, now_ms, day, false);
+}
+
 struct pace_entry *pace_get(struct pace *p, const char *key, uint64_t now_ms, uint32_t day) {
     struct pace_entry *e = pace_find(p, key);
     if (!e && p->entries.count >= PACE_ENTRIES_MAX)
-        pace_sweep(p, now_ms, day);
+        sweep(p, now_ms, day, true);
     if (!e && p->entries.count < PACE_ENTRIES_MAX) {
         size_t len = strlen(key);
         e = calloc(1, sizeof *e + len + 1);

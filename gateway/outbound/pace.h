@@ -30,6 +30,14 @@ struct pace_entry {
     uint64_t promised_us; /* to those that were sent away */
     uint32_t busy, held;  /* jobs with a connection; jobs that wait here for the rate */
     uint32_t day, today;  /* messages of that day */
+    /* of an address of ours (health.h) */
+    uint64_t rest_until_ms, well_ms;
+    uint32_t failures, up;  /* in a row; connections with a session */
+    uint32_t window, grown; /* connections, 0: as many as the site may have; successes since it last grew */
+    bool away;              /* not this host's, and that was told */
+    /* of a site */
+    uint64_t vouched_by[2], vouched_ms[2], compare_after_ms;
+    uint64_t keep_until_ms; /* for what it knows, unless there is no room */
     char key[];
 };
 struct pace {

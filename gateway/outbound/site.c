@@ -54,6 +54,7 @@ void site_close(struct site *s) {
     pace_put(s->pace);
     pace_put(s->shared);
     pace_put(s->hosts);
+    setup_free(s->setup);
     metric_sub(&sites, 1);
     free(s);
 }
@@ -69,7 +70,7 @@ uint32_t site_limit(const struct site *s) {
         limit = s->hint;
     if (s->cap && s->cap < limit && loop_now_ms(s->o->loop) < s->cap_until_ms)
         limit = s->cap;
-    return throttle_site_limit(s, limit);
+    return health_connections(s, throttle_site_limit(s, limit));
 }
 
 void site_cap(struct site *s) {

@@ -31,6 +31,9 @@ struct site {
     struct pace_entry *shared; /* .busy: slots of all pools of addresses at these servers; NULL: there are no pools */
     struct pace_entry *hosts;  /* .busy: slots at these servers, of all pools and with whatever demand for TLS */
     uint32_t rate_connections, per_connection; /* of delivery.rates; 0: those of the limits */
+    size_t hosts_len;                          /* octets of .name that name the servers: without TLS demand and pool */
+    struct setup *setup;                       /* holds .pool; referenced, or NULL */
+    const struct outbound_pool *pool;          /* of our addresses; NULL: the system's */
     bool pumping, pump_again;
     bool has_failed;
     uint64_t failed_ms; /* when the whole site was last found dead */

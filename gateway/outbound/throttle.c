@@ -29,7 +29,7 @@ static uint32_t today(void) {
     return (uint32_t)(clock_wall_ms() / 1000 / DAY_S);
 }
 
-static struct pace_entry *note(struct outbound *o, const char *key) {
+struct pace_entry *throttle_note(struct outbound *o, const char *key) {
     struct pace_entry *e = pace_get(&o->pace, key, now_of(o), today());
     if (!e)
         metric_add(&unpaced, 1);
@@ -74,9 +74,16 @@ bool throttle_site_matches(const char *pattern, const char *site) {
 struct ask {
     struct outbound *o;
     const char *site;
-    bool paused, away; /* what stood in the way, besides the messages of today */
-    uint64_t first_ms; /* the earliest end of a pause */
+    const struct attempt *a;
+    const struct tcp_addr *to; /* NULL: any */
+    bool roomy, proven;        /* only those below their window; only those that are well at this site */
+    bool paused, away;         /* what stood in the way, besides the messages of today */
+    uint64_t first_ms;         /* the earliest end of a pause */
 };
+
+static struct ask ask_for(const struct attempt *a, const struct tcp_addr *to) {
+    return (struct ask){.o = a->o, .site = a->site->name, .a = a, .to = to};
+}
 
 static bool is_used_up(const struct outbound *o, const struct outbound_source *s) {
     char key[THROTTLE_PLAIN_MAX];
@@ -92,9 +99,11 @@ static uint64_t source_left_ms(const struct outbound *o, const char *site, const
 
 static bool is_usable(void *arg, const struct outbound_source *s) {
     struct ask *ask = arg;
+    const struct site *site = ask->a->site;
     uint64_t left = source_left_ms(ask->o, ask->site, s), everywhere = source_left_ms(ask->o, NULL, s);
-    if (everywhere > left)
-        left = everywhere;
+    uint64_t rest = health_left_ms(ask->o, site, s);
+    left = everywhere > left ? everywhere : left;
+    left = rest > left ? rest : left;
     if (left && (!ask->paused || left < ask->first_ms))
         ask->first_ms = left;
     ask->paused |= left > 0;
@@ -102,31 +111,55 @@ static bool is_usable(void *arg, const struct outbound_source *s) {
         return false;
     /* it may be on another host of a cluster now */
     bool here = s->egress.kind != EGRESS_DIRECT || tcp_addr_is_local(&s->address);
+    health_note_here(ask->o, s, here);
     ask->away |= !here;
-    return here && !is_used_up(ask->o, s);
+    if (!here || is_used_up(ask->o, s) || health_is_suspect(ask->a, ask->to, s))
+        return false;
+    return (!ask->roomy || health_has_room(ask->o, site, s)) && (!ask->proven || health_is_well(ask->o, site, s));
 }
 
 const struct outbound_source *throttle_source(struct attempt *a, const struct tcp_addr *to) {
-    struct ask ask = {.o = a->o, .site = a->site->name};
+    struct ask ask = ask_for(a, to);
+    const struct outbound_source *s;
     if (!a->throttle.pool || to->storage.ss_family == AF_UNIX)
         return NULL;
+    ask.roomy = true;
+    ask.proven = health_is_comparing(a, to);
+    s = sources_draw(a->throttle.pool, to, is_usable, &ask, &a->o->rand);
+    if (s)
+        return s;
+    ask.roomy = ask.proven = false; /* it is better to go over a window than to stand still */
     return sources_draw(a->throttle.pool, to, is_usable, &ask, &a->o->rand);
 }
 
 bool throttle_has_source(struct attempt *a, const struct tcp_addr *to) {
-    struct ask ask = {.o = a->o, .site = a->site->name};
+    struct ask ask = ask_for(a, to);
     return sources_draw(a->throttle.pool, to, is_usable, &ask, &a->o->rand) != NULL;
 }
 
 void throttle_rest_source(struct attempt *a, const struct outbound_source *s, const char *site, uint64_t ms) {
     char key[THROTTLE_PLAIN_MAX];
-    struct pace_entry *e = source_key(key, site, s) ? note(a->o, key) : NULL;
+    struct pace_entry *e = source_key(key, site, s) ? throttle_note(a->o, key) : NULL;
     if (e)
         pace_pause(e, now_of(a->o) + ms);
     pace_put(e);
 }
 
 static bool check_pool(struct attempt *a);
+
+bool throttle_has_other(struct attempt *a, const struct tcp_addr *to, bool proven) {
+    struct ask ask = ask_for(a, to);
+    ask.proven = proven;
+    return sources_draw(a->throttle.pool, to, is_usable, &ask, &a->o->rand) != NULL;
+}
+
+void throttle_rest_pool(struct attempt *a) {
+    struct ask ask = ask_for(a, NULL);
+    if (sources_draw(a->throttle.pool, NULL, is_usable, &ask, &a->o->rand) || !ask.paused || ask.away)
+        return;
+    pace_pause(a->site->pace, now_of(a->o) + ask.first_ms);
+    throttle_wake(a->o, 0);
+}
 
 bool throttle_target(struct attempt *a) {
     const struct outbound_pool *p = a->throttle.pool;
@@ -163,7 +196,7 @@ static void find_rates(struct attempt *a) {
             continue;
         t->rate[which] = r;
         if (snprintf(key, sizeof key, "%s %s", r->site ? "site" : "domain", name) < (int)sizeof key)
-            t->entry[which] = note(a->o, key);
+            t->entry[which] = throttle_note(a->o, key);
     }
 }
 
@@ -219,7 +252,7 @@ void throttle_hand_back(struct attempt *a) {
 
 /* No address of the pool may be used: false, and it was handed back. */
 static bool check_pool(struct attempt *a) {
-    struct ask ask = {.o = a->o, .site = a->site->name};
+    struct ask ask = ask_for(a, NULL);
     if (!a->throttle.pool || sources_draw(a->throttle.pool, NULL, is_usable, &ask, &a->o->rand))
         return true;
     uint64_t until_tomorrow = (DAY_S - clock_wall_ms() / 1000 % DAY_S) * 1000;
@@ -261,12 +294,18 @@ bool throttle_join(struct attempt *a) {
     struct throttle *t = &a->throttle;
     char key[THROTTLE_PLAIN_MAX];
     if (!s->pace)
-        s->pace = note(a->o, s->name);
+        s->pace = throttle_note(a->o, s->name);
     if (t->pool && !s->shared && !s->slots && snprintf(key, sizeof key, "all %s", t->plain) < (int)sizeof key)
-        s->shared = note(a->o, key);
+        s->shared = throttle_note(a->o, key);
     if (!s->hosts && !s->slots && snprintf(key, sizeof key, "hosts %s", a->secure.site) < (int)sizeof key)
-        s->hosts = note(a->o, key);
+        s->hosts = throttle_note(a->o, key);
     find_rates(a);
+    s->hosts_len = strlen(a->secure.site);
+    s->pool = t->pool;
+    if (s->setup != a->setup) {
+        setup_free(s->setup);
+        s->setup = setup_ref(a->setup);
+    }
     s->rate_connections = t->rate[THROTTLE_SITE] ? t->rate[THROTTLE_SITE]->connections : 0;
     s->per_connection = t->rate[THROTTLE_SITE] ? t->rate[THROTTLE_SITE]->per_connection : 0;
     if (throttle_site_left_ms(s)) {
@@ -346,7 +385,7 @@ void throttle_count(struct attempt *a) {
     a->throttle.charged = true;
     if (!s || !s->warm_first || !source_key(key, NULL, s))
         return;
-    struct pace_entry *e = note(a->o, key);
+    struct pace_entry *e = throttle_note(a->o, key);
     pace_count(e, today());
     pace_put(e);
 }
@@ -366,7 +405,8 @@ uint32_t throttle_recipients(const struct attempt *a, uint32_t max) {
 bool throttle_conn_is_worn(const struct conn *c) {
     if (c->site->per_connection && c->messages >= c->site->per_connection)
         return true;
-    return c->source && (source_left_ms(c->o, c->site->name, c->source) || is_used_up(c->o, c->source));
+    return c->source && (source_left_ms(c->o, c->site->name, c->source) || health_left_ms(c->o, c->site, c->source) ||
+                         is_used_up(c->o, c->source));
 }
 
 /* -- sites -- */
@@ -397,10 +437,10 @@ static void suspend(struct attempt *a, struct conn *c, const struct rule *r, con
     uint64_t until = now_of(a->o) + r->for_ms;
     metric_add(&paused, 1);
     if (c->source && source_key(key, a->site->name, c->source)) {
-        struct pace_entry *e = note(a->o, key);
+        struct pace_entry *e = throttle_note(a->o, key);
         pace_pause(e, until);
         pace_put(e);
-        struct ask ask = {.o = a->o, .site = a->site->name};
+        struct ask ask = ask_for(a, NULL);
         if (sources_draw(a->throttle.pool, NULL, is_usable, &ask, &a->o->rand)) {
             log_rule("source_paused", a, c, r, said);
             return;
@@ -455,6 +495,7 @@ static void rejudge(struct attempt *a, const struct rule *r, struct attempt_resu
 }
 
 void throttle_judge(struct attempt *a, struct conn *c, const struct client_event *e, struct attempt_result *r) {
+    health_on_result(a, c, e, r);
     bool refused = r->verdict.outcome == OUTCOME_DEFERRED || r->verdict.outcome == OUTCOME_FAILED;
     if (!e->reply || e->reply->code < 400 || !refused || r->verdict.next == OUTCOME_NEXT_AGAIN)
         return;
@@ -476,8 +517,9 @@ void throttle_judge(struct attempt *a, struct conn *c, const struct client_event
 }
 
 bool throttle_goes_elsewhere(struct attempt *a, const struct conn *c) {
-    struct ask ask = {.o = a->o, .site = a->site->name};
-    if (!c->source || a->throttle.elsewhere == ELSEWHERE_MAX || !source_left_ms(a->o, a->site->name, c->source) ||
+    struct ask ask = ask_for(a, &c->addr);
+    if (!c->source || a->throttle.elsewhere == ELSEWHERE_MAX ||
+        (!a->health.throttled && !source_left_ms(a->o, a->site->name, c->source)) ||
         !sources_draw(a->throttle.pool, &c->addr, is_usable, &ask, &a->o->rand))
         return false;
     a->throttle.elsewhere++;

@@ -5,6 +5,7 @@
 #ifndef GATEWAY_OUTBOUND_THROTTLE_H
 #define GATEWAY_OUTBOUND_THROTTLE_H
 
+#include "gateway/outbound/health.h"
 #include "gateway/outbound/pace.h"
 #include "gateway/outbound/rules.h"
 #include "gateway/outbound/sources.h"
@@ -32,6 +33,8 @@ struct throttle {
     const char *why;
 };
 
+/* A note about pace by this name, with a reference; NULL: no room. */
+struct pace_entry *throttle_note(struct outbound *o, const char *key);
 /* The name under which the attempt's connections are kept; NULL: no memory. */
 const char *throttle_name(struct attempt *a, const char *site);
 /* a->site is known. False: it may not go now and was handed back. */
@@ -50,6 +53,11 @@ bool throttle_has_source(struct attempt *a, const struct tcp_addr *to);
 void throttle_rest_source(struct attempt *a, const struct outbound_source *s, const char *site, uint64_t ms);
 /* For a new connection; NULL: the system's choice. */
 const struct outbound_source *throttle_source(struct attempt *a, const struct tcp_addr *to);
+/* Some address of its pool may be used with this server that has not failed with it in this attempt. proven: and that
+ * is known to be well at this site. */
+bool throttle_has_other(struct attempt *a, const struct tcp_addr *to, bool proven);
+/* Where no address of its pool is left, the site rests for this pool until the first one comes back. */
+void throttle_rest_pool(struct attempt *a);
 /* A transaction begins on a->conn. */
 void throttle_count(struct attempt *a);
 uint32_t throttle_recipients(const struct attempt *a, uint32_t max);

@@ -305,6 +305,8 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
     v = r.verdict;
     bool by_rule = v.outcome == OUTCOME_FAILED && v.scope == SCOPE_HOST;
     bool elsewhere = throttle_goes_elsewhere(a, c);
+    if (!elsewhere && health_compare(a, c, e, &r, err))
+        return;
     bool dot = e->stage == CLIENT_DOT;
     a->answered = a->answered || v.scope < SCOPE_HOST || dot;
     a->fatal += v.fatal_if_all;

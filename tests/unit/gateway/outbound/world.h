@@ -43,6 +43,10 @@ struct script {
     uint32_t accept_max;        /* connections at a time; more get 421 */
     uint32_t ehlo_ms;           /* time it takes to answer EHLO */
     uint8_t refuse_from;        /* last octet of a client's address that gets 421; 0: none */
+    const char *refuse_with;    /* what it gets instead */
+    uint8_t few_from;           /* the same, of one that may have .few_max connections; more get 421 */
+    uint32_t few_max;
+    uint8_t slow_from; /* the same, of one whose MAIL gets 421 */
 };
 struct server {
     struct script script;
@@ -52,7 +56,8 @@ struct server {
     _Atomic uint32_t connections, open, open_max, messages, transactions, resets;
     _Atomic uint32_t recipients; /* accepted by RCPT */
     _Atomic uint32_t from[256];  /* connections by the last octet of the client's address */
-    size_t body_len;             /* of the last message, as on the wire without the final dot */
+    uint32_t open_from[256], most_from[256];
+    size_t body_len; /* of the last message, as on the wire without the final dot */
     char *body;
     char commands[65536]; /* all of them, each with its LF */
     size_t commands_len;
@@ -154,6 +159,8 @@ static inline bool serve_line(struct session *t, const char *line, uint32_t *acc
     if (strncmp(line, "MAIL", 4) == 0) {
         *accepted = 0;
         s->transactions++;
+        if (x->slow_from && t->from == x->slow_from)
+            return say(t, "421 4.7.0 slow down", 3, NULL) && false;
         t->mail = class_of(x->mail, t->count[3], "250") == '2';
         return say(t, x->mail, 3, "250 2.1.0 sender ok");
     }
@@ -204,12 +211,17 @@ static inline void *serve(void *arg) {
     bool full = s->script.accept_max && s->open > s->script.accept_max;
     if (!full && s->open > s->open_max)
         s->open_max = s->open;
+    uint32_t mine = ++s->open_from[t->from];
+    full |= s->script.few_from && t->from == s->script.few_from && mine > s->script.few_max;
+    if (!full && mine > s->most_from[t->from])
+        s->most_from[t->from] = mine;
+    const char *refusal = s->script.refuse_with ? s->script.refuse_with : "421 4.7.0 try again later";
     pthread_mutex_unlock(&s->lock);
     s->from[t->from]++;
     if (full)
         (void)!send(t->fd, "421 4.7.0 too many connections\r\n", 32, MSG_NOSIGNAL);
     else if (t->from && t->from == s->script.refuse_from)
-        (void)!send(t->fd, "421 4.7.0 try again later\r\n", 27, MSG_NOSIGNAL);
+        say(t, refusal, 0, NULL);
     else if (say(t, s->script.greeting, 0, "220 server ready"))
         while (fgets(line, sizeof line, t->in)) {
             keep_command(s, line);
@@ -218,6 +230,7 @@ static inline void *serve(void *arg) {
         }
     pthread_mutex_lock(&s->lock);
     s->open--;
+    s->open_from[t->from]--;
     pthread_mutex_unlock(&s->lock);
     fclose(t->in);
     free(t);
