@@ -221,7 +221,7 @@ static void poll_stop(struct scheduler *sc) {
 }
 
 static void poll_drain(struct scheduler *sc) {
-    if (!sc->drain_done || !sc->draining || sc->drained ||
+    if (!sc->draining || !sc->drain_done || sc->drained || /* .draining first: the rest was written before it */
         !(is_drained(sc) || scheduler_now(sc) >= sc->drain_deadline_ms))
         return;
     sc->drained = true;
