@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "admin/web.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "node/notify.h"
@@ -35,6 +36,8 @@ struct node {
     struct loop_wake *wake;   /* a part has drained */
     struct loop_signal *signals[3];
     struct admin *admin;
+    struct web *web; /* NULL: no HTTP face */
+    int web_fd;      /* bound, until the face takes it; -1: none */
     struct store *store;
     struct scheduler *scheduler;
     bool scheduler_draining;
@@ -204,7 +207,8 @@ static bool needs_restart(const struct settings *a, const struct settings *b) {
     return a->roles != b->roles || a->loops != b->loops || !same_listeners(&a->inbound, &b->inbound) ||
            a->shards != b->shards || a->memory != b->memory || strcmp(a->user, b->user) != 0 ||
            strcmp(a->data_dir, b->data_dir) != 0 || strcmp(a->name, b->name) != 0 ||
-           strcmp(a->admin_rpc, b->admin_rpc) != 0 || !same_reports(&a->outbound.tls, &b->outbound.tls);
+           strcmp(a->admin_rpc, b->admin_rpc) != 0 || !same_text(a->admin_http, b->admin_http) ||
+           !same_reports(&a->outbound.tls, &b->outbound.tls);
 }
 
 /* What cannot change without a restart stays as it was started. The listeners above all: by them the delivery node
@@ -223,15 +227,19 @@ static void keep_started(struct settings *s, const struct settings *started) {
 
 static void take_settings(struct node *n, struct settings *s) {
     if (needs_restart(n->settings, s))
-        LOG_WARN("restart_needed",
-                 LOG_STR("why", "node name, roles, user, memory, data_dir, listeners, loops, shards, the RPC endpoint, "
-                                "delivery.tls.mta_sts or delivery.tls.reports changed"));
+        LOG_WARN(
+            "restart_needed",
+            LOG_STR("why",
+                    "node name, roles, user, memory, data_dir, listeners, loops, shards, the RPC endpoint, admin.http, "
+                    "delivery.tls.mta_sts or delivery.tls.reports changed"));
     keep_started(s, n->settings);
     log_setup(s->log_level, s->log_format);
     if (n->outbound && outbound_reconfigure(n->outbound, &s->outbound) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "delivery"));
     if (n->scheduler && scheduler_reconfigure(n->scheduler, &s->scheduler) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "scheduler"));
+    if (n->web && web_reconfigure(n->web, &s->web) != ERR_OK)
+        LOG_ERROR("reload_incomplete", LOG_STR("part", "http"));
     settings_free(n->settings);
     n->settings = s;
 }
@@ -337,6 +345,41 @@ static int open_loop(struct node *n) {
     return n->wake && n->ready && n->signals[0] && n->signals[1] && n->signals[2] && n->reload ? EX_OK : EX_OSERR;
 }
 
+/* What it takes to accept mail. */
+static size_t ready_parts(void *arg, struct web_part parts[WEB_PARTS_MAX]) {
+    const struct node *n = arg;
+    parts[0] = (struct web_part){"gateway", n->inbound && inbound_is_ready(n->inbound)};
+    parts[1] = (struct web_part){"scheduler", n->scheduler != NULL};
+    parts[2] = (struct web_part){"delivery", n->outbound != NULL};
+    parts[3] = (struct web_part){"running", n->phase == PHASE_RUNNING};
+    return 4;
+}
+
+static int bind_web(struct node *n) {
+    if (!n->settings->web.on)
+        return EX_OK;
+    n->web_fd = tcp_bind(&n->settings->web.address, false);
+    if (n->web_fd >= 0)
+        return EX_OK;
+    LOG_ERROR("bind_failed", LOG_STR("address", n->settings->admin_http), LOG_ERR("why", n->web_fd));
+    n->web_fd = -1;
+    return EX_UNAVAILABLE;
+}
+
+static int open_web(struct node *n) {
+    if (n->web_fd < 0)
+        return EX_OK;
+    struct web_config c = {.loop = n->loop, .admin = n->admin, .fd = n->web_fd, .ready = ready_parts, .arg = n};
+    n->web_fd = -1;
+    int err = web_open(&n->web, &c, &n->settings->web);
+    if (err != ERR_OK)
+        LOG_ERROR("http_refused", LOG_STR("address", n->settings->admin_http), LOG_ERR("why", err));
+    else
+        LOG_INFO("http_open", LOG_STR("address", n->settings->admin_http),
+                 LOG_U64("users", n->settings->web.user_count));
+    return err == ERR_OK ? EX_OK : EX_UNAVAILABLE;
+}
+
 static int open_admin(struct node *n) {
     struct admin_config c = {.bus = n->bus,
                              .loop = n->loop,
@@ -366,6 +409,8 @@ static int open_parts(struct node *n) {
     int status = make_parts(n);
     if (status == EX_OK && (n->settings->roles & SETTINGS_GATEWAY))
         status = bind_all(n);
+    if (status == EX_OK)
+        status = bind_web(n);
     if (status == EX_OK && privilege_data_dir(n->settings->data_dir, n->settings->user) != ERR_OK)
         status = EX_NOPERM;
     if (status == EX_OK)
@@ -379,6 +424,8 @@ static int open_parts(struct node *n) {
     if (status == EX_OK)
         status = open_admin(n);
     if (status == EX_OK)
+        status = open_web(n);
+    if (status == EX_OK)
         status = start_scheduler(n);
     if (status == EX_OK)
         status = start_delivery(n);
@@ -391,6 +438,7 @@ int node_open(struct node **out, struct settings *s) {
     struct node *n = calloc(1, sizeof *n);
     CHECK(n);
     n->settings = s;
+    n->web_fd = -1;
     log_setup(s->log_level, s->log_format);
     privilege_harden();
     int status = open_parts(n);
@@ -423,6 +471,9 @@ static void stop_scheduler(struct node *n) {
 }
 
 void node_close(struct node *n) {
+    web_close(n->web);
+    if (n->web_fd >= 0)
+        close(n->web_fd);
     if (n->inbound)
         inbound_stop(n->inbound);
     if (n->outbound)

@@ -115,6 +115,7 @@ static void check_rest(struct settings_reading *r) {
     check_longer(r, "delivery.retry.give_up", s->scheduler.retry.give_up_ms);
     settings_check_gateway(r);
     settings_check_pace(r);
+    settings_check_http(r);
     if (s->data_dir[0] != '/')
         settings_complain_key(r, "node.data_dir", "takes an absolute path");
     if (strncmp(s->admin_rpc, "ipc:///", 7) != 0)

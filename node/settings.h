@@ -8,6 +8,7 @@
 #ifndef NODE_SETTINGS_H
 #define NODE_SETTINGS_H
 
+#include "admin/web.h"
 #include "base/arena.h"
 #include "base/log.h"
 #include "gateway/inbound/inbound.h"
@@ -47,6 +48,8 @@ struct settings {
     struct scheduler_settings scheduler;
     uint32_t shards;
     const char *admin_rpc;
+    const char *admin_http; /* as written; read into .web */
+    struct web_settings web;
 };
 
 /* Reads and checks the file. problems gets one line for each error. ERR_INVALID: problems tell; ERR_NOT_FOUND, ERR_IO,

@@ -267,9 +267,14 @@ const struct schema_key schema_keys[] = {
      "How long the history of a message is kept."},
     {"admin.rpc", SCHEMA_TEXT, AT(admin_rpc), 7, 100, "ipc:///run/posthouse/admin", NULL, NULL,
      "Where the operator's tool connects (ipc://PATH, mode 0600)."},
+    {"admin.http", SCHEMA_TEXT, AT(admin_http), 0, 100, NULL, NULL, NULL,
+     "ADDRESS:PORT of the HTTP face: metrics, health, JSON API and console, without TLS. Default: off. See "
+     "console.md."},
+    {"admin.users", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {name, password, role}", settings_read_users,
+     "Who may sign in to the HTTP face. Without users it is open and read-only, on loopback addresses alone."},
     {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
 };
 _Static_assert(sizeof schema_keys / sizeof *schema_keys <= SCHEMA_KEYS_MAX, "settings_reading has a line for each key");
 
 /* Known to the design, not to this version: refused by name rather than as a typing error. */
-const char *const schema_later[] = {"cluster", "admin.http", "admin.keys", "delivery.retry.domains", NULL};
+const char *const schema_later[] = {"cluster", "admin.keys", "delivery.retry.domains", NULL};

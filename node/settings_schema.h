@@ -120,6 +120,12 @@ void settings_read_templates(struct settings_reading *r, const struct yaml *y, v
 void settings_read_verp(struct settings_reading *r, const struct yaml *y, void *object);
 int settings_reports_reference(struct buf *to);
 
+/* -- settings_http.c -- */
+void settings_read_users(struct settings_reading *r, const struct yaml *y, void *object);
+/* The address, and whether it is wise. */
+void settings_check_http(struct settings_reading *r);
+int settings_http_reference(struct buf *to);
+
 /* -- settings_gateway.c -- */
 /* The first line of the file that y names. */
 void settings_read_password(struct settings_reading *r, const struct yaml *y, const char *what, const char **to);
