@@ -443,6 +443,8 @@ static void on_egress(struct conn *c, enum egress_step step) {
         fail(c, CLIENT_ANSWER_LOST, ERR_CLOSED);
     if (step != EGRESS_UP)
         return;
+    char way[EGRESS_NAME_MAX];
+    trace(c, "*", span_of(egress_name(c->source, way)));
     c->connected = true;
     set_clock(c, true);
     if (c->attempt)

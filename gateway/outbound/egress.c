@@ -158,8 +158,9 @@ static void log_failure(const struct attempt *a, const struct conn *c) {
 
 /* A verdict on our own way out: other hosts may be reached by another source, and nothing that they say is covered. */
 static struct attempt_result result_of_failure(struct attempt *a, const struct conn *c) {
+    enum outcome_next next = a->source_failures < EGRESS_TRIES_MAX ? OUTCOME_NEXT_HOST : OUTCOME_NEXT_NONE;
     return (struct attempt_result){
-        .verdict = {OUTCOME_DEFERRED, SCOPE_MESSAGE, OUTCOME_NEXT_HOST, false, "4.4.0", ""},
+        .verdict = {OUTCOME_DEFERRED, SCOPE_MESSAGE, next, false, "4.4.0", ""},
         .enhanced = SPAN("4.4.0"),
         .text = arena_dup(&a->mem, span_of(c->egress.why)),
         .remote = arena_dup(&a->mem, span_of(c->remote)),

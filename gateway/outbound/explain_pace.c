@@ -24,7 +24,8 @@ static void add_rest(struct explain *x, const struct pace_entry *e, const char *
     char time[32];
     uint64_t now = loop_now_ms(x->o->loop), left = pace_pause_left_ms(e, now);
     if (left)
-        explain_add(x, arena_printf(&x->mem, "%s rests for %s more, after a reply rule", what, in_words(left, time)));
+        explain_add(x, arena_printf(&x->mem, "%s rests for %s more, after a reply rule%s", what, in_words(left, time),
+                                    strncmp(e->key, "from ", 5) == 0 ? " or a failure of its proxy" : ""));
     if (e->slow_until_ms > now)
         explain_add(x, arena_printf(&x->mem, "%s takes at most %u connections for %s more, after a reply rule", what,
                                     e->slow_max, in_words(e->slow_until_ms - now, time)));

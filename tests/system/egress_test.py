@@ -233,6 +233,19 @@ def proxies_that_fail(world):
     assert " deferred " not in log and "site_failed" not in log
 
 
+def many_dead_proxies(world):
+    """One attempt does not try them all; the next one goes on with the others."""
+    house = House(world)
+    proxies = [world.add(Socks5(greeting="close")) for _ in range(6)]
+    post = house.start(pool("all", *(source("192.0.2.%d" % (20 + n), socks5(proxy)) for n, proxy in enumerate(proxies))))
+    post.send("a@client.test", "x@both.test")
+    wait_until("the deferral", lambda: " deferred " in post.log_text())
+    log = post.log_text()
+    assert log[:log.index(" deferred ")].count("source_failed") == 4, log
+    wait_until("the others", lambda: post.log_text().count("source_failed") == 6)
+    assert sorted(proxy.connections for proxy in proxies) == [1] * 6 and "site_failed" not in post.log_text()
+
+
 def target_is_refused(world):
     """The next MX, over the same proxy, whose source goes on at once."""
     house = House(world, servers=("two",))
@@ -278,6 +291,19 @@ def rules_of_the_proxy(world):
     house.two.wait(1)
     assert house.two.peers == [VIA] and "site_failed" not in post.log_text()
     assert "at=mx.one.test" in post.log_text()
+    assert "our address %s rests for" % AWAY in post.tool("limits", "explain", "one.test", text=True)
+
+
+def refusals_are_not_added_up(world):
+    """One host says that it takes no mail, the other is not reached by our own fault: nothing permanent can be said."""
+    house = House(world, banner="554 5.3.2 no mail here")
+    proxy = world.add(Socks5(source=VIA, answer={"127.0.0.3": 2}))
+    post = house.start(pool("all", source(AWAY, socks5(proxy))))
+    post.send("a@client.test", "x@both.test")
+    wait_until("the outcome", lambda: "to=x@both.test from=a@client.test remote" in post.log_text())
+    assert len(house.one.peers) == 1 and ("127.0.0.3", house.port) in proxy.asked
+    log = post.log_text()
+    assert " failed id" not in log and "the rules of the proxy do not allow it" in log and "site_failed" not in log, log
 
 
 def wrong_settings(world):
@@ -306,4 +332,5 @@ def wrong_settings(world):
 
 if __name__ == "__main__":
     main([through_socks5, greeting_behind_the_reply, through_proxy_v2, ipv6, with_starttls, real_proxies, wrong_password,
-          dead_proxy_and_another_source, proxies_that_fail, target_is_refused, target_is_silent, rules_of_the_proxy, wrong_settings])
+          dead_proxy_and_another_source, proxies_that_fail, many_dead_proxies, target_is_refused, target_is_silent, rules_of_the_proxy,
+          refusals_are_not_added_up, wrong_settings])
