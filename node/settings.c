@@ -143,6 +143,8 @@ static void spread(struct settings *s) {
     s->outbound.own_listen = listen;
     s->outbound.own_listen_count = s->inbound.listener_count;
     s->recipients.srs = s->srs.domain ? &s->srs : NULL;
+    s->recipients.batv = s->batv.domain_count ? &s->batv : NULL;
+    s->scheduler.batv = s->batv;
     s->auth.hostname = s->mailauth.authserv_id = s->hostname;
     s->inbound.dns = s->mailauth.dns = s->outbound.dns;
     s->inbound.spool = s->data_dir;

@@ -39,12 +39,13 @@ struct settings {
     struct auth_config auth;         /* count 0: no AUTH */
     struct mailauth_config mailauth; /* nothing on and no keys: none */
     struct srs_config srs;           /* domain NULL: none */
+    struct batv_config batv;         /* domain_count 0: none */
     uint64_t rate_window_ms;
     uint32_t v4_bits, v6_bits;
 
     struct outbound_settings outbound;
     const char *reply_rules; /* the file; read into .outbound.rules */
-    uint32_t outbound_port; /* as read; outbound.port is narrower */
+    uint32_t outbound_port;  /* as read; outbound.port is narrower */
     struct scheduler_settings scheduler;
     uint32_t shards;
     const char *admin_rpc;

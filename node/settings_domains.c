@@ -12,6 +12,7 @@
 
 #define DOMAINS_MAX 100000u
 #define MS_DAY 86400000u
+#define BATV_DOMAINS_MAX 1000u
 enum { SECRETS_MAX = 16, SECRET_LEN_MIN = 16 };
 
 /* A scalar child of a map by name; complains of other kinds, and where the child is missing. section is for complaints.
@@ -382,13 +383,38 @@ void settings_read_routes(struct settings_reading *r, const struct yaml *y, void
     }
 }
 
+static const char *const *read_secrets(struct settings_reading *r, const struct yaml *y, const char *what,
+                                       size_t *count) {
+    const char *const *all = settings_texts(r, y, what, SECRETS_MAX, count);
+    for (size_t i = 0; all && i < *count; i++) {
+        if (strlen(all[i]) < SECRET_LEN_MIN)
+            settings_complain(r, y, "%s: takes texts of at least %d characters", what, SECRET_LEN_MIN);
+    }
+    return all;
+}
+
 void settings_read_secrets(struct settings_reading *r, const struct yaml *y, void *object) {
     (void)object;
-    r->s->srs.secrets = settings_texts(r, y, "srs.secrets", SECRETS_MAX, &r->s->srs.secret_count);
-    for (size_t i = 0; i < r->s->srs.secret_count; i++) {
-        if (strlen(r->s->srs.secrets[i]) < SECRET_LEN_MIN)
-            settings_complain(r, y, "srs.secrets: takes texts of at least %d characters", SECRET_LEN_MIN);
+    r->s->srs.secrets = read_secrets(r, y, "srs.secrets", &r->s->srs.secret_count);
+}
+
+void settings_read_batv_secrets(struct settings_reading *r, const struct yaml *y, void *object) {
+    (void)object;
+    r->s->batv.secrets = read_secrets(r, y, "batv.secrets", &r->s->batv.secret_count);
+}
+
+void settings_read_batv_domains(struct settings_reading *r, const struct yaml *y, void *object) {
+    (void)object;
+    size_t n = settings_count_items(r, y, "batv.domains", BATV_DOMAINS_MAX), i = 0;
+    const char **all = n == SIZE_MAX ? NULL : arena_calloc(&r->s->mem, n + 1, sizeof *all);
+    for (const struct yaml *c = all ? y->first : NULL; c; c = c->next) {
+        if (c->kind != YAML_SCALAR)
+            settings_complain(r, c, "batv.domains: takes domain names");
+        else if ((all[i] = settings_domain(r, c, "batv.domains", false)))
+            i++;
     }
+    r->s->batv.domains = all;
+    r->s->batv.domain_count = i;
 }
 
 void settings_finish_domains(struct settings *s) {

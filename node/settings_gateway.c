@@ -446,6 +446,8 @@ void settings_check_gateway(struct settings_reading *r) {
         settings_complain_key(r, "gateway.authentication.dmarc", "needs spf and dkim");
     if (s->srs.domain && !s->srs.secret_count)
         settings_complain_key(r, "srs.secrets", "missing, while srs.domain is set");
+    if (s->batv.domain_count && !s->batv.secret_count)
+        settings_complain_key(r, "batv.secrets", "missing, while batv.domains are set");
     s->inbound.guard.v4_bits = (uint8_t)s->v4_bits;
     s->inbound.guard.v6_bits = (uint8_t)s->v6_bits;
     s->inbound.guard.per_client.window_ms = s->inbound.guard.per_account.window_ms = s->rate_window_ms;

@@ -100,6 +100,8 @@ void settings_default_lists(struct settings_reading *r);
 void settings_read_domains(struct settings_reading *r, const struct yaml *y, void *object);
 void settings_read_routes(struct settings_reading *r, const struct yaml *y, void *object);
 void settings_read_secrets(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_batv_domains(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_batv_secrets(struct settings_reading *r, const struct yaml *y, void *object);
 int settings_domains_reference(struct buf *to);
 /* Directories get what the whole knows: our name, DNS servers. */
 void settings_finish_domains(struct settings *s);

@@ -37,6 +37,7 @@ struct composing {
     struct shard_compose *c;
     char *hostname, *postmaster;
     struct dsn_texts *texts;
+    struct batv *batv;
     enum dsn_auto withheld;
     uint64_t now_ms;
     struct arena mem;
@@ -153,6 +154,11 @@ static void work(void *arg) {
     int err = queue_get_envelope(k->sc->store, shard, k->c->id, &k->mem, &k->original);
     if (err == ERR_OK)
         err = queue_get_chunk(k->sc->store, shard, k->c->id, 0, &content);
+    if (err == ERR_OK) { /* its owner knows the address without a tag */
+        struct span sender = batv_strip(k->batv, frame_span(k->original->sender), &k->mem);
+        err = sender.at ? ERR_OK : ERR_NOMEM;
+        k->original->sender = frame_bytes(sender);
+    }
     k->problem = err == ERR_OK ? withhold(k, buf_span(&content)) : err_text(err);
     if (!k->problem)
         k->problem = write_report(k, buf_span(&content));
@@ -169,6 +175,7 @@ static void composing_free(struct composing *k) {
     arena_deinit(&k->mem);
     buf_deinit(&k->text);
     dsn_texts_unref(k->texts);
+    batv_unref(k->batv);
     free(k->hostname);
     free(k->postmaster);
     free(k);
@@ -268,6 +275,7 @@ void compose_start(void *arg, struct shard_compose *c) {
     CHECK(k);
     *k = (struct composing){.sc = sc, .c = c, .now_ms = scheduler_now(sc)};
     k->texts = dsn_texts_ref(sc->texts);
+    k->batv = batv_ref(sc->batv);
     k->hostname = strdup(sc->settings.hostname);
     k->postmaster = strdup(sc->settings.postmaster);
     CHECK(k->hostname && k->postmaster);

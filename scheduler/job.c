@@ -52,6 +52,18 @@ bool job_is_expanded(const Words__Envelope *e, uint32_t i) {
     return false;
 }
 
+/* The return path with a tag (BATV), for mail that a user of ours has submitted and that leaves our domains: over the
+ * VERP path where both fit, else over the sender's own. Empty: as it is. */
+static struct span tag_return_path(struct scheduler *sc, struct arena *mem, const Words__Envelope *e,
+                                   const Words__Recipient *r, struct span verp_path) {
+    bool leaves = e->has_submitted && e->submitted && !(r->has_local && r->local);
+    if (!sc->batv || !leaves || r->has_return_path || (e->has_report && e->report))
+        return SPAN_EMPTY;
+    uint64_t now = scheduler_now(sc);
+    struct span path = verp_path.len ? batv_sign(sc->batv, verp_path, now, mem) : SPAN_EMPTY;
+    return path.len ? path : batv_sign(sc->batv, frame_span(e->sender), now, mem);
+}
+
 /* The recipient as the delivery node sees it. NULL: no memory. */
 static Words__Recipient *view_recipient(struct scheduler *sc, struct arena *mem, const Words__Envelope *e, uint32_t i) {
     Words__Recipient *r = e->recipients[i];
@@ -60,6 +72,8 @@ static Words__Recipient *view_recipient(struct scheduler *sc, struct arena *mem,
                            ? SPAN_EMPTY
                            : verp_return_path(sc->verp, frame_span(e->sender),
                                               frame_span(r->has_original ? r->original : r->address), mem);
+    struct span tagged = tag_return_path(sc, mem, e, r, path);
+    path = tagged.len ? tagged : path;
     if (!expanded && !path.len)
         return r;
     Words__Recipient *view = arena_alloc(mem, sizeof *view);

@@ -109,11 +109,13 @@ static void take_done(struct scheduler *sc) {
 
 /* -- settings -- */
 
-static void free_settings(char *hostname, char *postmaster, struct dsn_texts *texts, struct verp *verp) {
+static void free_settings(char *hostname, char *postmaster, struct dsn_texts *texts, struct verp *verp,
+                          struct batv *batv) {
     free(hostname);
     free(postmaster);
     dsn_texts_unref(texts);
     verp_free(verp);
+    batv_unref(batv);
 }
 
 static int stage_settings(struct scheduler *sc, const struct scheduler_settings *settings) {
@@ -121,38 +123,43 @@ static int stage_settings(struct scheduler *sc, const struct scheduler_settings 
     char *postmaster = strdup(settings->postmaster ? settings->postmaster : "postmaster");
     struct dsn_texts *texts = NULL;
     struct verp *verp = NULL;
+    struct batv *batv = NULL;
     if (!hostname || !postmaster || dsn_texts_new(&texts, &settings->reports) != ERR_OK ||
-        verp_new(&verp, settings->verp, settings->verp_count) != ERR_OK) {
-        free_settings(hostname, postmaster, texts, verp);
+        verp_new(&verp, settings->verp, settings->verp_count) != ERR_OK || batv_new(&batv, &settings->batv) != ERR_OK) {
+        free_settings(hostname, postmaster, texts, verp, batv);
         return ERR_NOMEM;
     }
     pthread_mutex_lock(&sc->lock);
-    free_settings(sc->next_hostname, sc->next_postmaster, sc->next_texts, sc->next_verp);
+    free_settings(sc->next_hostname, sc->next_postmaster, sc->next_texts, sc->next_verp, sc->next_batv);
     sc->next = *settings;
     sc->next_hostname = hostname;
     sc->next_postmaster = postmaster;
     sc->next_texts = texts;
     sc->next_verp = verp;
+    sc->next_batv = batv;
     pthread_mutex_unlock(&sc->lock);
     atomic_store(&sc->has_next, true);
     return ERR_OK;
 }
 
 static void adopt_settings(struct scheduler *sc) {
-    free_settings(sc->hostname, sc->postmaster, sc->texts, sc->verp);
+    free_settings(sc->hostname, sc->postmaster, sc->texts, sc->verp, sc->batv);
     pthread_mutex_lock(&sc->lock);
     sc->settings = sc->next;
     sc->hostname = sc->next_hostname;
     sc->postmaster = sc->next_postmaster;
     sc->texts = sc->next_texts;
     sc->verp = sc->next_verp;
+    sc->batv = sc->next_batv;
     sc->next_hostname = sc->next_postmaster = NULL;
     sc->next_texts = NULL;
     sc->next_verp = NULL;
+    sc->next_batv = NULL;
     pthread_mutex_unlock(&sc->lock);
     sc->settings.reports = (struct dsn_texts_config){0}; /* copied, and borrowed no more */
     sc->settings.verp = NULL;
     sc->settings.verp_count = 0;
+    sc->settings.batv = (struct batv_config){0};
     sc->settings.hostname = sc->hostname;
     sc->settings.postmaster = sc->postmaster;
 }
@@ -329,8 +336,8 @@ static void close_all(struct scheduler *sc) {
         loop_free(sc->loop);
     free(sc->loaders);
     free(sc->shards);
-    free_settings(sc->hostname, sc->postmaster, sc->texts, sc->verp);
-    free_settings(sc->next_hostname, sc->next_postmaster, sc->next_texts, sc->next_verp);
+    free_settings(sc->hostname, sc->postmaster, sc->texts, sc->verp, sc->batv);
+    free_settings(sc->next_hostname, sc->next_postmaster, sc->next_texts, sc->next_verp, sc->next_batv);
     free(sc->endpoint);
     free(sc->admin_endpoint);
     arena_deinit(&sc->scratch);

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/net/batv.h"
 #include "base/net/bus.h"
 #include "scheduler/core/sched.h"
 #include "scheduler/dsn_template.h"
@@ -25,6 +26,7 @@ struct scheduler_settings { /* may change on reload */
     struct dsn_texts_config reports;
     const char *const *verp; /* senders and domains that want return paths of their own (verp.h) */
     size_t verp_count;
+    struct batv_config batv; /* senders whose return path gets a tag where it leaves us */
 };
 /* Appends whole header fields (a DKIM signature) that go before a report from this address, or nothing. Called on
  * helper threads. ERR_NOMEM and other errors: the report goes without. */

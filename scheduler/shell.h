@@ -50,6 +50,7 @@ struct scheduler {
     char *next_hostname, *next_postmaster;
     struct dsn_texts *texts, *next_texts;
     struct verp *verp, *next_verp;
+    struct batv *batv, *next_batv;
     atomic_bool has_next, wants_drain, wants_stop;
     uint64_t drain_timeout_ms, drain_deadline_ms;
     void (*drain_done)(void *arg);

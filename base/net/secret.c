@@ -14,12 +14,19 @@ void secret_sha256(struct span s, uint8_t to[32]) {
     CHECK(EVP_Digest(s.len ? s.at : "", s.len, to, NULL, EVP_sha256(), NULL) == 1);
 }
 
-void secret_hmac_sha256(struct span key, struct span s, uint8_t to[32]) {
+static void hmac(const EVP_MD *md, struct span key, struct span s, uint8_t *to, unsigned want) {
     unsigned len = 0;
     CHECK(key.len <= INT32_MAX);
-    CHECK(HMAC(EVP_sha256(), key.len ? key.at : "", (int)key.len, (const unsigned char *)(s.len ? s.at : ""), s.len, to,
-               &len) &&
-          len == 32);
+    CHECK(HMAC(md, key.len ? key.at : "", (int)key.len, (const unsigned char *)(s.len ? s.at : ""), s.len, to, &len) &&
+          len == want);
+}
+
+void secret_hmac_sha1(struct span key, struct span s, uint8_t to[20]) {
+    hmac(EVP_sha1(), key, s, to, 20);
+}
+
+void secret_hmac_sha256(struct span key, struct span s, uint8_t to[32]) {
+    hmac(EVP_sha256(), key, s, to, 32);
 }
 
 bool secret_equal(struct span a, struct span b) {

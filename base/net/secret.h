@@ -11,6 +11,8 @@
 #include "base/span.h"
 
 void secret_sha256(struct span s, uint8_t to[32]);
+/* For what a standard asks it of (BATV); not for anything new. */
+void secret_hmac_sha1(struct span key, struct span s, uint8_t to[20]);
 void secret_hmac_sha256(struct span key, struct span s, uint8_t to[32]);
 /* Time does not tell where they differ; lengths are not secret. */
 bool secret_equal(struct span a, struct span b);

@@ -57,6 +57,7 @@ void recipients_unref(struct recipients *r) {
         cdb_table_unref(r->cdbs[i]);
     for (size_t i = 0; i < r->directory_count; i++)
         directory_unref(r->directories[i]);
+    batv_unref(r->batv);
     map_deinit(&r->map);
     arena_deinit(&r->mem);
     free(r->domains);
@@ -310,6 +311,18 @@ static int take_srs(struct making *m, const struct srs_config *c) {
     return recipients_set_srs(m->r, &canonical);
 }
 
+static int take_batv(struct making *m, const struct batv_config *c) {
+    for (size_t i = 0; c && i < c->domain_count; i++) {
+        struct span domain;
+        int err = address_parse_domain(&domain, span_of(c->domains[i]), &m->r->mem);
+        if (err == ERR_NOMEM)
+            return err;
+        if (err || !recipients_domain_of(m->r, domain))
+            return complain(m, "batv: ", c->domains[i], "not one of domains");
+    }
+    return c ? batv_new(&m->r->batv, c) : ERR_OK;
+}
+
 static size_t count_sources(const struct recipients_config *c) {
     size_t count = 0;
     for (size_t i = 0; i < c->count; i++)
@@ -328,6 +341,8 @@ static int make(struct making *m, const struct recipients_config *c) {
     err = err == ERR_NOMEM ? err : take_postmaster(m, c->postmaster);
     first = first ? first : err;
     err = err == ERR_NOMEM ? err : take_srs(m, c->srs);
+    first = first ? first : err;
+    err = err == ERR_NOMEM ? err : take_batv(m, c->batv);
     first = first ? first : err;
     err = err == ERR_NOMEM ? err : recipients_set_open(m->r, &files);
     return first ? first : err;

@@ -16,6 +16,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/net/batv.h"
 #include "base/net/loop.h"
 #include "base/net/post.h"
 #include "base/span.h"
@@ -49,7 +50,8 @@ struct recipients_config {
     size_t count;
     const char *postmaster; /* address for <Postmaster> */
     const char *hostname;
-    const struct srs_config *srs; /* NULL: no SRS; its domain must be one of domains */
+    const struct srs_config *srs;   /* NULL: no SRS; its domain must be one of domains */
+    const struct batv_config *batv; /* NULL: no BATV; its domains must be among them */
 };
 
 /* The set: shared by all gateway loops, thread-safe for reading. problems: lines "file:line: what" appended
@@ -79,7 +81,8 @@ enum recipients_verdict {
     RECIPIENTS_NO_RELAY,   /* elsewhere, and this client may not: 550 5.7.1 */
     RECIPIENTS_UNROUTABLE, /* alias or forward into a loop, too deep or too wide, or with a bad target: 550 5.4.6
                               / 5.1.1 … */
-    RECIPIENTS_TEMPFAIL,   /* not knowable now: 451 4.3.0 */
+    RECIPIENTS_FORGED, /* a known address under a BATV tag that is not good, or without one that it needs: 550 5.7.1 */
+    RECIPIENTS_TEMPFAIL, /* not knowable now: 451 4.3.0 */
 };
 struct recipients_target {
     struct span address;     /* local@domain */
@@ -97,8 +100,8 @@ struct recipients_answer {
 /* Who asks. */
 struct recipients_caller {
     bool may_relay;               /* the client is in trusted_networks or authenticated */
-    uint64_t wall_ms;             /* now, for SRS */
-    const struct address *sender; /* of the transaction; NULL or empty: the null path */
+    uint64_t wall_ms;             /* now, for SRS and BATV */
+    const struct address *sender; /* of the transaction; empty: the null path; NULL: there is none, it is only asked */
 };
 
 /* Judges one address. ERR_OK: *out is the answer. ERR_AGAIN: a slow directory is asked; cb comes on home's loop, once,

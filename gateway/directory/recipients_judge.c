@@ -305,10 +305,48 @@ static int visit_srs(struct judge *j, const struct address *a, unsigned depth) {
     return visit(j, &next, depth + 1);
 }
 
+/* A return path that we have tagged. The address without its tag is looked up first: whoever is unknown is unknown, tag
+ * or not. */
+static int visit_tagged(struct judge *j, const struct address *a, unsigned depth) {
+    struct address next;
+    struct span plain;
+    int bad = batv_check(j->r->batv, a->text, j->who->wall_ms, &j->scratch, &plain);
+    if (bad == ERR_NOMEM)
+        return bad;
+    int err = address_parse(&next, plain, &j->scratch);
+    if (err == ERR_NOMEM)
+        return err;
+    step(j, depth, a->text,
+         !bad                 ? "a return path with a BATV tag of ours"
+         : bad == ERR_TIMEOUT ? "a BATV tag that has expired"
+                              : "a BATV tag that we did not make");
+    if (err) {
+        refuse(j, depth ? RECIPIENTS_UNROUTABLE : RECIPIENTS_UNKNOWN, SPAN("5.1.1"), SPAN("no such recipient here"));
+        return ERR_OK;
+    }
+    err = visit(j, &next, depth);
+    if (!err && bad && !j->failed && !j->later)
+        refuse(j, RECIPIENTS_FORGED, SPAN("5.7.1"),
+               bad == ERR_TIMEOUT ? SPAN("this return path has expired") : SPAN("this return path is not one of ours"));
+    return err;
+}
+
+/* Reports about our mail come to tagged addresses. A postmaster hears from everybody. */
+static void check_untagged(struct judge *j, const struct address *a) {
+    if (!batv_misses(j->r->batv, a->text) || span_eq_nocase(a->key, SPAN("postmaster")))
+        return;
+    if (!j->who->sender)
+        step(j, 0, a->text, "from the null sender it would need a BATV tag");
+    else if (!j->who->sender->domain.len && !j->who->may_relay)
+        refuse(j, RECIPIENTS_FORGED, SPAN("5.7.1"), SPAN("no mail of this address is known that this could be about"));
+}
+
 static int visit_own(struct judge *j, const struct recipients_domain *d, const struct address *a, unsigned depth) {
     struct recipients_lookup l;
     if (j->r->srs.domain && srs_is_srs(a->key) && span_eq(d->name, span_of(j->r->srs.domain)))
         return visit_srs(j, a, depth);
+    if (batv_is_tagged(j->r->batv, a->text))
+        return visit_tagged(j, a, depth);
     if (address_is_indirect(a)) {
         step(j, depth, a->text, "an indirect address in a domain of ours");
         refuse(j, depth ? RECIPIENTS_UNROUTABLE : RECIPIENTS_NO_RELAY, SPAN("5.7.1"),
@@ -380,7 +418,10 @@ static int judge(struct judge *j, const struct address *a) {
         say(j, RECIPIENTS_LOCAL, SPAN("2.1.5"), SPAN("recipient ok"));
     else
         say(j, RECIPIENTS_RELAY, SPAN("2.1.5"), SPAN("recipient ok, will relay"));
-    return visit(j, a, 0);
+    int err = visit(j, a, 0);
+    if (!err && own && !j->failed && !j->later)
+        check_untagged(j, a);
+    return err;
 }
 
 /* The targets that a walk found, in as much memory as they need. */

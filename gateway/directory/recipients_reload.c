@@ -51,6 +51,7 @@ static int copy_set(struct recipients *to, const struct recipients *from) {
         err = recipients_set_add(to, &from->domains[i]);
     if (!err)
         err = address_parse(&to->postmaster, from->postmaster.text, &to->mem);
+    to->batv = batv_ref(from->batv);
     if (!err && from->srs.domain)
         err = recipients_set_srs(to, &from->srs);
     return err;

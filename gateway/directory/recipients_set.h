@@ -45,6 +45,7 @@ struct recipients {
     size_t directory_count;
     struct address postmaster;
     struct srs_config srs; /* with its texts; domain NULL: none */
+    struct batv *batv;     /* a reference, or NULL */
 };
 
 /* The own domain of this canonical name, or NULL. */

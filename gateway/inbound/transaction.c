@@ -22,6 +22,7 @@ METRIC_COUNTER_L(metric_rcpt_unknown, "posthouse_smtp_recipients_total", "verdic
 METRIC_COUNTER_L(metric_rcpt_no_relay, "posthouse_smtp_recipients_total", "verdict=\"no_relay\"", "Verdicts at RCPT TO")
 METRIC_COUNTER_L(metric_rcpt_unroutable, "posthouse_smtp_recipients_total", "verdict=\"unroutable\"",
                  "Verdicts at RCPT TO")
+METRIC_COUNTER_L(metric_rcpt_forged, "posthouse_smtp_recipients_total", "verdict=\"forged\"", "Verdicts at RCPT TO")
 METRIC_COUNTER_L(metric_rcpt_tempfail, "posthouse_smtp_recipients_total", "verdict=\"tempfail\"", "Verdicts at RCPT TO")
 
 enum {
@@ -49,6 +50,7 @@ static const struct {
     [RECIPIENTS_UNKNOWN] = {550, "5.1.1", "no such recipient here", &metric_rcpt_unknown},
     [RECIPIENTS_NO_RELAY] = {550, "5.7.1", "relaying denied", &metric_rcpt_no_relay},
     [RECIPIENTS_UNROUTABLE] = {550, "5.4.6", "recipient leads nowhere", &metric_rcpt_unroutable},
+    [RECIPIENTS_FORGED] = {550, "5.7.1", "not about mail of ours", &metric_rcpt_forged},
     [RECIPIENTS_TEMPFAIL] = {451, "4.3.0", "recipient cannot be checked now", &metric_rcpt_tempfail},
 };
 
