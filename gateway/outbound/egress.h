@@ -12,9 +12,9 @@
 #include "gateway/outbound/outbound.h"
 #include "gateway/smtp/socks5.h"
 
-#define EGRESS_REST_MS 20000u /* a source whose proxy failed is not used for so long, and twice the time of a connect  \
-                               */
-#define EGRESS_TRIES_MAX 4    /* sources that fail one attempt before it is deferred */
+/* How long a source whose proxy failed is not used, besides twice the time of a connect. */
+#define EGRESS_REST_MS 20000u
+#define EGRESS_TRIES_MAX 4 /* sources that fail one attempt before it is deferred */
 #define EGRESS_NAME_MAX 140
 
 struct attempt;

@@ -96,6 +96,56 @@ static void all_is_read(void **state) {
     buf_deinit(&problems);
 }
 
+static void egress_is_read(void **state) {
+    (void)state;
+    struct settings *s;
+    struct buf problems;
+    put("password", "from a file\n");
+    int err =
+        load("  sources:\n"
+             "    - name: all\n"
+             "      addresses:\n"
+             "        - {address: 192.0.2.1, egress: {socks5: \"10.0.0.7:1080\", user: joe, password: secret}}\n"
+             "        - {address: 192.0.2.2, egress: {socks5: \"[::1]:1081\", user: j, password_file: password}}\n"
+             "        - {address: 192.0.2.3, egress: {socks5: \"10.0.0.7:1080\"}}\n"
+             "        - {address: 192.0.2.4, egress: {proxy_v2: \"10.0.0.8:2525\"}}\n"
+             "        - {address: 192.0.2.5}\n",
+             &s, &problems);
+    if (err != ERR_OK)
+        fail_msg("%s", buf_cstr(&problems));
+    const struct outbound_source *a = s->outbound.pools[0].sources;
+    assert_int_equal(a[0].egress.kind, EGRESS_SOCKS5);
+    assert_string_equal(a[0].egress.user, "joe");
+    assert_string_equal(a[0].egress.password, "secret");
+    assert_int_equal(tcp_addr_port(&a[0].egress.address), 1080);
+    assert_true(tcp_addr_is_v6(&a[1].egress.address));
+    assert_string_equal(a[1].egress.password, "from a file");
+    assert_null(a[2].egress.user);
+    assert_null(a[2].egress.password);
+    assert_int_equal(a[3].egress.kind, EGRESS_PROXY_V2);
+    assert_int_equal(tcp_addr_port(&a[3].egress.address), 2525);
+    assert_int_equal(a[4].egress.kind, EGRESS_DIRECT);
+    settings_free(s);
+    buf_deinit(&problems);
+}
+
+static void long_password(void **state) {
+    (void)state;
+    struct settings *s;
+    struct buf problems;
+    char text[300];
+    memset(text, 'x', sizeof text);
+    text[256] = '\n';
+    text[257] = '\0';
+    put("password", text);
+    assert_int_equal(load("  sources: [{name: a, addresses: [{address: 192.0.2.1, egress: {socks5: \"10.0.0.7:1\", "
+                          "user: j, password_file: password}}]}]",
+                          &s, &problems),
+                     ERR_INVALID);
+    assert_non_null(strstr(buf_cstr(&problems), "egress.password: at most 255 octets"));
+    buf_deinit(&problems);
+}
+
 static void nothing_by_default(void **state) {
     (void)state;
     struct settings *s;
@@ -135,6 +185,17 @@ static void errors(void **state) {
         {"  sources: [{name: a, addresses: [{address: 192.0.2.1, warm_up: {start: 2026-02-30}}]}]",
          "warm_up.start: takes a day"},
         {"  sources: [{name: a, addresses: [{address: 192.0.2.1, warm_up: {growth: 10}}]}]", "warm_up.start: missing"},
+#define EGRESS(text) "  sources: [{name: a, addresses: [{address: 192.0.2.1, egress: " text "}]}]"
+        {EGRESS("{socks5: \"proxy.example:1080\"}"),
+         ":3: delivery.sources.addresses.egress.socks5: takes an IP address"},
+        {EGRESS("{socks5: [a, b]}"), "egress.socks5: takes an IP address (no name) and a port"},
+        {EGRESS("{proxy_v2: \"unix:/x\"}"), "egress.proxy_v2: takes an IP address (no name) and a port"},
+        {EGRESS("{proxy_v2: 10.0.0.8}"), "egress.proxy_v2: takes an IP address (no name) and a port"},
+        {EGRESS("{socks5: \"10.0.0.7:1\", user: joe}"), "egress: takes user and password together"},
+        {EGRESS("{proxy_v2: \"10.0.0.7:1\", user: j, password: s}"), "egress.user: goes with socks5"},
+        {EGRESS("{socks5: \"10.0.0.7:1\", proxy_v2: \"10.0.0.7:1\"}"), "egress: takes either socks5 or proxy_v2"},
+        {EGRESS("{}"), "egress: takes socks5 or proxy_v2"},
+        {EGRESS("{socks: \"10.0.0.7:1\"}"), "egress.socks: unknown key"},
         {"  sources: [{name: a, senders: [\"a@\"], addresses: [{address: 192.0.2.1}]}]", "senders: takes addresses"},
         {"  sources: [{name: a, accounts: [\"@\"], addresses: [{address: 192.0.2.1}]}]", "accounts: takes names"},
         {"  sources: [{name: a, accounts: [\"a b\"], addresses: [{address: 192.0.2.1}]}]", "accounts: takes names"},
@@ -152,9 +213,8 @@ static void errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_is_read),
-        cmocka_unit_test(nothing_by_default),
-        cmocka_unit_test(errors),
+        cmocka_unit_test(egress_is_read),     cmocka_unit_test(long_password), cmocka_unit_test(all_is_read),
+        cmocka_unit_test(nothing_by_default), cmocka_unit_test(errors),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
