@@ -13,7 +13,7 @@
 #include "gateway/outbound/rules.h"
 #include "node/settings.h"
 
-static char dir[64], path[128], rules[128];
+static char dir[64], path[128], rules[128], secret[128];
 
 static int make_dir(void **state) {
     (void)state;
@@ -22,6 +22,7 @@ static int make_dir(void **state) {
         return -1;
     snprintf(path, sizeof path, "%s/posthouse.yaml", dir);
     snprintf(rules, sizeof rules, "%s/rules.txt", dir);
+    snprintf(secret, sizeof secret, "%s/secret", dir);
     return 0;
 }
 
@@ -29,6 +30,7 @@ static int drop_dir(void **state) {
     (void)state;
     unlink(path);
     unlink(rules);
+    unlink(secret);
     return rmdir(dir);
 }
 
@@ -100,17 +102,19 @@ static void egress_is_read(void **state) {
     (void)state;
     struct settings *s;
     struct buf problems;
-    put("password", "from a file\n");
-    int err =
-        load("  sources:\n"
+    put(secret, "from a file\n");
+    char text[2000];
+    snprintf(text, sizeof text,
+             "  sources:\n"
              "    - name: all\n"
              "      addresses:\n"
              "        - {address: 192.0.2.1, egress: {socks5: \"10.0.0.7:1080\", user: joe, password: secret}}\n"
-             "        - {address: 192.0.2.2, egress: {socks5: \"[::1]:1081\", user: j, password_file: password}}\n"
+             "        - {address: 192.0.2.2, egress: {socks5: \"[::1]:1081\", user: j, password_file: %s}}\n"
              "        - {address: 192.0.2.3, egress: {socks5: \"10.0.0.7:1080\"}}\n"
              "        - {address: 192.0.2.4, egress: {proxy_v2: \"10.0.0.8:2525\"}}\n"
              "        - {address: 192.0.2.5}\n",
-             &s, &problems);
+             secret);
+    int err = load(text, &s, &problems);
     if (err != ERR_OK)
         fail_msg("%s", buf_cstr(&problems));
     const struct outbound_source *a = s->outbound.pools[0].sources;
@@ -137,11 +141,13 @@ static void long_password(void **state) {
     memset(text, 'x', sizeof text);
     text[256] = '\n';
     text[257] = '\0';
-    put("password", text);
-    assert_int_equal(load("  sources: [{name: a, addresses: [{address: 192.0.2.1, egress: {socks5: \"10.0.0.7:1\", "
-                          "user: j, password_file: password}}]}]",
-                          &s, &problems),
-                     ERR_INVALID);
+    put(secret, text);
+    char delivery[400];
+    snprintf(delivery, sizeof delivery,
+             "  sources: [{name: a, addresses: [{address: 192.0.2.1, egress: {socks5: \"10.0.0.7:1\", "
+             "user: j, password_file: %s}}]}]",
+             secret);
+    assert_int_equal(load(delivery, &s, &problems), ERR_INVALID);
     assert_non_null(strstr(buf_cstr(&problems), "egress.password: at most 255 octets"));
     buf_deinit(&problems);
 }
