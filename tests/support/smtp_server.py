@@ -144,6 +144,10 @@ class Session:
 
     def run(self):
         with self.connection, self.connection.makefile("rb") as stream, contextlib.suppress(Over, OSError):
+            refusal = self.server.refused.get(self.peer)
+            if refusal is not None:
+                self.say(refusal)
+                return
             self.say(self.reply("greeting", USUAL["greeting"]))
             while True:
                 line = stream.readline(1 << 16)
@@ -155,11 +159,15 @@ class Session:
 
 
 class SmtpServer:
-    """.messages: dictionaries as recorded; .commands: all lines of clients; .connections, .open_most: counted."""
+    """.messages: dictionaries as recorded; .commands: all lines of clients; .connections, .open_most: counted.
+
+    .refused: what clients of these addresses are greeted with, and left; .peers: the address of each connection.
+    """
 
     def __init__(self, script=None, address="127.0.0.1", port=0, lmtp=False, extensions=EXTENSIONS, record=None):
         self.script, self.lmtp, self.extensions = dict(script or {}), lmtp, tuple(extensions)
         self.messages, self.commands = [], []
+        self.refused, self.peers = {}, []
         self.connections = self.open = self.open_most = 0
         self.lock = threading.Lock()
         self.file = record
@@ -203,6 +211,7 @@ class SmtpServer:
             self.connections += 1
             self.open += 1
             self.open_most = max(self.open_most, self.open)
+            self.peers.append(peer)
         Session(self, connection, peer).run()
         with self.lock:
             self.open -= 1
