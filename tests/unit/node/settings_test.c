@@ -83,7 +83,10 @@ static void reads_every_kind(void **state) {
         "  limits: {message_size: 1MiB, recipients: 200, idle: 30s}\n"
         "domains:\n  - {name: B\xc3\xbc"
         "cher.example, recipients: any, route: \"lmtp:unix:/run/lmtp\"}\n"
-        "  - {name: example.net, recipients: {table: users}, route: \"smtp:store.example.net:2525\"}\n"
+        "  - {name: example.net, recipients: {table: users}, route: \"smtp:store.example.net:2525\", "
+        "xclient: true, xforward: false}\n"
+        "batv: {domains: [example.net, B\xc3\xbc"
+        "cher.example], secrets: [0123456789abcdef], require: true}\n"
         "routes:\n  - {domain: .partner.example, route: \"mx:hub.partner.example\"}\n  - {domain: \"*\", route: mx}\n"
         "delivery:\n  dns: [\"127.0.0.1:5302\"]\n  port: 2526\n  retry: {first: 1s, max: 2m}\n"
         "  timeouts: {dot: 1m}\n",
@@ -108,6 +111,12 @@ static void reads_every_kind(void **state) {
     assert_int_equal(s->outbound.route_count, 4);
     assert_int_equal(s->outbound.routes[1].route.port, 2525);
     assert_string_equal(s->outbound.routes[2].domain, ".partner.example");
+    assert_true(s->outbound.routes[1].xclient && !s->outbound.routes[1].xforward && !s->outbound.routes[0].xclient);
+    assert_ptr_equal(s->recipients.batv, &s->batv);
+    assert_int_equal(s->scheduler.batv.domain_count, 2);
+    assert_string_equal(s->scheduler.batv.domains[1], "xn--bcher-kva.example");
+    assert_int_equal(s->scheduler.batv.max_age_days, 7);
+    assert_true(s->scheduler.batv.require);
     assert_string_equal(s->outbound.dns, "127.0.0.1:5302");
     assert_int_equal(s->outbound.port, 2526);
     assert_int_equal(s->outbound.timeouts.dot_ms, 60000);
@@ -226,6 +235,15 @@ static void checks_what_belongs_together(void **state) {
               "2: gateway.authentication.keys: takes {domain:");
     complains("srs: {domain: a.example}\n", "srs.secrets: missing, while srs.domain is set\n");
     complains("srs:\n  secrets: [short]\n", "2: srs.secrets: takes texts of at least 16 characters\n");
+    complains("batv: {domains: [a.example]}\n", "batv.secrets: missing, while batv.domains are set\n");
+    complains("batv:\n  secrets: [short]\n", "2: batv.secrets: takes texts of at least 16 characters\n");
+    complains("batv:\n  domains: [\"a b\"]\n", "2: batv.domains: not a domain name: a b\n");
+    complains("batv:\n  domains: [{a: b}]\n", "2: batv.domains: takes domain names\n");
+    complains("batv:\n  max_age: 366\n", "2: batv.max_age: ");
+    complains("routes:\n - {domain: a.example, route: mx, xclient: true}\n",
+              "2: routes.xclient: only for smtp: and lmtp: routes\n");
+    complains("routes:\n - {domain: a.example, route: \"smtp:b\", xforward: yes}\n",
+              "2: routes.xforward: takes true or false\n");
     complains("domains:\n - name: a.example\n   route: mx\n   recipients:\n     ldap: x\n",
               "5: domains.recipients.ldap: takes a map of keys\n");
     complains("domains:\n - name: a.example\n   route: mx\n   recipients: {ldap: {uri: \"ldap://x\"}}\n",
