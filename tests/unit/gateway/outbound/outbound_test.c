@@ -165,6 +165,7 @@ static void on_timeout(void *arg) {
 static void run(struct world *w, uint64_t ms) {
     w->timed_out = false;
     loop_timer_set(w->timer, ms);
+    next_turn();
     loop_run(w->loop);
     loop_timer_stop(w->timer);
 }
@@ -219,6 +220,7 @@ static void world_go(struct world *w, const struct outbound_settings *s) {
 }
 
 static void world_stop(struct world *w) {
+    next_turn();
     outbound_stop(w->out);
     bus_hub_close(w->hub);
     bus_hub_close(w->admin);

@@ -91,6 +91,7 @@ static inline void on_timeout(void *arg) {
 static inline void run(struct hub *h, uint64_t ms) {
     h->timed_out = false;
     loop_timer_set(h->timer, ms);
+    next_turn();
     loop_run(h->loop);
     loop_timer_stop(h->timer);
 }
