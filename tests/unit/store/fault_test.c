@@ -253,6 +253,9 @@ static void dies_at(struct line *l, const char *orders, int *next, int *killed) 
 }
 
 static void sudden_death_loses_nothing(void **state) {
+#ifdef __SANITIZE_THREAD__
+    skip(); /* a child of a process with threads may begin none there */
+#endif
     static const char *const where[] = {"fdatasync KILL 1 %d .log\n", "fdatasync KILLAFTER 1 %d .log\n",
                                         "write KILLAFTER 1 %d .log\n", "output KILL 1 %d\n", "sync KILL 1 %d\n"};
     struct line *l = *state;

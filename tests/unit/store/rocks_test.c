@@ -384,6 +384,9 @@ static void a_tail_that_was_never_acknowledged_is_dropped(void **state) {
 }
 
 static void the_mark_outlives_the_process(void **state) {
+#ifdef __SANITIZE_THREAD__
+    skip(); /* a child of a process with threads may begin none there */
+#endif
     struct place *p = *state;
     char path[400];
     struct store_report report;
