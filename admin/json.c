@@ -101,6 +101,9 @@ static json_t *of_row(const Words__AdminRow *r) {
     set_bytes(j, "reason", r->has_reason, r->reason);
     set_bytes(j, "actor", r->has_actor, r->actor);
     set_bytes(j, "route", r->has_route, r->route);
+    set_number(j, "shard", r->has_shard, r->shard);
+    set_number(j, "messages", r->has_messages, r->messages);
+    set_number(j, "epoch", r->has_epoch, r->epoch);
     if (r->has_scope)
         json_object_set_new(j, "scope", json_string(r->scope == WORDS__ADMIN_SCOPE__ADMIN_SITE ? "site" : "domain"));
     if (r->n_ages)
@@ -141,6 +144,7 @@ static json_t *of_envelope(const Words__Envelope *e) {
     set_number(j, "received_ms", true, e->received_ms);
     set_number(j, "size", true, e->size);
     set_bytes(j, "client", e->has_client, e->client);
+    set_bytes(j, "client_name", e->has_client_name, e->client_name);
     set_bytes(j, "helo", e->has_helo, e->helo);
     set_bytes(j, "protocol", e->has_protocol, e->protocol);
     set_bytes(j, "envid", e->has_envid, e->envid);
