@@ -29,8 +29,8 @@ static const struct {
     {"state", TERM_STATE}, {"older", TERM_OLDER}, {"id", TERM_ID},
 };
 
-static const char *const state_names[] = {
-    [1] = "ready", [2] = "assigned", [3] = "deferred", [4] = "delivered", [5] = "failed", [6] = "settled"};
+static const char *const state_names[] = {[1] = "ready",  [2] = "assigned", [3] = "deferred", [4] = "delivered",
+                                          [5] = "failed", [6] = "settled",  [7] = "held"};
 #define STATES (sizeof state_names / sizeof *state_names)
 
 const char *filter_state_name(uint32_t state) {
@@ -43,7 +43,7 @@ static int parse_value(struct term *t, const char **problem) {
         for (uint32_t i = 1; i < STATES; i++)
             if (span_eq_nocase(t->text, span_of(state_names[i])))
                 t->number = i;
-        *problem = "state: takes ready, assigned, deferred, delivered or failed";
+        *problem = "state: takes ready, assigned, deferred, delivered, failed or held";
         return t->number ? ERR_OK : ERR_INVALID;
     case TERM_OLDER:
         *problem = "older: takes a duration such as 30m, 4h or 2d";
@@ -182,6 +182,15 @@ bool filter_matches(const struct filter *f, const struct filter_subject *s, uint
     for (size_t i = 0; i < f->count; i++)
         if (!term_matches(&f->terms[i], s, now_ms))
             return false;
+    return true;
+}
+
+bool filter_may_match(const struct filter *f, const struct filter_subject *s, uint64_t now_ms) {
+    for (size_t i = 0; i < f->count; i++) {
+        enum term_kind kind = f->terms[i].kind;
+        if (kind != TERM_STATE && kind != TERM_SITE && !term_matches(&f->terms[i], s, now_ms))
+            return false;
+    }
     return true;
 }
 

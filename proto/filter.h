@@ -7,7 +7,7 @@
  *   from:ADDRESS      reverse-path; from:<> for the null path; from:@example.net
  *   domain:NAME       routing domain of the recipient; domain:.example.net for all below it
  *   site:NAME         site, where it is known
- *   state:NAME        ready | assigned | deferred | delivered | failed
+ *   state:NAME        ready | assigned | deferred | delivered | failed | held
  *   older:DURATION    received at least so long ago (30m, 4h, 2d)
  *   id:ID             message id
  *
@@ -36,6 +36,8 @@ struct filter_subject {
 /* ERR_INVALID with *problem a static sentence; ERR_FULL: too long or too many terms; ERR_NOMEM. */
 int filter_parse(struct filter **f, struct span text, const char **problem) MUST_CHECK;
 bool filter_matches(const struct filter *f, const struct filter_subject *s, uint64_t now_ms);
+/* The same without the terms whose truth changes from moment to moment, state: and site:. */
+bool filter_may_match(const struct filter *f, const struct filter_subject *s, uint64_t now_ms);
 /* The message that an id: term names, or 0: then only this one needs to be read. */
 uint64_t filter_id(const struct filter *f);
 void filter_free(struct filter *f); /* NULL is fine */

@@ -180,11 +180,11 @@ static void flights_free(struct loader *l) {
     l->extra_count = 0;
 }
 
-/* Whether the due index will bring every unfinished recipient of the message in its time. */
+/* Whether the due index will bring every unfinished recipient of the message in its time (held ones have none). */
 static bool only_waits(const struct loader *l, const struct loaded *m) {
     for (size_t i = 0; i < m->envelope->n_recipients; i++) {
         const Words__RecipientState *s = m->states[i];
-        if (!s || (s->state != SCHED_DEFERRED && s->state != SCHED_SETTLED))
+        if (!s || (s->state != SCHED_DEFERRED && s->state != SCHED_SETTLED && s->state != SCHED_HELD))
             return false;
         if (s->state == SCHED_DEFERRED && s->due_ms < l->watermark_ms)
             return false;
@@ -193,10 +193,11 @@ static bool only_waits(const struct loader *l, const struct loaded *m) {
 }
 
 /* Into the core, with the attempt that was under way when the last process died, whichever reading finds it first. */
-static int bring_in(struct loader *l, const struct shard_reading *reading, const struct loaded *m) {
-    struct flight *f = find_flight(l, m->id);
-    int err = shard_load(l->shard, reading, m->id, m->envelope, m->states, f ? f->attempt : 0, f ? f->recipients : NULL,
-                         f ? f->count : 0, scheduler_now(l->sc));
+int loader_take(struct loader *l, const struct shard_reading *reading, uint64_t id, const Words__Envelope *e,
+                Words__RecipientState *const *states, const struct sched_operator *change) {
+    struct flight *f = find_flight(l, id);
+    int err = shard_load(l->shard, reading, id, e, states, f ? f->attempt : 0, f ? f->recipients : NULL,
+                         f ? f->count : 0, change, scheduler_now(l->sc));
     if (f && err == ERR_OK) {
         map_remove(&l->flights, &f->by_message);
         free(f);
@@ -231,7 +232,7 @@ static void take(struct loader *l, const struct loaded *m, bool scan) {
     }
     if (scan && !find_flight(l, m->id) && only_waits(l, m))
         return;
-    int err = bring_in(l, &l->reading, m);
+    int err = loader_take(l, &l->reading, m->id, m->envelope, m->states, NULL);
     if (err == ERR_AGAIN || err == ERR_NOMEM)
         look_again(l, m->id);
     else if (err != ERR_OK)
@@ -358,50 +359,6 @@ void loader_poll(struct loader *l, uint64_t now_ms) {
     }
 }
 
-/* -- one message on request -- */
-
-struct bring {
-    struct shard_reading reading;
-    struct loader *loader;
-    uint64_t id;
-    struct arena mem;
-    struct loaded loaded;
-    void (*then)(void *arg, int err);
-    void *arg;
-};
-
-static void bring_work(void *arg) {
-    struct bring *b = arg;
-    uint32_t shard = shard_number(b->loader->shard);
-    struct loaded *m = &b->loaded;
-    m->err = queue_get_message(b->loader->sc->store, shard, b->id, &b->mem, &m->envelope, &m->states);
-}
-
-static void bring_done(void *arg) {
-    struct bring *b = arg;
-    int err = b->loaded.err;
-    if (err == ERR_OK)
-        err = bring_in(b->loader, &b->reading, &b->loaded);
-    shard_reading_end(b->loader->shard, &b->reading);
-    b->then(b->arg, err);
-    arena_deinit(&b->mem);
-    free(b);
-}
-
-void loader_bring(struct loader *l, uint64_t id, void (*then)(void *arg, int err), void *arg) {
-    struct bring *b = calloc(1, sizeof *b);
-    CHECK(b);
-    *b = (struct bring){.loader = l, .id = id, .loaded = {.id = id}, .then = then, .arg = arg};
-    arena_init(&b->mem, 4096, 0);
-    shard_reading_begin(l->shard, &b->reading);
-    if (scheduler_work(l->sc, bring_work, bring_done, b))
-        return;
-    shard_reading_end(l->shard, &b->reading);
-    arena_deinit(&b->mem);
-    free(b);
-    then(arg, ERR_NOMEM);
-}
-
 /* -- life -- */
 
 struct loader *loader_new(struct scheduler *sc, struct shard *s) {
@@ -431,4 +388,8 @@ bool loader_is_busy(const struct loader *l) {
 
 bool loader_has_scanned(const struct loader *l) {
     return l->scanned;
+}
+
+bool loader_knows_flights(const struct loader *l) {
+    return l->flights_read;
 }

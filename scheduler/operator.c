@@ -1,171 +1,570 @@
 /*
- * operator: the operator's changes of the queue.
+ * operator: the operator's changes of the queue by filter or message: retry, hold, release, bounce, delete, reroute.
  *
- * The walk over the store finds the messages on a helper thread; the changes themselves are events of the cores, on the
- * loop's thread.
+ * A change goes over the store page by page: a helper thread reads a page and leaves out what cannot match; the loop's
+ * thread looks at each message again as it is at this moment (in its core, or as it was read when it is not in memory
+ * and has not been meanwhile), asks the filter once more, and makes one event of the recipients that match. So what
+ * changed since the walk is judged by what it has become. A page is on disk before the next one is read, and before any
+ * count is told.
+ *
+ * It works in slices and rests four times as long after each, so that reception and delivery go on beside it.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "proto/filter.h"
 #include "scheduler/shell.h"
+#include "scheduler/suspend.h"
+#include "store/queue_walk.h"
 
-#define IDS_AT_ONCE 512u
-#define MESSAGES_MAX 100000u /* of one request */
+#define PAGE_MESSAGES 512u
+#define PAGE_BYTES (8u * 1024u * 1024u)
+#define PAGE_SEEN 65536u /* messages looked at for one page */
+#define SLICE_US 2000u
+#define PROGRESS_MS 500u
+#define CHANGES_MAX 8u
+#define AGAIN_MAX 200u /* readings of one message that is stale each time */
+#define ACTOR_MAX 64u
+#define REASON_MAX 200u
+#define ROUTE_MAX 300u
 
-struct change {
-    struct scheduler *sc;
-    uint64_t correlation;
-    struct filter *filter;
-    uint32_t limit;
-    bool dry_run;
-    uint64_t now_ms;
-    uint64_t *ids; /* messages that match */
-    size_t id_count, id_cap, next;
-    uint64_t done;
-    int err;
+struct page_message {
+    uint64_t id;
+    Words__Envelope *envelope;
+    Words__RecipientState **states;
 };
 
-/* -- on the helper thread -- */
+struct change {
+    struct list_node link;
+    struct scheduler *sc;
+    uint64_t correlation; /* 0: nobody is told */
+    enum sched_operator_verb verb;
+    struct filter *filter;
+    uint64_t only; /* one message alone; or 0 */
+    uint64_t limit;
+    bool dry_run;
+    char note[SCHED_NOTE_MAX + 1];
+    char route[ROUTE_MAX + 1];
+    uint64_t now_ms, told_ms;
+    uint64_t done;
+    /* the walk */
+    uint32_t shard;
+    uint64_t next_id;
+    bool shard_over;
+    uint64_t again[PAGE_MESSAGES]; /* were stale */
+    size_t again_count;
+    uint32_t again_rounds;
+    /* the page */
+    struct shard_reading reading;
+    bool is_reading, is_working, waits; /* waits: for the disk */
+    struct arena mem;
+    struct page_message page[PAGE_MESSAGES];
+    size_t count, at;
+    bool page_changed;
+    int err;
+    struct loop_timer *timer;
+    void (*go_on)(struct change *c);
+};
 
-static bool matches(const struct change *c, uint64_t id, const Words__Envelope *e, Words__RecipientState **states) {
-    for (uint32_t i = 0; i < e->n_recipients; i++) {
+/* -- reading a page, on the helper thread -- */
+
+static bool may_match(const struct change *c, uint64_t id, const Words__Envelope *e) {
+    for (size_t i = 0; c->filter && i < e->n_recipients; i++) {
         struct filter_subject s = {
             .message = id,
             .sender = frame_span(e->sender),
             .recipient = frame_span(e->recipients[i]->address),
             .destination = frame_span(e->recipients[i]->destination),
-            .state = states[i] ? states[i]->state : (uint32_t)SCHED_READY,
             .received_ms = e->received_ms,
         };
-        if (s.state != SCHED_SETTLED && (!c->filter || filter_matches(c->filter, &s, c->now_ms)))
+        if (filter_may_match(c->filter, &s, c->now_ms))
             return true;
     }
-    return false;
+    return !c->filter;
 }
 
-static void note_id(struct change *c, uint64_t id) {
-    if (c->id_count >= c->limit) {
-        c->err = ERR_FULL;
-        return;
-    }
-    if (c->id_count == c->id_cap) {
-        size_t cap = c->id_cap ? c->id_cap * 2 : 64;
-        uint64_t *grown = realloc(c->ids, cap * sizeof *grown);
-        if (!grown) {
-            c->err = ERR_NOMEM;
-            return;
-        }
-        c->ids = grown;
-        c->id_cap = cap;
-    }
-    c->ids[c->id_count++] = id;
-}
-
-static void judge_message(struct change *c, uint32_t shard, uint64_t id, struct arena *mem) {
-    Words__Envelope *e;
-    Words__RecipientState **states;
-    int err = queue_get_message(c->sc->store, shard, id, mem, &e, &states);
-    if (err == ERR_OK && matches(c, id, e, states))
-        note_id(c, id);
+static void read_one(struct change *c, uint64_t id) {
+    struct page_message *m = &c->page[c->count];
+    *m = (struct page_message){.id = id};
+    int err = queue_get_message(c->sc->store, c->shard, id, &c->mem, &m->envelope, &m->states);
+    if (err == ERR_OK && may_match(c, id, m->envelope))
+        c->count++;
+    else if (err == ERR_NOT_FOUND && c->only)
+        c->err = err;
     else if (err != ERR_OK && err != ERR_NOT_FOUND)
         c->err = err;
-    arena_reset(mem);
 }
 
-static void walk_shard(struct change *c, uint32_t shard, struct arena *mem) {
-    uint64_t ids[IDS_AT_ONCE], after = 0, only = c->filter ? filter_id(c->filter) : 0;
-    size_t count = 0;
-    if (only) {
-        if (id_shard(only) == shard)
-            judge_message(c, shard, only, mem);
+static void unpack_walked(struct change *c, struct queue_walk *w) {
+    struct page_message *m = &c->page[c->count];
+    uint32_t at = 0;
+    *m = (struct page_message){.id = w->id};
+    m->envelope = frame_unpack(&words__envelope__descriptor, w->envelope, &c->mem);
+    if (!m->envelope) {
+        c->err = queue_walk_corrupt(w);
         return;
     }
-    do {
-        c->err = queue_read_ids(c->sc->store, shard, after, UINT64_MAX, ids, IDS_AT_ONCE, &count);
-        for (size_t i = 0; i < count && c->err == ERR_OK; i++)
-            judge_message(c, shard, after = ids[i], mem);
-    } while (c->err == ERR_OK && count == IDS_AT_ONCE);
+    if (!may_match(c, m->id, m->envelope))
+        return;
+    m->states = arena_calloc(&c->mem, m->envelope->n_recipients + 1, sizeof(Words__RecipientState *));
+    if (!m->states) {
+        c->err = ERR_NOMEM;
+        return;
+    }
+    for (uint32_t i = 0; i < m->envelope->n_recipients; i++) {
+        struct span packed = queue_walk_state(w, i, &at);
+        if (!packed.len)
+            continue;
+        m->states[i] = frame_unpack(&words__recipient_state__descriptor, packed, &c->mem);
+        if (!m->states[i]) {
+            c->err = queue_walk_corrupt(w);
+            return;
+        }
+    }
+    c->count++;
 }
 
-static void work(void *arg) {
+static void read_walked(struct change *c) {
+    struct queue_walk w;
+    queue_walk_init(&w, c->sc->store, c->shard, c->next_id);
+    uint32_t seen = 0;
+    c->shard_over = true;
+    while (c->err == ERR_OK && queue_walk_next(&w)) {
+        unpack_walked(c, &w);
+        c->next_id = w.id + 1;
+        if (c->count == PAGE_MESSAGES || c->mem.used > PAGE_BYTES || ++seen == PAGE_SEEN) {
+            c->shard_over = false;
+            break;
+        }
+    }
+    if (c->err == ERR_OK)
+        c->err = w.err;
+    queue_walk_deinit(&w);
+}
+
+static void read_page(void *arg) {
     struct change *c = arg;
-    struct arena mem;
-    arena_init(&mem, 64 * 1024, 0);
-    for (uint32_t i = 0; i < c->sc->config.shards && c->err == ERR_OK; i++)
-        walk_shard(c, i, &mem);
-    arena_deinit(&mem);
+    if (c->again_count) {
+        size_t n = c->again_count;
+        c->again_count = 0;
+        for (size_t i = 0; i < n && c->err == ERR_OK; i++)
+            read_one(c, c->again[i]);
+    } else if (c->only) {
+        c->shard_over = true;
+        read_one(c, c->only);
+    } else {
+        read_walked(c);
+    }
 }
 
-/* -- back on the loop -- */
+/* -- the end -- */
 
 static void change_free(struct change *c) {
+    if (c->is_reading)
+        shard_reading_end(c->sc->shards[c->shard], &c->reading);
+    if (list_is_linked(&c->link))
+        list_remove(&c->sc->changes, &c->link);
+    if (c->timer)
+        loop_timer_close(c->timer);
     filter_free(c->filter);
-    free(c->ids);
+    arena_deinit(&c->mem);
     free(c);
 }
 
-static void finish(struct change *c, uint64_t count) {
+static const char *verb_name(enum sched_operator_verb verb) {
+    static const char *const names[] = {"?", "retry", "hold", "release", "bounce", "delete", "reroute"};
+    return names[verb];
+}
+
+static void finish(struct change *c, int err, const char *text) {
+    LOG_INFO("operator_change", LOG_STR("verb", verb_name(c->verb)), LOG_U64("recipients", c->done),
+             LOG_U64("dry_run", c->dry_run), LOG_STR("note", c->note), LOG_ERR("end", err));
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
     r.has_count = true;
-    r.count = count;
-    question_reply(c->sc, c->correlation, &r, true);
+    r.count = c->done;
+    r.has_error = err != ERR_OK;
+    r.error = (uint32_t)-err;
+    r.has_text = err != ERR_OK;
+    r.text = frame_bytes(span_of(text ? text : err_text(err)));
+    if (c->correlation)
+        question_reply(c->sc, c->correlation, &r, true);
     change_free(c);
 }
 
-static void retry_next(struct change *c);
-
-static void brought(void *arg, int err) {
-    struct change *c = arg;
-    uint64_t id = c->ids[c->next++];
-    struct sched_event e = {.kind = SCHED_OPERATOR};
-    e.operator_ = (struct sched_operator){.verb = SCHED_OP_RETRY, .message = id, .recipient = UINT32_MAX};
-    if (err == ERR_OK && shard_step(scheduler_shard_of(c->sc, id), &e, scheduler_now(c->sc)) == ERR_OK)
-        c->done++;
-    retry_next(c);
+static void tell_progress(struct change *c) {
+    uint64_t mono_ms = clock_mono_ms();
+    if (!c->correlation || mono_ms < c->told_ms + PROGRESS_MS)
+        return;
+    c->told_ms = mono_ms;
+    Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
+    r.has_count = true;
+    r.count = c->done;
+    question_reply(c->sc, c->correlation, &r, false);
 }
 
-static void retry_next(struct change *c) {
-    while (c->next < c->id_count && sched_room(shard_core(scheduler_shard_of(c->sc, c->ids[c->next]))) == 0)
-        c->next = c->id_count; /* no room for more now: the count tells how far it came */
-    if (c->next < c->id_count && !c->sc->draining) {
-        loader_bring(c->sc->loaders[id_shard(c->ids[c->next])], c->ids[c->next], brought, c);
+/* -- changing, on the loop -- */
+
+static void later(struct change *c, uint64_t ms, void (*go_on)(struct change *c)) {
+    c->go_on = go_on;
+    loop_timer_set(c->timer, ms);
+}
+
+struct judge { /* of one message */
+    const struct change *change;
+    const struct page_message *message;
+    uint32_t *indexes;
+    uint32_t count, most;
+};
+
+/* Beside what its state allows: what is under way may have such a wish already, and so on. */
+static bool would_change(const struct change *c, const struct sched_view *v, struct span home) {
+    bool under_way = v->state == SCHED_ASSIGNED;
+    bool final = v->wish == SCHED_OP_BOUNCE || v->wish == SCHED_OP_DELETE;
+    switch (c->verb) {
+    case SCHED_OP_RETRY:
+        return v->state == SCHED_DEFERRED || v->site_resume_ms;
+    case SCHED_OP_RELEASE:
+        return !under_way || v->wish == SCHED_OP_HOLD;
+    case SCHED_OP_REROUTE:
+        return !(under_way && final) && (under_way || !span_eq(v->destination, c->route[0] ? span_of(c->route) : home));
+    default:
+        return !under_way || (!final && v->wish != (uint32_t)c->verb);
+    }
+}
+
+static void on_view(void *arg, const struct sched_view *v) {
+    struct judge *j = arg;
+    const struct change *c = j->change;
+    const Words__Envelope *e = j->message->envelope;
+    if (v->index >= e->n_recipients || j->count == j->most || !sched_verb_applies(c->verb, v->state))
+        return;
+    const Words__Recipient *r = e->recipients[v->index];
+    struct filter_subject s = {
+        .message = j->message->id,
+        .sender = frame_span(e->sender),
+        .recipient = frame_span(r->address),
+        .destination = frame_span(r->destination),
+        .site = v->site,
+        .state = v->state,
+        .received_ms = e->received_ms,
+    };
+    if (would_change(c, v, frame_span(r->destination)) && (!c->filter || filter_matches(c->filter, &s, c->now_ms)))
+        j->indexes[j->count++] = v->index;
+}
+
+/* The message is not in memory: as it was read. */
+static void view_stored(const struct sched *core, struct judge *j) {
+    const struct page_message *m = j->message;
+    for (uint32_t i = 0; i < m->envelope->n_recipients; i++) {
+        const Words__RecipientState *s = m->states[i];
+        struct sched_view v = {.index = i, .state = s ? (enum sched_state)s->state : SCHED_READY};
+        v.destination = frame_span(s && s->has_destination ? s->destination : m->envelope->recipients[i]->destination);
+        v.site = sched_site_of(core, v.destination);
+        on_view(j, &v);
+    }
+}
+
+static int change_message(struct change *c, const struct page_message *m, const struct judge *j, bool in_memory) {
+    struct shard *s = c->sc->shards[c->shard];
+    struct sched_event e = {.kind = SCHED_OPERATOR};
+    size_t n = m->envelope->n_recipients;
+    struct span *homes = c->verb == SCHED_OP_REROUTE ? arena_alloc(&c->mem, n * sizeof *homes) : NULL;
+    if (c->verb == SCHED_OP_REROUTE && !homes)
+        return ERR_NOMEM;
+    for (size_t i = 0; homes && i < n; i++)
+        homes[i] = frame_span(m->envelope->recipients[i]->destination);
+    e.operator_ = (struct sched_operator){
+        .verb = c->verb,
+        .message = m->id,
+        .indexes = j->indexes,
+        .count = j->count,
+        .note = span_of(c->note),
+        .destination = span_of(c->route),
+        .homes = homes,
+    };
+    int err = in_memory
+                  ? shard_step(s, &e, scheduler_now(c->sc))
+                  : loader_take(c->sc->loaders[c->shard], &c->reading, m->id, m->envelope, m->states, &e.operator_);
+    if (err == ERR_OK) {
+        c->done += sched_changed(shard_core(s));
+        c->page_changed = true;
+    }
+    return err;
+}
+
+static void apply(struct change *c, const struct page_message *m) {
+    struct shard *s = c->sc->shards[c->shard];
+    struct judge j = {.change = c, .message = m, .most = (uint32_t)m->envelope->n_recipients};
+    j.indexes = arena_alloc(&c->mem, (m->envelope->n_recipients + 1) * sizeof *j.indexes);
+    if (!j.indexes) {
+        c->err = ERR_NOMEM;
         return;
     }
-    LOG_INFO("operator_retry", LOG_U64("matched", c->id_count), LOG_U64("messages", c->done));
-    finish(c, c->done);
+    if (c->limit && c->limit - c->done < j.most)
+        j.most = (uint32_t)(c->limit - c->done);
+    bool in_memory = sched_look(shard_core(s), m->id, on_view, &j) == ERR_OK;
+    if (!in_memory && shard_was_dropped(s, m->id))
+        return;
+    if (!in_memory && shard_is_stale(s, m->id)) {
+        c->again[c->again_count++] = m->id;
+        return;
+    }
+    if (!in_memory)
+        view_stored(shard_core(s), &j);
+    if (!j.count)
+        return;
+    if (c->dry_run)
+        c->done += j.count;
+    else
+        c->err = change_message(c, m, &j, in_memory);
 }
 
-static void done(void *arg) {
-    struct change *c = arg;
-    if (c->err != ERR_OK) {
-        question_error(c->sc, c->correlation, c->err,
-                       c->err == ERR_FULL ? "more than the limit match; narrow the filter" : NULL);
-        change_free(c);
-    } else if (c->dry_run) {
-        finish(c, c->id_count);
-    } else {
-        retry_next(c);
+static void begin_page(struct change *c);
+
+static void page_over(struct change *c) {
+    c->page_changed = false;
+    tell_progress(c);
+    if (c->limit && c->done >= c->limit) {
+        finish(c, ERR_OK, NULL);
+        return;
     }
+    if (c->again_count && ++c->again_rounds < AGAIN_MAX) {
+        later(c, 10, begin_page);
+        return;
+    }
+    c->again_count = 0;
+    c->again_rounds = 0;
+    if (c->shard_over && (c->only || ++c->shard == c->sc->config.shards)) {
+        finish(c, ERR_OK, NULL);
+        return;
+    }
+    if (c->shard_over) {
+        c->next_id = 0;
+        c->shard_over = false;
+    }
+    later(c, 1, begin_page);
+}
+
+static void on_disk(void *arg, int err) {
+    struct change *c = arg;
+    c->waits = false;
+    if (err != ERR_OK)
+        return; /* the process ends: operator_close frees it */
+    later(c, 0, page_over);
+}
+
+static void slice(struct change *c) {
+    uint64_t begun_us = clock_mono_us(), spent_us = 0;
+    while (c->at < c->count && c->err == ERR_OK && spent_us < SLICE_US && !(c->limit && c->done >= c->limit)) {
+        apply(c, &c->page[c->at++]);
+        spent_us = clock_mono_us() - begun_us;
+    }
+    bool over = c->at == c->count || c->err != ERR_OK || (c->limit && c->done >= c->limit);
+    tell_progress(c);
+    if (!over) {
+        later(c, 1 + 4 * spent_us / 1000, slice);
+        return;
+    }
+    shard_reading_end(c->sc->shards[c->shard], &c->reading);
+    c->is_reading = false;
+    if (c->err != ERR_OK) {
+        finish(c, c->err, NULL);
+    } else if (c->page_changed) {
+        c->waits = true;
+        shard_after(c->sc->shards[c->shard], on_disk, c);
+    } else {
+        later(c, 1 + 4 * spent_us / 1000, page_over);
+    }
+}
+
+static void page_read(void *arg) {
+    struct change *c = arg;
+    c->is_working = false;
+    if (c->err != ERR_OK)
+        c->count = 0;
+    c->at = 0;
+    later(c, 0, slice);
+}
+
+static void begin_page(struct change *c) {
+    if (c->sc->draining) {
+        finish(c, ERR_AGAIN, "the scheduler ends; what was counted is changed");
+        return;
+    }
+    if (!loader_knows_flights(c->sc->loaders[c->shard])) {
+        later(c, 20, begin_page);
+        return;
+    }
+    arena_reset(&c->mem);
+    c->count = 0;
+    shard_reading_begin(c->sc->shards[c->shard], &c->reading);
+    c->is_reading = true;
+    c->is_working = scheduler_work(c->sc, read_page, page_read, c);
+    if (!c->is_working)
+        finish(c, ERR_NOMEM, NULL);
+}
+
+static void on_timer(void *arg) {
+    struct change *c = arg;
+    c->go_on(c);
+}
+
+/* -- requests -- */
+
+static struct change *change_new(struct scheduler *sc, uint64_t correlation, enum sched_operator_verb verb) {
+    struct change *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->sc = sc;
+    c->correlation = correlation;
+    c->verb = verb;
+    c->now_ms = scheduler_now(sc);
+    c->told_ms = clock_mono_ms();
+    arena_init(&c->mem, 64 * 1024, 512u * 1024u * 1024u);
+    c->timer = loop_timer_new(sc->loop, on_timer, c);
+    if (!c->timer) {
+        change_free(c);
+        return NULL;
+    }
+    list_push_back(&sc->changes, &c->link);
+    return c;
+}
+
+/* One line of text without control characters; what stands for a colon in a name is another sign. */
+static void add_clean(struct buf *to, struct span text, bool name) {
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char ch = (unsigned char)text.at[i];
+        buf_add_byte(to, (char)(ch < 0x20 || ch == 0x7f ? ' ' : name && ch == ':' ? '/' : ch));
+    }
+}
+
+size_t operator_note(struct span actor, struct span reason, char *to, size_t size) {
+    struct buf b;
+    buf_init(&b, 1024);
+    buf_add_str(&b, "by ");
+    add_clean(&b, span_first(actor.len ? actor : SPAN("an operator"), ACTOR_MAX), true);
+    if (reason.len) {
+        buf_add_str(&b, ": ");
+        add_clean(&b, span_first(reason, REASON_MAX), false);
+    }
+    size_t len = span_copy(buf_span(&b), to, size);
+    buf_deinit(&b);
+    return len;
+}
+
+/* A route as the settings have it, as far as it can be told here; delivery reads it for good. */
+static bool read_route(struct span from, char *to) {
+    static const char *const kinds[] = {"smtp:", "lmtp:", "mx:"};
+    bool known = false;
+    if (from.len > ROUTE_MAX)
+        return false;
+    for (size_t i = 0; i < 3; i++)
+        known = known || (from.len > strlen(kinds[i]) && span_starts_nocase(from, span_of(kinds[i])));
+    bool path = span_starts_nocase(from, SPAN("lmtp:unix:"));
+    for (size_t i = 0; i < from.len; i++) {
+        char ch = from.at[i];
+        if (ch <= 0x20 || ch >= 0x7f)
+            return false;
+        to[i] = ch >= 'A' && ch <= 'Z' && (!path || i < 10) ? (char)(ch - 'A' + 'a') : ch;
+    }
+    to[from.len] = 0;
+    return known;
+}
+
+static int fill(struct change *c, const Words__AdminRequest *m, const char **problem) {
+    struct span filter = span_trim(m->has_filter ? frame_span(m->filter) : SPAN_EMPTY);
+    operator_note(m->has_actor ? frame_span(m->actor) : SPAN_EMPTY, m->has_reason ? frame_span(m->reason) : SPAN_EMPTY,
+                  c->note, sizeof c->note);
+    c->dry_run = m->has_dry_run && m->dry_run;
+    c->limit = m->has_limit ? m->limit : 0;
+    c->only = m->has_message ? m->message : 0;
+    if (filter.len) {
+        int err = filter_parse(&c->filter, filter, problem);
+        if (err != ERR_OK)
+            return err;
+        c->only = filter_id(c->filter) ? filter_id(c->filter) : c->only;
+    } else if (!c->only && c->verb != SCHED_OP_RETRY) {
+        *problem = "a filter or a message is needed (older:0s matches everything)";
+        return ERR_INVALID;
+    }
+    if (c->only && !scheduler_shard_of(c->sc, c->only))
+        return ERR_NOT_FOUND;
+    c->shard = c->only ? id_shard(c->only) : 0;
+    if (c->verb == SCHED_OP_REROUTE && m->has_target && m->target.len && !read_route(frame_span(m->target), c->route)) {
+        *problem = "a route is smtp:HOST[:PORT], lmtp:HOST[:PORT], lmtp:unix:/PATH or mx:DOMAIN";
+        return ERR_INVALID;
+    }
+    return ERR_OK;
+}
+
+static void begin(struct scheduler *sc, uint64_t correlation, enum sched_operator_verb verb,
+                  const Words__AdminRequest *m) {
+    const char *problem = NULL;
+    int err = ERR_NOMEM;
+    if (sc->changes.count >= CHANGES_MAX) {
+        question_error(sc, correlation, ERR_AGAIN, "as many changes as are made at once are under way; try again");
+        return;
+    }
+    struct change *c = change_new(sc, correlation, verb);
+    if (c)
+        err = fill(c, m, &problem);
+    if (err == ERR_OK) {
+        begin_page(c);
+        return;
+    }
+    question_error(sc, correlation, err, problem);
+    if (c)
+        change_free(c);
+}
+
+void operator_retry(struct scheduler *sc, struct span filter) {
+    const char *problem;
+    struct change *c = sc->changes.count < CHANGES_MAX ? change_new(sc, 0, SCHED_OP_RETRY) : NULL;
+    if (!c)
+        return;
+    if (filter_parse(&c->filter, filter, &problem) == ERR_OK)
+        begin_page(c);
+    else
+        change_free(c);
 }
 
 bool operator_on_request(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m) {
-    const char *problem = NULL;
-    if (m->verb != WORDS__ADMIN_VERB__ADMIN_RETRY)
+    switch (m->verb) {
+    case WORDS__ADMIN_VERB__ADMIN_RETRY:
+        begin(sc, correlation, SCHED_OP_RETRY, m);
+        return true;
+    case WORDS__ADMIN_VERB__ADMIN_HOLD:
+        begin(sc, correlation, SCHED_OP_HOLD, m);
+        return true;
+    case WORDS__ADMIN_VERB__ADMIN_RELEASE:
+        begin(sc, correlation, SCHED_OP_RELEASE, m);
+        return true;
+    case WORDS__ADMIN_VERB__ADMIN_BOUNCE:
+        begin(sc, correlation, SCHED_OP_BOUNCE, m);
+        return true;
+    case WORDS__ADMIN_VERB__ADMIN_DELETE:
+        begin(sc, correlation, SCHED_OP_DELETE, m);
+        return true;
+    case WORDS__ADMIN_VERB__ADMIN_REROUTE:
+        begin(sc, correlation, SCHED_OP_REROUTE, m);
+        return true;
+    case WORDS__ADMIN_VERB__ADMIN_SUSPEND:
+    case WORDS__ADMIN_VERB__ADMIN_RESUME:
+    case WORDS__ADMIN_VERB__ADMIN_SUSPENSIONS:
+        suspend_on_request(sc, correlation, m);
+        return true;
+    default:
         return false;
-    struct change *c = calloc(1, sizeof *c);
-    CHECK(c);
-    *c = (struct change){.sc = sc, .correlation = correlation, .now_ms = scheduler_now(sc)};
-    c->limit = m->has_limit && m->limit ? m->limit : MESSAGES_MAX;
-    c->dry_run = m->has_dry_run && m->dry_run;
-    int err = m->has_filter && m->filter.len ? filter_parse(&c->filter, frame_span(m->filter), &problem) : ERR_OK;
-    if (err == ERR_OK && !scheduler_work(sc, work, done, c))
-        err = ERR_NOMEM;
-    if (err != ERR_OK) {
-        question_error(sc, correlation, err, problem);
+    }
+}
+
+void operator_close(struct scheduler *sc) {
+    LIST_FOREACH(n, tmp, &sc->changes) {
+        struct change *c = LIST_ENTRY(n, struct change, link);
+        CHECK(!c->is_working);
         change_free(c);
     }
-    return true;
 }

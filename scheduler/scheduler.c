@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/rand.h"
+#include "scheduler/suspend.h"
 
 #define TICK_MS 1000u
 #define GATHER_BYTES (1024u * 1024u)
@@ -269,6 +270,7 @@ static void on_tick(void *arg) {
         sweep_staged(sc, sc->shards[i]);
         loader_poll(sc->loaders[i], scheduler_now(sc));
     }
+    suspend_tick(sc, scheduler_now(sc));
     poll_drain(sc);
 }
 
@@ -319,6 +321,8 @@ static void *run(void *arg) {
 static void close_all(struct scheduler *sc) {
     if (sc->commit)
         commit_free(sc->commit);
+    operator_close(sc);
+    suspend_close(sc);
     for (uint32_t i = 0; sc->loaders && i < sc->config.shards; i++)
         loader_free(sc->loaders[i]);
     for (uint32_t i = 0; sc->shards && i < sc->config.shards; i++)
@@ -412,6 +416,9 @@ static struct scheduler *scheduler_new(const struct scheduler_config *c, struct 
     pthread_mutex_init(&sc->lock, NULL);
     map_init(&sc->peers);
     list_init(&sc->peer_list);
+    list_init(&sc->changes);
+    list_init(&sc->suspended);
+    map_init(&sc->suspended_by_name);
     arena_init(&sc->scratch, 64 * 1024, 64 * 1024 * 1024);
     buf_init(&sc->pack, FRAME_META_MAX);
     buf_init(&sc->pack2, FRAME_META_MAX);
@@ -437,6 +444,8 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
         err = scheduler_begin_time(sc);
     if (err == ERR_OK)
         err = open_shards(sc);
+    if (err == ERR_OK)
+        err = suspend_open(sc);
     if (err == ERR_OK)
         err = hub_open(sc);
     if (err == ERR_OK && sc->admin_endpoint)

@@ -169,13 +169,30 @@ static void release(struct shard *s, struct held *h, int result) {
     case HELD_CREDIT:
         release_chunk(s, h, result);
         return;
+    case HELD_CALL: /* what it waits for is in the part that is written whatever happens */
+        h->then(h->arg, ERR_OK);
+        return;
     }
     CHECK_UNREACHABLE();
+}
+
+static void cancel_calls(const struct shard_batch *b) {
+    for (struct held *h = b->held; h; h = h->next)
+        if (h->kind == HELD_CALL)
+            h->then(h->arg, ERR_CANCELED);
+}
+
+void shard_after(struct shard *s, void (*then)(void *arg, int err), void *arg) {
+    shard_touch(s);
+    struct held *h = shard_hold(s, HELD_CALL);
+    h->then = then;
+    h->arg = arg;
 }
 
 void shard_abandon(struct shard *s, struct shard_batch *b) {
     CHECK(s->sent == b);
     s->sent = b->next;
+    cancel_calls(b);
     batch_free(b);
 }
 
@@ -259,6 +276,7 @@ void shard_close(struct shard *s) {
     buf_deinit(&s->text);
     map_deinit(&s->stale);
     arena_deinit(&s->scratch);
+    cancel_calls(s->current);
     batch_free(s->current);
     for (struct shard_batch *b = s->pool, *next; b; b = next) {
         next = b->next;

@@ -110,11 +110,17 @@ void shard_reading_begin(struct shard *s, struct shard_reading *r);
 void shard_reading_end(struct shard *s, struct shard_reading *r);
 /* The message has left the queue since the reading began, or shortly before. */
 bool shard_was_dropped(const struct shard *s, uint64_t id);
-/* A message read from the store by reading r: makes the LOADED event of it. states as from queue_get_states.
- * ERR_AGAIN: what was read is stale (the message was settled or deferred meanwhile). */
+/* A message read from the store by reading r: makes the LOADED event of it. states as from queue_get_states. change: of
+ * an operator, done in the same step, or NULL. ERR_AGAIN: what was read is stale (the message was settled or deferred
+ * meanwhile). */
 int shard_load(struct shard *s, const struct shard_reading *r, uint64_t id, const Words__Envelope *e,
                Words__RecipientState *const *states, uint64_t inflight, const uint32_t *inflight_recipients,
-               uint32_t inflight_count, uint64_t now_ms) MUST_CHECK;
+               uint32_t inflight_count, const struct sched_operator *change, uint64_t now_ms) MUST_CHECK;
+/* Calls then(arg, err) when all that was done so far is on disk: ERR_OK, or ERR_CANCELED when nobody knows. Not within
+ * the call. */
+void shard_after(struct shard *s, void (*then)(void *arg, int err), void *arg);
+/* What was read of the message by a reading under way is stale. */
+bool shard_is_stale(const struct shard *s, uint64_t id);
 /* Cuts the current batch if it holds anything, and sends it off. Once for each turn of the loop. */
 void shard_flush(struct shard *s, uint64_t now_ms);
 /* A batch ended (in order). Frees or reuses b. */

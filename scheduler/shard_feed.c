@@ -173,6 +173,13 @@ static void fill_stored(struct sched_stored_recipient *to, const Words__Recipien
     to->attempts = state->has_attempts ? state->attempts : 0;
     to->due_ms = state->has_due_ms ? state->due_ms : 0;
     to->delay_notified = state->has_delay_notified && state->delay_notified;
+    if (state->state == SCHED_HELD && state->has_since_ms)
+        to->due_ms = state->since_ms;
+    to->wish = state->has_wish ? state->wish : 0;
+    to->note = state->has_note ? frame_span(state->note) : SPAN_EMPTY;
+    to->routed = state->has_destination && state->destination.len > 0;
+    if (to->routed)
+        to->destination = frame_span(state->destination);
     if (state->last) {
         to->has_result = true;
         to->last = result_of(state->last);
@@ -181,7 +188,7 @@ static void fill_stored(struct sched_stored_recipient *to, const Words__Recipien
 
 int shard_load(struct shard *s, const struct shard_reading *reading, uint64_t id, const Words__Envelope *e,
                Words__RecipientState *const *states, uint64_t inflight, const uint32_t *inflight_recipients,
-               uint32_t inflight_count, uint64_t now_ms) {
+               uint32_t inflight_count, const struct sched_operator *change, uint64_t now_ms) {
     CHECK(list_is_linked(&reading->link));
     if (shard_is_stale(s, id))
         return ERR_AGAIN;
@@ -206,6 +213,7 @@ int shard_load(struct shard *s, const struct shard_reading *reading, uint64_t id
         .inflight_count = inflight_count,
         .recipients = r,
         .count = (uint32_t)e->n_recipients,
+        .change = change,
     };
     return shard_step(s, &event, now_ms);
 }

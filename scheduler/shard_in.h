@@ -12,7 +12,7 @@
 #include "scheduler/near.h"
 #include "scheduler/shard.h"
 
-enum held_kind { HELD_ANSWER, HELD_ASSIGN, HELD_ACK, HELD_CREDIT };
+enum held_kind { HELD_ANSWER, HELD_ASSIGN, HELD_ACK, HELD_CREDIT, HELD_CALL };
 struct held {
     struct held *next;
     enum held_kind kind;
@@ -20,6 +20,8 @@ struct held {
     struct shard_assign assign; /* ASSIGN, ACK */
     struct hub_peer *peer;      /* CREDIT */
     uint64_t bytes;
+    void (*then)(void *arg, int err); /* CALL */
+    void *arg;
 };
 
 struct gone { /* a message that left memory; in the arena of its batch */
@@ -76,7 +78,6 @@ void shard_refuse(struct shard *s, struct payload *l, uint32_t verdict);
 
 /* -- shard_stale.c -- */
 void shard_note_gone(struct shard *s, uint64_t id, bool dropped);
-bool shard_is_stale(const struct shard *s, uint64_t id);
 /* The batch is on disk: what it let go stays known while older readings last. */
 void shard_stale_settle(struct shard *s, const struct shard_batch *b);
 void shard_stale_prune(struct shard *s);

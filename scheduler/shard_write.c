@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "proto/frame.h"
 #include "proto/id.h"
 #include "scheduler/bounce_count.h"
@@ -19,6 +20,13 @@
 
 #define TRACE_RECIPIENTS_MAX 400u /* octets of addresses in the trace of an acceptance, about */
 #define ID_MARK_AHEAD_MS 10000u   /* the stored last id runs ahead by this, so that it is seldom written */
+
+METRIC_COUNTER(metric_held, "posthouse_operator_held_total", "Recipients held by an operator")
+METRIC_COUNTER(metric_released, "posthouse_operator_released_total", "Recipients released by an operator")
+METRIC_COUNTER(metric_deleted, "posthouse_operator_deleted_total", "Recipients that ended by an operator's deletion")
+METRIC_COUNTER(metric_bounced, "posthouse_operator_bounced_total", "Recipients that failed by an operator's bounce")
+METRIC_COUNTER(metric_rerouted, "posthouse_operator_rerouted_total", "Recipients that an operator gave another route")
+METRIC_COUNTER(metric_retried, "posthouse_operator_retried_total", "Recipients made due by an operator")
 
 /* The part of the batch that records of this message belong to. */
 static struct store_batch *part_for(struct shard *s, uint64_t id) {
@@ -82,8 +90,17 @@ static void on_put_recipient(struct shard *s, const struct sched_action *a) {
     state.state = a->recipient.state;
     state.has_attempts = a->recipient.attempts != 0;
     state.attempts = a->recipient.attempts;
-    state.has_due_ms = a->recipient.due_ms != 0;
+    bool held = a->recipient.state == SCHED_HELD;
+    state.has_due_ms = !held && a->recipient.due_ms != 0;
     state.due_ms = a->recipient.due_ms;
+    state.has_since_ms = held;
+    state.since_ms = a->recipient.due_ms;
+    state.has_wish = a->recipient.wish != 0;
+    state.wish = a->recipient.wish;
+    state.has_note = a->recipient.note.len > 0;
+    state.note = frame_bytes(a->recipient.note);
+    state.has_destination = a->recipient.routed;
+    state.destination = frame_bytes(a->recipient.destination);
     state.has_delay_notified = a->recipient.delay_notified;
     state.delay_notified = a->recipient.delay_notified;
     if (a->recipient.has_result) {
@@ -145,12 +162,28 @@ static void log_doubt(const struct sched_action *a) {
              LOG_STR("text", "the attempt under way was lost before its report; a second copy may arrive"));
 }
 
+static void count_change(const struct sched_action *a) {
+    if (a->trace.kind == SCHED_TRACE_HELD)
+        metric_add(&metric_held, a->trace.count);
+    else if (a->trace.kind == SCHED_TRACE_RELEASED)
+        metric_add(&metric_released, a->trace.count);
+    else if (a->trace.kind == SCHED_TRACE_DELETED)
+        metric_add(&metric_deleted, a->trace.count);
+    else if (a->trace.kind == SCHED_TRACE_BOUNCED)
+        metric_add(&metric_bounced, a->trace.count);
+    else if (a->trace.kind == SCHED_TRACE_REROUTED)
+        metric_add(&metric_rerouted, a->trace.count);
+    else if (a->trace.kind == SCHED_TRACE_RETRIED)
+        metric_add(&metric_retried, a->trace.count);
+}
+
 static void on_trace(struct shard *s, const struct sched_action *a) {
     Words__Trace t = WORDS__TRACE__INIT;
     Words__Result result;
     struct span words = a->trace.text;
     buf_clear(&s->text);
     bounce_count(a);
+    count_change(a);
     if (a->trace.kind == SCHED_TRACE_IN_DOUBT)
         log_doubt(a);
     if (a->trace.kind == SCHED_TRACE_ACCEPTED && s->submitting)

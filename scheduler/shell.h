@@ -8,6 +8,7 @@
  *   compose.c   a report is read together, composed, and enqueued
  *   question.c  the admin RPC's questions to the queue
  *   operator.c  the operator's changes of the queue
+ *   suspend.c   suspensions of domains and sites
  *   scheduler.c the thread: start, turn, tick, drain, stop
  */
 #ifndef SCHEDULER_SHELL_H
@@ -78,6 +79,10 @@ struct scheduler {
     pthread_mutex_t lock; /* of done and done_last, and of the next settings */
     struct shard_batch *done, *done_last;
 
+    struct list changes;          /* of the queue, under way (operator.c) */
+    struct list suspended;        /* by operators (suspend.c) */
+    struct map suspended_by_name; /* the same */
+
     uint32_t work;          /* tasks on helper threads */
     struct arena scratch;   /* of one frame */
     struct buf pack, pack2; /* for packing frames and envelopes */
@@ -122,8 +127,10 @@ void loader_free(struct loader *l);
 void loader_poll(struct loader *l, uint64_t now_ms);
 bool loader_is_busy(const struct loader *l);
 bool loader_has_scanned(const struct loader *l); /* the start-up scan is over */
-/* Reads one message and brings it into the core (LOADED), then calls then(arg, err). */
-void loader_bring(struct loader *l, uint64_t id, void (*then)(void *arg, int err), void *arg);
+/* Into the core (shard_load) goes what somebody else has read, once loader_knows_flights. */
+bool loader_knows_flights(const struct loader *l);
+int loader_take(struct loader *l, const struct shard_reading *reading, uint64_t id, const Words__Envelope *e,
+                Words__RecipientState *const *states, const struct sched_operator *change) MUST_CHECK;
 
 /* -- compose.c -- */
 void compose_start(void *arg, struct shard_compose *c);
@@ -138,5 +145,10 @@ void question_error(struct scheduler *sc, uint64_t correlation, int err, const c
 /* -- operator.c -- */
 /* Takes a request for a change of the queue; m lives for the call. False: it is something else. */
 bool operator_on_request(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m);
+/* Makes due what matches, for nobody's request. */
+void operator_retry(struct scheduler *sc, struct span filter);
+/* "by ACTOR: REASON" in one line, cut to what a record keeps. Returns its length. */
+size_t operator_note(struct span actor, struct span reason, char *to, size_t size);
+void operator_close(struct scheduler *sc); /* once no helper thread works any more */
 
 #endif

@@ -28,7 +28,8 @@ enum key_tag {
     KEY_TAG_NUMBER = 'n',
     KEY_TAG_STAGED = 'c',
     KEY_TAG_AUDIT = 'a',
-    KEY_TAG_AUDIT_COUNT = 'A'
+    KEY_TAG_AUDIT_COUNT = 'A',
+    KEY_TAG_SUSPENSION = 'p'
 };
 
 struct key {

@@ -81,9 +81,18 @@ struct line { /* turns in order: rings per class, small senders apart */
 };
 
 /* -- where mail goes -- */
+struct suspension { /* by an operator */
+    struct map_node by_name;
+    struct list_node link;
+    uint64_t until_ms; /* 0: until it is resumed */
+    uint32_t ready;    /* READY recipients of the destinations that it stops */
+    uint32_t scope, len;
+    char name[];
+};
 struct dest {
     struct map_node by_name;
     struct site *site;
+    struct suspension *stop; /* why its turns stand in no line; or NULL */
     struct list_node of_site, idle;
     struct list_node stock; /* site.stocked, while it has READY recipients */
     struct turn turn[CORE_CLASSES];
@@ -139,6 +148,13 @@ struct attempt {
 };
 
 /* -- messages -- */
+struct order {         /* an operator's, about one recipient: while it is HELD, or until its attempt has ended */
+    struct dest *dest; /* takes the place of its destination then (with a reference); or NULL */
+    bool routed;       /* dest is not the envelope's */
+    uint8_t wish;      /* HOLD, BOUNCE, DELETE: done then; 0: nothing */
+    uint16_t len;
+    char note[];
+};
 struct recipient {
     struct list_node queue; /* READY: lane.fifo */
     struct dest *dest;
@@ -146,11 +162,13 @@ struct recipient {
         struct lane *lane;       /* READY */
         struct attempt *attempt; /* ASSIGNED */
     };
-    uint64_t due_ms; /* DEFERRED: next attempt; READY: since when */
+    uint64_t due_ms; /* DEFERRED: next attempt; READY, HELD: since when */
     struct result *last;
+    struct order *order;
     uint32_t index;
     uint16_t attempts;
-    uint16_t state : 3, notify : 4, delay_notified : 1, delay_wanted : 1, reporting : 1, returned : 1, dirty : 1;
+    uint16_t state : 3, notify : 4, delay_notified : 1, delay_wanted : 1, reporting : 1, returned : 1, dirty : 1,
+        routed : 1;
 };
 struct news { /* reports that a message waits for */
     struct list_node timer;
@@ -188,8 +206,8 @@ struct sched {
     uint64_t now;
     uint64_t last_id, last_attempt, last_serial, last_compose;
     uint64_t batch, done; /* current one; last one that ended */
-    struct map messages, attempts, dests, sites, fairs, lanes;
-    struct list workers, all_sites, idle, pins, timers, spills;
+    struct map messages, attempts, dests, sites, fairs, lanes, suspensions;
+    struct list workers, all_sites, idle, pins, timers, spills, suspension_list;
     struct heap resumes;
     struct heap deadlines;   /* messages by by_ms */
     struct worker nobody;    /* home of sites when there is no delivery node */
@@ -201,6 +219,7 @@ struct sched {
     struct sched_action *actions;
     uint32_t action_count, action_cap;
     uint32_t trace_cap; /* room in the index array of the last trace */
+    uint32_t changed;   /* recipients that an operator's change took hold of */
     struct recipient **dirty;
     uint32_t dirty_count, dirty_cap;
 };
@@ -214,7 +233,8 @@ static inline uint64_t core_mix(uint64_t x) {
 }
 /* The next action of this step, in the current batch; zeroed but for kind and batch. */
 struct sched_action *core_act(struct sched *s, enum sched_action_kind kind);
-void *core_arena(struct sched *s, size_t size); /* lives until the next step */
+void *core_arena(struct sched *s, size_t size);                /* lives until the next step */
+struct span core_keep_span(struct sched *s, struct span from); /* a copy in the arena */
 struct sched_result core_copy_result(struct sched *s, const struct sched_result *r);
 /* Traces one recipient; goes into the trace just before when all but the index is the same.
  * index UINT32_MAX: the whole message. result may be NULL; the spans are copied. */
@@ -252,12 +272,36 @@ void core_admit(struct sched *s, struct message *m, struct recipient *r, enum co
 /* Events (message.c, loaded.c). */
 int core_on_submit(struct sched *s, const struct sched_submit *e);
 int core_on_load(struct sched *s, const struct sched_load *e);
-int core_on_operator(struct sched *s, const struct sched_operator *e);
 void core_on_rejected(struct sched *s);
 void core_on_durable(struct sched *s);
 /* Enqueues a submission, or a report that was composed for us, which the disk does not reject. ERR_OK, ERR_INVALID,
  * ERR_NOMEM (and nothing was changed). */
 int core_enqueue_message(struct sched *s, const struct sched_submit *e, bool composed, uint64_t *id);
+
+/* -- change.c -- */
+int core_on_operator(struct sched *s, const struct sched_operator *e);
+bool core_change_is_valid(const struct sched_operator *e, uint64_t id, uint32_t count);
+/* The next index that the change names, from *at on (which counts named ones): whether it is i. */
+bool core_change_names(const struct sched_operator *e, uint32_t *at, uint32_t i);
+/* Does it to the recipients of m that it names; the caller checks the message afterwards. */
+void core_change(struct sched *s, struct message *m, const struct sched_operator *e);
+/* r comes back from an attempt undelivered, or from the store: does what an operator wished meanwhile. True: r is HELD,
+ * FAILED or SETTLED now. r is in no lane, and ASSIGNED or DEFERRED. */
+bool core_order_apply(struct sched *s, struct message *m, struct recipient *r);
+void core_order_drop(struct sched *s, struct recipient *r); /* forgets it */
+/* wish 0: the note of a HELD one. */
+void core_order_set(struct recipient *r, uint32_t wish, struct span note);
+static inline struct span core_order_note(const struct recipient *r) {
+    return r->order ? (struct span){r->order->note, r->order->len} : SPAN_EMPTY;
+}
+
+/* -- suspension.c -- */
+int core_on_suspend(struct sched *s, const struct sched_suspension *e);
+int core_on_resume(struct sched *s, const struct sched_suspension *e);
+/* Finds what stops d, now that it is new or has another site. Its turns stand in no line, and the caller puts them
+ * there. */
+void core_suspension_choose(struct sched *s, struct dest *d);
+void core_suspension_free_all(struct sched *s);
 
 /* -- ready.c -- */
 struct fair *core_fair_take(struct sched *s, struct span name); /* NULL: no memory */
@@ -284,8 +328,11 @@ static inline struct span core_dest_name(const struct dest *d) {
 }
 uint32_t core_site_free_slots(const struct sched *s, const struct site *site);
 bool core_site_is_suspended(const struct sched *s, const struct site *site);
-/* d's site is suspended and holds as many READY recipients as it may; or (over) more than that. */
+/* d or its site is suspended and holds as many READY recipients as it may; or (over) more than that. */
 bool core_site_is_stuffed(const struct sched *s, const struct dest *d, bool over);
+uint64_t core_site_back_ms(struct sched *s, const struct dest *d); /* when to come back then, with jitter */
+void core_site_lift(struct dest *d);                               /* takes its turns out of their lines */
+void core_site_lay(struct sched *s, struct dest *d);
 /* A suspended site whose name is no longer fresh may no longer be the right one: d is resolved anew. */
 void core_site_refresh(struct sched *s, struct dest *d);
 void core_site_wake(struct sched *s,

@@ -1,6 +1,6 @@
 /*
- * loaded: messages that come from the store: at start, when something is due, or for the operator; and
- * the operator's wish to retry.
+ * loaded: messages that come from the store: at start, when something is due, or for an operator's change,
+ * which is done before any of its recipients can be assigned.
  *
  * A message already in memory is newer there than in the store: loading only wakes what is due. What was
  * loaded stays for one step as the visitor, even with nothing to do, so that an operator's event can follow.
@@ -15,10 +15,10 @@ static bool is_valid_load(const struct sched_load *e) {
     for (uint32_t i = 0; i < e->count; i++) {
         const struct sched_stored_recipient *r = &e->recipients[i];
         if (!r->destination.len || r->destination.len > CORE_NAME_MAX || r->notify > 15 || r->state < SCHED_READY ||
-            r->state > SCHED_SETTLED)
+            r->state > SCHED_HELD)
             return false;
     }
-    return true;
+    return !e->change || core_change_is_valid(e->change, e->id, e->count);
 }
 
 static bool fill_loaded(struct sched *s, struct message *m, const struct sched_load *e) {
@@ -41,6 +41,11 @@ static bool fill_loaded(struct sched *s, struct message *m, const struct sched_l
             return false;
         if (from->has_result)
             core_set_result(r, &from->last);
+        r->routed = from->routed;
+        bool waits = from->state == SCHED_READY || from->state == SCHED_DEFERRED;
+        bool wished = from->wish == SCHED_OP_HOLD || from->wish == SCHED_OP_BOUNCE || from->wish == SCHED_OP_DELETE;
+        if (from->state == SCHED_HELD || (waits && wished))
+            core_order_set(r, waits ? from->wish : 0, from->note);
     }
     return true;
 }
@@ -73,14 +78,28 @@ static void load_doubts(struct sched *s, struct message *m, const struct sched_l
     a->attempt.id = m->id;
 }
 
+/* In the state from which the operator's change takes it on. */
+static void park_loaded(struct sched *s, struct message *m, struct recipient *r, enum sched_state state) {
+    if (state == SCHED_READY)
+        r->due_ms = s->now;
+    core_set_state(s, m, r, state == SCHED_READY ? SCHED_DEFERRED : state);
+}
+
 static void admit_loaded(struct sched *s, struct message *m, const struct sched_load *e, bool full) {
+    uint32_t named = 0;
     for (uint32_t i = 0; i < m->count; i++) {
         struct recipient *r = &m->at[i];
         enum sched_state state = e->recipients[i].state;
+        bool changes = e->change && core_change_names(e->change, &named, i);
         if (r->state) /* in doubt, just now */
             continue;
-        if (state == SCHED_FAILED || state == SCHED_DELIVERED || state == SCHED_SETTLED) {
+        if (state == SCHED_FAILED || state == SCHED_DELIVERED || state == SCHED_SETTLED || state == SCHED_HELD) {
             core_set_state(s, m, r, state);
+        } else if (r->order) { /* the attempt's own record is gone */
+            core_set_state(s, m, r, SCHED_DEFERRED);
+            core_order_apply(s, m, r);
+        } else if (changes && sched_verb_applies(e->change->verb, state)) {
+            park_loaded(s, m, r, state);
         } else if (state == SCHED_DEFERRED && r->due_ms > s->now && !core_message_is_overdue(s, m)) {
             core_set_state(s, m, r, SCHED_DEFERRED);
         } else {
@@ -106,6 +125,8 @@ int core_on_load(struct sched *s, const struct sched_load *e) {
         s->visitor = m;
         load_doubts(s, m, e, true);
         wake(s, m);
+        if (e->change)
+            core_change(s, m, e->change);
         core_message_check(s, m);
         return ERR_OK;
     }
@@ -118,33 +139,11 @@ int core_on_load(struct sched *s, const struct sched_load *e) {
     }
     load_doubts(s, m, e, false); /* before anything else is READY */
     admit_loaded(s, m, e, full);
-    if (m->waiting)
+    if (e->change)
+        core_change(s, m, e->change);
+    if (m->waiting && !m->news)
         core_report_open(s, m);
     s->visitor = m;
-    core_message_check(s, m);
-    return ERR_OK;
-}
-
-/* -- operator -- */
-
-int core_on_operator(struct sched *s, const struct sched_operator *e) {
-    struct message *m = core_message_find(s, e->message);
-    if (!m)
-        return ERR_NOT_FOUND;
-    if (e->verb != SCHED_OP_RETRY || (e->recipient != UINT32_MAX && e->recipient >= m->count))
-        return ERR_INVALID;
-    for (uint32_t i = 0; i < m->count; i++) {
-        struct recipient *r = &m->at[i];
-        if (e->recipient != UINT32_MAX && i != e->recipient)
-            continue;
-        if (r->state == SCHED_DEFERRED) {
-            core_admit(s, m, r, CORE_ADMIT_FORCED);
-            core_mark_dirty(s, r);
-            core_trace(s, m, SCHED_TRACE_RETRIED, i, 0, 0, SPAN_EMPTY, NULL);
-        }
-        if (r->state == SCHED_READY)
-            core_site_probe_now(s, r->dest->site);
-    }
     core_message_check(s, m);
     return ERR_OK;
 }

@@ -33,6 +33,10 @@ static void view_one(const struct sched *s, const struct recipient *r, struct sc
         .state = r->state,
         .attempts = r->attempts,
         .due_ms = r->state == SCHED_DEFERRED ? r->due_ms : 0,
+        .since_ms = r->state == SCHED_HELD ? r->due_ms : 0,
+        .routed = r->routed,
+        .wish = r->order ? r->order->wish : 0,
+        .note = core_order_note(r),
         .site_suspended = site->failures > 0,
         .site_resume_ms = site->resume_ms > s->now ? site->resume_ms : 0,
         .site_concurrency = site->failures ? 1 : site->concurrency,
@@ -41,6 +45,10 @@ static void view_one(const struct sched *s, const struct recipient *r, struct sc
         .site = site->own ? SPAN_EMPTY : span_make(site->name, site->len),
         .destination = core_dest_name(r->dest),
     };
+    if (r->dest->stop) {
+        v->stop_scope = r->dest->stop->scope;
+        v->stop_name = span_make(r->dest->stop->name, r->dest->stop->len);
+    }
     v->has_result = core_view_result(r, &v->last);
 }
 

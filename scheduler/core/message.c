@@ -117,6 +117,7 @@ void core_message_free(struct sched *s, struct message *m) {
         if (r->state == SCHED_READY && r->lane)
             core_ready_take(s, r);
         count(s, r->state, -1);
+        core_order_drop(s, r);
         if (r->dest)
             core_dest_drop(s, r->dest);
         free(r->last);
@@ -140,13 +141,15 @@ void core_message_free(struct sched *s, struct message *m) {
 
 #define TO(state) (1u << (state))
 static const uint8_t allowed[] = {
-    [0] = TO(SCHED_READY) | TO(SCHED_DEFERRED) | TO(SCHED_DELIVERED) | TO(SCHED_FAILED) | TO(SCHED_SETTLED),
+    [0] = TO(SCHED_READY) | TO(SCHED_DEFERRED) | TO(SCHED_DELIVERED) | TO(SCHED_FAILED) | TO(SCHED_SETTLED) |
+          TO(SCHED_HELD),
     [SCHED_READY] = TO(SCHED_ASSIGNED) | TO(SCHED_DEFERRED),
     [SCHED_ASSIGNED] = TO(SCHED_READY) | TO(SCHED_DEFERRED) | TO(SCHED_DELIVERED) | TO(SCHED_FAILED),
-    [SCHED_DEFERRED] = TO(SCHED_READY) | TO(SCHED_DEFERRED) | TO(SCHED_FAILED),
+    [SCHED_DEFERRED] = TO(SCHED_READY) | TO(SCHED_DEFERRED) | TO(SCHED_FAILED) | TO(SCHED_HELD) | TO(SCHED_SETTLED),
     [SCHED_DELIVERED] = TO(SCHED_SETTLED),
     [SCHED_FAILED] = TO(SCHED_SETTLED),
     [SCHED_SETTLED] = 0,
+    [SCHED_HELD] = TO(SCHED_READY) | TO(SCHED_DEFERRED) | TO(SCHED_FAILED) | TO(SCHED_SETTLED),
 };
 
 void core_set_state(struct sched *s, struct message *m, struct recipient *r, enum sched_state to) {
@@ -184,9 +187,13 @@ static void put_recipient(struct sched *s, struct message *m, struct recipient *
     /* What is under way is read back as READY; the attempt's own record tells of the doubt. */
     a->recipient.state = r->state == SCHED_ASSIGNED ? SCHED_READY : (enum sched_state)r->state;
     a->recipient.attempts = r->attempts;
-    a->recipient.due_ms = r->state == SCHED_DEFERRED ? r->due_ms : 0;
+    a->recipient.due_ms = r->state == SCHED_DEFERRED || r->state == SCHED_HELD ? r->due_ms : 0;
     a->recipient.delay_notified = r->delay_notified;
-    a->recipient.destination = core_dest_name(r->dest);
+    const struct order *o = r->order;
+    a->recipient.destination = core_dest_name(o && o->dest ? o->dest : r->dest);
+    a->recipient.routed = o && o->dest ? o->routed : r->routed;
+    a->recipient.wish = o ? o->wish : 0;
+    a->recipient.note = core_keep_span(s, core_order_note(r));
     a->recipient.has_result = r->state != SCHED_SETTLED && core_view_result(r, &last);
     if (a->recipient.has_result)
         a->recipient.last = core_copy_result(s, &last);
@@ -267,8 +274,7 @@ void core_admit(struct sched *s, struct message *m, struct recipient *r, enum co
         uint64_t later = loaded ? 5000 + rand_below(&s->rand, 5000) : 0;
         core_put_off(s, m, r, s->now + later, CORE_WANT_ROOM);
     } else if (how == CORE_ADMIT && core_site_is_stuffed(s, d, false)) {
-        uint64_t due = d->site->resume_ms + rand_below(&s->rand, d->site->pause_ms + 1);
-        core_put_off(s, m, r, due, CORE_WANT_SITE);
+        core_put_off(s, m, r, core_site_back_ms(s, d), CORE_WANT_SITE);
     } else if (how == CORE_ADMIT && d->ready >= share) {
         core_put_off(s, m, r, after_backlog(s, d, share), CORE_WANT_ROOM);
     } else {

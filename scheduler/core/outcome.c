@@ -89,9 +89,14 @@ static void retry_at(struct sched *s, struct message *m, struct recipient *r, ui
                      enum sched_trace_kind kind, uint64_t attempt) {
     struct sched_result result;
     bool known = core_view_result(r, &result);
+    bool ordered = r->order && r->order->wish, rerouted = r->order && r->order->dest;
     core_set_state(s, m, r, SCHED_DEFERRED);
+    if (rerouted && kind == SCHED_TRACE_DEFERRED)
+        due_ms = s->now; /* another way, at once */
     bool over = is_over(s, m, due_ms);
-    core_trace(s, m, kind, r->index, attempt, over ? 0 : due_ms, SPAN_EMPTY, known ? &result : NULL);
+    core_trace(s, m, kind, r->index, attempt, over || ordered ? 0 : due_ms, SPAN_EMPTY, known ? &result : NULL);
+    if (core_order_apply(s, m, r))
+        return;
     if (over) {
         expire(s, m, r, attempt);
         return;
@@ -170,6 +175,7 @@ static void on_delivered(struct sched *s, struct message *m, struct recipient *r
     core_trace(s, m, SCHED_TRACE_DELIVERED, r->index, j->attempt, 0, SPAN_EMPTY, result);
     if ((r->notify & SCHED_NOTIFY_SUCCESS) || result->hop == SCHED_HOP_RELAYED)
         core_set_result(r, result);
+    core_order_drop(s, r);
     core_set_state(s, m, r, SCHED_DELIVERED);
     core_report_success(s, m, r, result->hop);
 }
@@ -179,6 +185,7 @@ static void on_failed(struct sched *s, struct message *m, struct recipient *r, c
     add_attempt(r);
     s->counts.failed++;
     core_trace(s, m, SCHED_TRACE_FAILED, r->index, j->attempt, 0, SPAN_EMPTY, result);
+    core_order_drop(s, r);
     core_set_result(r, result);
     core_set_state(s, m, r, SCHED_FAILED);
     core_report_failure(s, m, r);
@@ -251,6 +258,8 @@ static uint32_t settle_rest(struct sched *s, struct attempt *a, struct judge *j,
         if (r->state != SCHED_ASSIGNED || r->attempt != a)
             continue;
         r->returned = 0;
+        if (core_order_apply(s, m, r))
+            continue;
         if (core_message_is_overdue(s, m)) {
             core_set_state(s, m, r, SCHED_DEFERRED);
             core_overdue(s, m, r);

@@ -146,7 +146,7 @@ void core_turn_unplace(struct turn *t) {
 }
 
 void core_turn_place(struct sched *s, struct turn *t) {
-    if (t->ready)
+    if (t->ready && !core_turn_dest(t)->stop)
         enter(t, core_site_free_slots(s, core_turn_dest(t)->site) ? TURN_RING : TURN_WAIT);
 }
 
@@ -252,6 +252,8 @@ void core_ready_put(struct sched *s, struct message *m, struct recipient *r, boo
     if (!d->ready++)
         list_push_back(&d->site->stocked, &d->stock);
     d->site->ready++;
+    if (d->stop)
+        d->stop->ready++;
     t->ready++;
     m->fair->ready++;
     check_small(t, l);
@@ -271,6 +273,8 @@ void core_ready_take(struct sched *s, struct recipient *r) {
     if (!--d->ready)
         list_remove(&d->site->stocked, &d->stock);
     d->site->ready--;
+    if (d->stop)
+        d->stop->ready--;
     t->ready--;
     if (list_is_empty(&l->fifo))
         lane_free(s, t, l);

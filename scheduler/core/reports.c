@@ -182,7 +182,7 @@ static void close_one(struct sched *s, struct message *m, struct recipient *r, e
     }
     r->delay_wanted = 0;
     r->delay_notified = 1;
-    if (r->state == SCHED_READY || r->state == SCHED_ASSIGNED || r->state == SCHED_DEFERRED)
+    if (r->state == SCHED_READY || r->state == SCHED_ASSIGNED || r->state == SCHED_DEFERRED || r->state == SCHED_HELD)
         core_mark_dirty(s, r);
 }
 

@@ -50,7 +50,7 @@ void *core_arena(struct sched *s, size_t size) {
     return p;
 }
 
-static struct span keep_span(struct sched *s, struct span from) {
+struct span core_keep_span(struct sched *s, struct span from) {
     if (from.len == 0)
         return SPAN_EMPTY;
     struct span to = arena_dup(&s->arena, from);
@@ -60,9 +60,9 @@ static struct span keep_span(struct sched *s, struct span from) {
 
 struct sched_result core_copy_result(struct sched *s, const struct sched_result *r) {
     struct sched_result to = *r;
-    to.enhanced = keep_span(s, r->enhanced);
-    to.text = keep_span(s, r->text);
-    to.remote = keep_span(s, r->remote);
+    to.enhanced = core_keep_span(s, r->enhanced);
+    to.text = core_keep_span(s, r->text);
+    to.remote = core_keep_span(s, r->remote);
     return to;
 }
 
@@ -101,7 +101,7 @@ void core_trace(struct sched *s, const struct message *m, enum sched_trace_kind 
         a->trace.kind = kind;
         a->trace.attempt = attempt;
         a->trace.next_ms = next_ms;
-        a->trace.text = keep_span(s, text);
+        a->trace.text = core_keep_span(s, text);
         a->trace.has_result = result != NULL;
         if (result)
             a->trace.result = core_copy_result(s, result);
@@ -158,10 +158,11 @@ struct sched *sched_new(const struct sched_config *c, uint64_t last_id, uint64_t
                           ? last_attempt
                           : first;
     s->batch = 1;
-    struct map *maps[] = {&s->messages, &s->attempts, &s->dests, &s->sites, &s->fairs, &s->lanes};
+    struct map *maps[] = {&s->messages, &s->attempts, &s->dests, &s->sites, &s->fairs, &s->lanes, &s->suspensions};
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
         map_init(maps[i]);
-    struct list *lists[] = {&s->workers, &s->all_sites, &s->idle, &s->pins, &s->timers, &s->spills};
+    struct list *lists[] = {&s->workers, &s->all_sites, &s->idle,           &s->pins,
+                            &s->timers,  &s->spills,    &s->suspension_list};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     heap_init(&s->resumes, resumes_before);
@@ -180,7 +181,8 @@ void sched_free(struct sched *s) {
     for (struct map_node *n; (n = map_next(&s->messages, NULL));)
         core_message_free(s, LIST_ENTRY(n, struct message, by_id));
     core_dest_free_all(s);
-    struct map *maps[] = {&s->messages, &s->attempts, &s->dests, &s->sites, &s->fairs, &s->lanes};
+    core_suspension_free_all(s);
+    struct map *maps[] = {&s->messages, &s->attempts, &s->dests, &s->sites, &s->fairs, &s->lanes, &s->suspensions};
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
         map_deinit(maps[i]);
     heap_deinit(&s->resumes);
@@ -257,6 +259,10 @@ static int dispatch(struct sched *s, const struct sched_event *e) {
         return on_reconfigured(s, &e->config);
     case SCHED_OPERATOR:
         return core_on_operator(s, &e->operator_);
+    case SCHED_SUSPEND:
+        return core_on_suspend(s, &e->suspension);
+    case SCHED_RESUME:
+        return core_on_resume(s, &e->suspension);
     case SCHED_TICK:
         return ERR_OK;
     }
@@ -274,6 +280,7 @@ static void let_go(struct sched *s, struct message *visitor) {
 int sched_step(struct sched *s, const struct sched_event *e, uint64_t now_ms, struct sched_actions *out) {
     s->action_count = 0;
     s->trace_cap = 0;
+    s->changed = 0;
     arena_reset(&s->arena);
     if (now_ms > s->now)
         s->now = now_ms;
@@ -304,6 +311,10 @@ uint32_t sched_room(const struct sched *s) {
     if (s->active >= max - max / 4)
         return 0;
     return max - max / 8 - s->active;
+}
+
+uint32_t sched_changed(const struct sched *s) {
+    return s->changed;
 }
 
 uint64_t sched_next_ms(const struct sched *s) {

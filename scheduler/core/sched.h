@@ -21,13 +21,17 @@
  *     READY    -> DEFERRED                  site suspended, hot set full, operator; or on its way to FAILED
  *     ASSIGNED -> DELIVERED | DEFERRED | FAILED | READY     report, or the node went away
  *     DEFERRED -> READY                     due, or operator's retry
+ *     READY, DEFERRED, ASSIGNED -> HELD     operator's hold (ASSIGNED: when the attempt has ended without an end)
+ *     HELD     -> READY | DEFERRED | FAILED operator's release (FAILED: its DELIVERBY time has come), or bounce
+ *     READY, DEFERRED, HELD -> FAILED       operator's bounce
+ *     READY, DEFERRED, HELD -> SETTLED      operator's deletion
  *     DEFERRED -> FAILED                    given up, or its DELIVERBY time has come
  *     DELIVERED -> SETTLED                  at once, or when a success report is enqueued
  *     FAILED   -> SETTLED                   in the batch that enqueues its report (or with the reason for none)
  *
  * When all recipients of a message are SETTLED the message is dropped in the same batch.
  * When none of its recipients is READY, ASSIGNED, FAILED or DELIVERED, the message leaves memory;
- * the shell loads it again when something is due (SCHED_LOADED).
+ * the shell loads it again when something is due (SCHED_LOADED). A HELD recipient is never due.
  */
 #ifndef SCHEDULER_CORE_SCHED_H
 #define SCHEDULER_CORE_SCHED_H
@@ -45,6 +49,7 @@ enum sched_state {
     SCHED_DELIVERED = 4, /* awaits its success report */
     SCHED_FAILED = 5,    /* awaits its failure report */
     SCHED_SETTLED = 6,
+    SCHED_HELD = 7, /* by an operator, until it is released; it does not expire meanwhile */
 };
 
 /* Mirrors proto/outcome.h (a test keeps the two equal). */
@@ -113,7 +118,9 @@ enum sched_event_kind {
     SCHED_REPORTED,    /* .report: results of one attempt */
     SCHED_COMPOSED,    /* .composed: the report asked for by SCHED_COMPOSE is ready to be enqueued */
     SCHED_RECONFIGURED, /* .config: retry, per_site and active_max may change */
-    SCHED_OPERATOR,     /* .operator: retry now */
+    SCHED_OPERATOR,     /* .operator_: a change of recipients of a message in memory */
+    SCHED_SUSPEND,      /* .suspension: nothing is assigned to it any more; or it changes its time */
+    SCHED_RESUME,       /* .suspension (scope and name): is over. ERR_NOT_FOUND: there is none */
     SCHED_TICK,         /* time passed; at least one a second */
 };
 
@@ -148,6 +155,9 @@ struct sched_stored_recipient {
     bool delay_notified;
     bool has_result;
     struct sched_result last;
+    bool routed;      /* destination is an operator's, not the envelope's */
+    uint32_t wish;    /* of an operator, remembered for the end of the attempt: enum sched_operator_verb, or 0 */
+    struct span note; /* HELD, or a wish: who, and why */
 };
 struct sched_load {
     uint64_t id;
@@ -162,6 +172,7 @@ struct sched_load {
     uint32_t inflight_count;
     const struct sched_stored_recipient *recipients; /* all of the message, in order */
     uint32_t count;
+    const struct sched_operator *change; /* done in this step, before anything is assigned; or NULL */
 };
 struct sched_worker {
     uint32_t worker; /* small number, chosen by the shell, not reused while the core knows it */
@@ -188,11 +199,34 @@ struct sched_composed {
     struct span reason;
     struct sched_submit submit; /* the report, unless none */
 };
-enum sched_operator_verb { SCHED_OP_RETRY };
+#define SCHED_NOTE_MAX 300u
+#define SCHED_SUSPENSIONS_MAX 10000u
+enum sched_operator_verb { /* HOLD, BOUNCE and DELETE are in the store */
+                           SCHED_OP_RETRY = 1,
+                           SCHED_OP_HOLD = 2,
+                           SCHED_OP_RELEASE = 3,
+                           SCHED_OP_BOUNCE = 4,
+                           SCHED_OP_DELETE = 5,
+                           SCHED_OP_REROUTE = 6
+};
+/* What is ASSIGNED keeps its attempt: hold, bounce and delete are remembered (in the store too) and done when it comes
+ * back undelivered; a later wish takes the place of a hold, but not of a bounce or a deletion; release takes a hold
+ * back. A reroute is done when the attempt has ended. sched_changed tells how many recipients took it. */
 struct sched_operator {
     enum sched_operator_verb verb;
-    uint64_t message;   /* it is in memory, or was loaded just before */
-    uint32_t recipient; /* index, or UINT32_MAX for all */
+    uint64_t message;
+    const uint32_t *indexes; /* ascending; NULL: all recipients */
+    uint32_t count;
+    struct span note;         /* "by NAME: WHY", no colon in the name; cut to SCHED_NOTE_MAX */
+    struct span destination;  /* REROUTE: the new one; empty: back to that of the envelope, */
+    const struct span *homes; /* which are these, of all recipients of the message */
+};
+enum sched_suspension_scope { SCHED_SUSPEND_DOMAIN = 1, SCHED_SUSPEND_SITE = 2 };
+struct sched_suspension {
+    enum sched_suspension_scope scope;
+    struct span
+        name; /* lower case. Of a domain: the destination, or with a leading dot all below; of a site: its name */
+    uint64_t until_ms; /* 0: until it is resumed. The shell resumes it then; the core plans with it */
 };
 
 struct sched_event {
@@ -206,6 +240,7 @@ struct sched_event {
         struct sched_composed composed;
         struct sched_config config;
         struct sched_operator operator_;
+        struct sched_suspension suspension;
     };
 };
 
@@ -243,6 +278,12 @@ enum sched_trace_kind {
     SCHED_TRACE_RETRIED = 11,  /* operator */
     SCHED_TRACE_DONE = 12,     /* all recipients settled, message dropped */
     SCHED_TRACE_RETURNED = 13, /* node handed it back unattempted */
+    /* operator; text: who, and why */
+    SCHED_TRACE_HELD = 14,
+    SCHED_TRACE_RELEASED = 15,
+    SCHED_TRACE_DELETED = 16,
+    SCHED_TRACE_BOUNCED = 17,
+    SCHED_TRACE_REROUTED = 18, /* text: and where to */
 };
 
 struct sched_action {
@@ -262,11 +303,14 @@ struct sched_action {
             uint32_t index;
             enum sched_state state;
             uint32_t attempts;
-            uint64_t due_ms;
+            uint64_t due_ms; /* HELD: since when */
             bool delay_notified;
             bool has_result;
             struct sched_result last;
             struct span destination;
+            bool routed;      /* as in sched_stored_recipient */
+            uint32_t wish;    /* likewise */
+            struct span note; /* likewise */
         } recipient;
         struct {
             uint64_t attempt, id;
@@ -326,6 +370,10 @@ bool sched_is_assigned(const struct sched *s, uint64_t attempt);
 uint64_t sched_cut(struct sched *s);
 /* How many more recipients the hot set would take from the store now (0 under pressure). */
 uint32_t sched_room(const struct sched *s);
+/* Recipients that the operator's change of the last step took hold of, those under way included. */
+uint32_t sched_changed(const struct sched *s);
+/* Whether the verb can change anything about a recipient in this state. */
+bool sched_verb_applies(enum sched_operator_verb verb, enum sched_state state);
 /* Earliest wall time at which SCHED_TICK has something to do; UINT64_MAX: nothing. */
 uint64_t sched_next_ms(const struct sched *s);
 
@@ -346,11 +394,19 @@ struct sched_view { /* of one recipient in memory */
     uint32_t site_concurrency, site_busy; /* jobs allowed and under way at its site */
     uint32_t ahead;                       /* ready recipients of the same destination before it */
     struct span site, destination;        /* valid until the next step */
+    bool routed;                          /* destination is an operator's */
+    uint32_t wish;                        /* of an operator, for the end of the attempt */
+    struct span note;                     /* HELD, or a wish: who, and why */
+    uint64_t since_ms;                    /* HELD: since when */
+    uint32_t stop_scope;                  /* suspended by an operator: enum sched_suspension_scope; 0: not */
+    struct span stop_name;
     bool has_result;
     struct sched_result last;
 };
 /* Calls each for every recipient of the message in memory; ERR_NOT_FOUND: it is not in memory. */
 int sched_look(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v),
                void *arg) MUST_CHECK;
+/* The site of a destination as far as it is remembered, or empty; valid until the next step. */
+struct span sched_site_of(const struct sched *s, struct span destination);
 
 #endif

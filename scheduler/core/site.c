@@ -91,12 +91,22 @@ bool core_site_is_suspended(const struct sched *s, const struct site *site) {
 }
 
 bool core_site_is_stuffed(const struct sched *s, const struct dest *d, bool over) {
-    if (!core_site_is_suspended(s, d->site))
+    if (!d->stop && !core_site_is_suspended(s, d->site))
         return false;
     bool pressed = s->active > s->config.active_max / 2;
     uint32_t of_dest = (pressed ? CORE_KEEP_PRESSED : CORE_KEEP_DEST) + over;
     uint32_t of_site = (pressed ? CORE_KEEP_PRESSED : CORE_KEEP_SITE) + over;
-    return d->ready >= of_dest || d->site->ready >= of_site;
+    return d->ready >= of_dest || (d->stop ? d->stop->ready : d->site->ready) >= of_site;
+}
+
+uint64_t core_site_back_ms(struct sched *s, const struct dest *d) {
+    if (!d->stop)
+        return d->site->resume_ms + rand_below(&s->rand, d->site->pause_ms + 1);
+    /* It may be resumed at any time: what waits on disk looks again now and then. */
+    uint64_t wait_ms = s->config.suspend_max_ms, until_ms = d->stop->until_ms;
+    if (until_ms && until_ms < s->now + wait_ms)
+        wait_ms = until_ms > s->now + 1000 ? until_ms - s->now : 1000;
+    return s->now + wait_ms + rand_below(&s->rand, wait_ms / 2 + 1);
 }
 
 uint32_t core_site_free_slots(const struct sched *s, const struct site *site) {
@@ -114,21 +124,25 @@ void core_site_wake(struct sched *s, struct site *site) {
     }
 }
 
+void core_site_lift(struct dest *d) {
+    for (int c = 0; c < CORE_CLASSES; c++)
+        core_turn_unplace(&d->turn[c]);
+}
+
+void core_site_lay(struct sched *s, struct dest *d) {
+    for (int c = CORE_CLASSES - 1; c >= 0; c--)
+        core_turn_place(s, &d->turn[c]);
+}
+
 /* Takes all turns of the site out of their lines, or puts them back. */
 static void lift(struct site *site) {
-    LIST_FOREACH(n, tmp, &site->stocked) {
-        struct dest *d = LIST_ENTRY(n, struct dest, stock);
-        for (int c = 0; c < CORE_CLASSES; c++)
-            core_turn_unplace(&d->turn[c]);
-    }
+    LIST_FOREACH(n, tmp, &site->stocked)
+    core_site_lift(LIST_ENTRY(n, struct dest, stock));
 }
 
 static void lay(struct sched *s, struct site *site) {
-    LIST_FOREACH(n, tmp, &site->stocked) {
-        struct dest *d = LIST_ENTRY(n, struct dest, stock);
-        for (int c = CORE_CLASSES - 1; c >= 0; c--)
-            core_turn_place(s, &d->turn[c]);
-    }
+    LIST_FOREACH(n, tmp, &site->stocked)
+    core_site_lay(s, LIST_ENTRY(n, struct dest, stock));
 }
 
 void core_site_rehome(struct sched *s, struct site *site) {
@@ -172,8 +186,6 @@ void core_site_success(struct sched *s, struct site *site) {
         site->concurrency = start_concurrency(s);
         site->successes = 0;
         set_resume(s, site, 0);
-        if (list_is_linked(&site->spill))
-            list_remove(&s->spills, &site->spill);
     } else if (++site->successes >= site->concurrency) {
         site->successes = 0;
         if (site->concurrency < s->config.per_site)
@@ -238,8 +250,6 @@ void core_site_resume_due(struct sched *s) {
             return;
         site->held = false;
         set_resume(s, site, 0);
-        if (list_is_linked(&site->spill))
-            list_remove(&s->spills, &site->spill);
         core_site_wake(s, site);
     }
 }
@@ -257,7 +267,7 @@ static struct recipient *newest(struct dest *d) {
     return LIST_ENTRY(list_last(&l->fifo), struct recipient, queue);
 }
 
-static bool spill_dest(struct sched *s, struct site *site, struct dest *d, uint32_t *budget) {
+static bool spill_dest(struct sched *s, struct dest *d, uint32_t *budget) {
     while (d->ready && core_site_is_stuffed(s, d, true)) {
         if (!*budget)
             return false;
@@ -265,7 +275,7 @@ static bool spill_dest(struct sched *s, struct site *site, struct dest *d, uint3
         struct recipient *r = newest(d);
         struct message *m = core_message_of(r);
         core_ready_take(s, r);
-        core_put_off(s, m, r, site->resume_ms + rand_below(&s->rand, site->pause_ms + 1), CORE_WANT_SITE);
+        core_put_off(s, m, r, core_site_back_ms(s, d), CORE_WANT_SITE);
         core_message_check(s, m);
     }
     return true;
@@ -277,7 +287,7 @@ void core_site_spill(struct sched *s) {
     while ((n = list_first(&s->spills))) {
         struct site *site = LIST_ENTRY(n, struct site, spill);
         LIST_FOREACH(d, tmp, &site->stocked) {
-            if (!spill_dest(s, site, LIST_ENTRY(d, struct dest, stock), &budget))
+            if (!spill_dest(s, LIST_ENTRY(d, struct dest, stock), &budget))
                 return;
         }
         list_remove(&s->spills, &site->spill);
@@ -315,6 +325,7 @@ static struct dest *dest_new(struct sched *s, struct span name, uint64_t hash) {
     }
     list_push_back(&d->site->dests, &d->of_site);
     s->counts.destinations++;
+    core_suspension_choose(s, d);
     return d;
 }
 
@@ -329,6 +340,12 @@ struct dest *core_dest_take(struct sched *s, struct span name) {
     return d;
 }
 
+struct span sched_site_of(const struct sched *s, struct span destination) {
+    struct map_node *n = map_find(&s->dests, hash_span(destination, s->config.seed), match_dest, &destination);
+    const struct site *site = n ? LIST_ENTRY(n, const struct dest, by_name)->site : NULL;
+    return site && !site->own ? span_make(site->name, site->len) : SPAN_EMPTY;
+}
+
 void core_dest_drop(struct sched *s, struct dest *d) {
     if (--d->refs)
         return;
@@ -337,8 +354,7 @@ void core_dest_drop(struct sched *s, struct dest *d) {
 }
 
 static void dest_free(struct sched *s, struct dest *d) {
-    for (int c = 0; c < CORE_CLASSES; c++)
-        core_turn_unplace(&d->turn[c]);
+    core_site_lift(d);
     if (list_is_linked(&d->idle))
         list_remove(&s->idle, &d->idle);
     map_remove(&s->dests, &d->by_name);
@@ -366,8 +382,7 @@ void core_dest_free_all(struct sched *s) {
 /* Moves d, whose turns follow it. to may be a site without destinations so far. */
 static void dest_move(struct sched *s, struct dest *d, struct site *to) {
     struct site *from = d->site;
-    for (int c = 0; c < CORE_CLASSES; c++)
-        core_turn_unplace(&d->turn[c]);
+    core_site_lift(d);
     list_remove(&from->dests, &d->of_site);
     if (d->ready) {
         list_remove(&from->stocked, &d->stock);
@@ -377,9 +392,9 @@ static void dest_move(struct sched *s, struct dest *d, struct site *to) {
     to->ready += d->ready;
     d->site = to;
     list_push_back(&to->dests, &d->of_site);
-    for (int c = CORE_CLASSES - 1; c >= 0; c--)
-        core_turn_place(s, &d->turn[c]);
-    if (core_site_is_suspended(s, to) && !list_is_linked(&to->spill))
+    core_suspension_choose(s, d);
+    core_site_lay(s, d);
+    if ((d->stop || core_site_is_suspended(s, to)) && !list_is_linked(&to->spill))
         list_push_back(&s->spills, &to->spill);
     core_site_wake(s, from);
     site_let_go(s, from);

@@ -53,6 +53,8 @@ struct world {
     struct shard_compose *composing[64];
     uint32_t composing_count;
     uint64_t release_ms, by_ms; /* of mails submitted from now on; 0: none */
+    uint32_t changed;           /* recipients that an operator took hold of */
+    char sent_to[32];           /* destination of the last job */
 };
 
 #define CHECK_SEED(w, cond)                                                                                            \
@@ -102,6 +104,7 @@ static void on_assign(void *arg, struct shard *s, const struct shard_assign *a) 
     struct job *j = &w->jobs[w->job_count++];
     *j = (struct job){.attempt = a->attempt, .id = a->id, .mail = mail_of(w, a->id), .count = a->count};
     memcpy(j->indexes, a->indexes, a->count * sizeof *a->indexes);
+    span_copy(a->destination, w->sent_to, sizeof w->sent_to);
     CHECK_SEED(w, !w->mails[j->mail].rejected); /* 451 was said: never delivered later */
 }
 
@@ -180,13 +183,66 @@ static void load_all(struct world *w, bool start) {
         CHECK_SEED(w, queue_get_states(w->store, 0, ids[i], (uint32_t)e->n_recipients, &mem, &states) == ERR_OK);
         if (start)
             CHECK_SEED(w, queue_each_inflight(w->store, 0, on_flight, &f) == ERR_OK);
-        int err = shard_load(w->shard, &reading, ids[i], e, states, f.attempt, f.indexes, f.count, w->now_ms);
+        int err = shard_load(w->shard, &reading, ids[i], e, states, f.attempt, f.indexes, f.count, NULL, w->now_ms);
         CHECK_SEED(w, err == ERR_OK || err == ERR_AGAIN);
         arena_deinit(&mem);
     }
     shard_reading_end(w->shard, &reading);
     if (start)
         CHECK_SEED(w, queue_each_inflight(w->store, 0, drop_stray, w) == ERR_OK);
+}
+
+static void note_state(void *arg, const struct sched_view *v) {
+    ((uint32_t *)arg)[v->index] = v->state == SCHED_ASSIGNED ? 100 + v->wish : v->state;
+}
+
+/* An operator's change as operator.c does it: to the core, or with a loading. False: it is between the two. */
+static bool change(struct world *w, uint32_t verb, uint64_t id) {
+    struct sched_event e = {.kind = SCHED_OPERATOR};
+    struct shard_reading reading;
+    struct arena mem;
+    Words__Envelope *envelope;
+    Words__RecipientState **states;
+    e.operator_ = (struct sched_operator){
+        .verb = verb, .message = id, .note = SPAN("by op: why"), .destination = SPAN("smtp:r.example:25")};
+    uint32_t now[3] = {0};
+    if (sched_look(shard_core(w->shard), id, note_state, now) == ERR_OK) {
+        CHECK_SEED(w, shard_step(w->shard, &e, w->now_ms) == ERR_OK);
+        w->changed += sched_changed(shard_core(w->shard));
+        return true;
+    }
+    arena_init(&mem, 4096, 0);
+    shard_reading_begin(w->shard, &reading);
+    int err = queue_get_message(w->store, 0, id, &mem, &envelope, &states);
+    if (err == ERR_OK)
+        err = shard_load(w->shard, &reading, id, envelope, states, 0, NULL, 0, &e.operator_, w->now_ms);
+    CHECK_SEED(w, err == ERR_OK || err == ERR_AGAIN || err == ERR_NOT_FOUND);
+    shard_reading_end(w->shard, &reading);
+    arena_deinit(&mem);
+    if (err == ERR_OK)
+        w->changed += sched_changed(shard_core(w->shard));
+    return err == ERR_OK;
+}
+
+/* Of any message that is in the store: it may end by this. */
+static void change_any(struct world *w, uint32_t verb) {
+    uint64_t ids[512];
+    size_t count;
+    CHECK_SEED(w, queue_read_ids(w->store, 0, 0, UINT64_MAX, ids, 512, &count) == ERR_OK);
+    if (!count)
+        return;
+    uint64_t id = ids[rand_below(&w->rand, count)];
+    struct mail *m = &w->mails[mail_of(w, id)];
+    if (change(w, verb, id) && (verb == SCHED_OP_DELETE || verb == SCHED_OP_BOUNCE))
+        memset(m->ended, true, sizeof m->ended);
+}
+
+static void release_all(struct world *w) {
+    uint64_t ids[512];
+    size_t count;
+    CHECK_SEED(w, queue_read_ids(w->store, 0, 0, UINT64_MAX, ids, 512, &count) == ERR_OK);
+    for (size_t i = 0; i < count; i++)
+        change(w, SCHED_OP_RELEASE, ids[i]);
 }
 
 /* -- steps of the world -- */
@@ -355,7 +411,7 @@ static void crash(struct world *w) {
 }
 
 static void step(struct world *w) {
-    switch (rand_below(&w->rand, 16)) {
+    switch (rand_below(&w->rand, 17)) {
     case 0:
     case 1:
     case 2:
@@ -387,6 +443,9 @@ static void step(struct world *w) {
         if (rand_below(&w->rand, 3) == 0)
             load_all(w, false);
         break;
+    case 15:
+        change_any(w, 1 + (uint32_t)rand_below(&w->rand, 6));
+        break;
     default:
         if (rand_below(&w->rand, 4) == 0)
             fail_write(w);
@@ -405,6 +464,7 @@ static void drain(struct world *w) {
             tick(w, 1500);
         if (i % 5 == 0)
             load_all(w, false);
+        release_all(w);
         if (!store_memory_count(w->store, STORE_ENVELOPE) && !w->job_count && shard_is_idle(w->shard))
             return;
     }
@@ -540,8 +600,144 @@ static void times_of_the_envelope_are_kept(void **state) {
     free(w);
 }
 
+struct look {
+    uint32_t state;
+    Words__RecipientState kept;
+    char note[64], route[64];
+};
+
+/* The first recipient of the only message in the store; state 0: there is none. */
+static struct look look(struct world *w) {
+    struct look l = {0};
+    uint64_t id;
+    size_t count;
+    struct arena mem;
+    Words__Envelope *e;
+    Words__RecipientState **states;
+    assert_int_equal(queue_read_ids(w->store, 0, 0, UINT64_MAX, &id, 1, &count), ERR_OK);
+    if (!count)
+        return l;
+    arena_init(&mem, 4096, 0);
+    assert_int_equal(queue_get_message(w->store, 0, id, &mem, &e, &states), ERR_OK);
+    l.state = states[0] ? states[0]->state : (uint32_t)SCHED_READY;
+    if (states[0]) {
+        l.kept = *states[0];
+        span_copy(frame_span(states[0]->note), l.note, sizeof l.note);
+        span_copy(states[0]->has_destination ? frame_span(states[0]->destination) : SPAN_EMPTY, l.route,
+                  sizeof l.route);
+    }
+    arena_deinit(&mem);
+    return l;
+}
+
+/* Each verb on mail that is deferred, and on mail under way; the process dies when it is durable. */
+static void a_change_survives_a_crash(void **state) {
+    (void)state;
+    for (uint32_t way = 0; way < 8; way++) {
+        static const uint32_t verbs[] = {SCHED_OP_HOLD, SCHED_OP_DELETE, SCHED_OP_BOUNCE, SCHED_OP_REROUTE};
+        uint32_t verb = verbs[way / 2];
+        bool under_way = way % 2;
+        struct world *w = calloc(1, sizeof *w);
+        w->now_ms = 1764000000000ULL;
+        rand_init(&w->rand, 3);
+        assert_int_equal(store_memory_open(&w->store), ERR_OK);
+        open_shard(w);
+        w->release_ms = under_way ? 0 : w->now_ms + 3600000;
+        do { /* a mail of one recipient */
+            submit(w);
+            settle(w);
+            if (w->mails[w->mail_count - 1].recipients > 1) {
+                assert_true(change(w, SCHED_OP_DELETE, w->mails[w->mail_count - 1].id));
+                while (w->job_count)
+                    deliver(w, false, true);
+                settle(w);
+            }
+        } while (w->mails[w->mail_count - 1].recipients > 1);
+        uint64_t id = w->mails[w->mail_count - 1].id;
+        assert_int_equal(w->job_count, under_way);
+        w->changed = 0;
+        assert_true(change(w, verb, id));
+        assert_int_equal(w->changed, 1);
+        settle(w);
+        crash(w); /* the job under way may have been delivered; it is in doubt */
+        settle(w);
+        struct look l = look(w);
+        if (verb == SCHED_OP_HOLD) {
+            assert_int_equal(l.state, SCHED_HELD);
+            assert_true(l.kept.has_since_ms);
+            assert_string_equal(l.note, "by op: why");
+            tick(w, 3600000);
+            load_all(w, false);
+            settle(w);
+            assert_int_equal(w->job_count, 0);
+            assert_true(change(w, SCHED_OP_RELEASE, id));
+        } else if (verb == SCHED_OP_DELETE) {
+            assert_int_equal(l.state, 0);
+        } else if (verb == SCHED_OP_BOUNCE) {
+            assert_int_equal(l.state, SCHED_FAILED);
+            assert_int_equal(w->composing_count, 1);
+            assert_string_equal(w->composing[0]->results[0].text.at ? "text" : "", "text");
+        } else {
+            assert_string_equal(l.route, "smtp:r.example:25");
+            tick(w, 3600000);
+            load_all(w, false);
+            settle(w);
+            assert_int_equal(w->job_count, 1);
+            assert_string_equal(w->sent_to, "smtp:r.example:25");
+        }
+        drain(w);
+        shard_close(w->shard);
+        store_close(w->store);
+        free(w);
+    }
+}
+
+static void on_called(void *arg, int err) {
+    int *said = arg;
+    said[said[0]++] = err;
+}
+
+/* What waits for the disk hears of it once, in order, and of the end of the process. */
+static void after_is_called_when_it_is_durable(void **state) {
+    (void)state;
+    struct world *w = calloc(1, sizeof *w);
+    int said[8] = {1};
+    w->now_ms = 1764000000000ULL;
+    rand_init(&w->rand, 1);
+    assert_int_equal(store_memory_open(&w->store), ERR_OK);
+    open_shard(w);
+    settle(w);
+    submit(w);
+    shard_after(w->shard, on_called, said);
+    shard_flush(w->shard, w->now_ms);
+    write_one(w);
+    assert_int_equal(said[0], 1);
+    sync_written(w);
+    assert_int_equal(said[0], 2);
+    assert_int_equal(said[1], ERR_OK);
+    shard_after(w->shard, on_called, said);
+    fail_write(w); /* nothing was sent off */
+    shard_flush(w->shard, w->now_ms);
+    fail_write(w);
+    assert_int_equal(said[0], 3);
+    assert_int_equal(said[2], ERR_OK); /* what must be written was written by the repair */
+    shard_after(w->shard, on_called, said);
+    shard_flush(w->shard, w->now_ms);
+    shard_after(w->shard, on_called, said);
+    crash(w);
+    assert_int_equal(said[0], 5);
+    assert_int_equal(said[3], ERR_CANCELED);
+    assert_int_equal(said[4], ERR_CANCELED);
+    drain(w);
+    shard_close(w->shard);
+    store_close(w->store);
+    free(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_change_survives_a_crash),
+        cmocka_unit_test(after_is_called_when_it_is_durable),
         cmocka_unit_test(without_a_crash_nothing_comes_twice),
         cmocka_unit_test(killed_anywhere_the_books_balance),
         cmocka_unit_test(killed_after_every_step),

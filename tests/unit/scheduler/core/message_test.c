@@ -288,7 +288,7 @@ static void refuses_malformed_loads(void **state) {
     struct world w;
     struct sched_config c = world_config();
     world_init(&w, &c);
-    struct sched_stored_recipient r = {.destination = SPAN("a.test"), .state = 7};
+    struct sched_stored_recipient r = {.destination = SPAN("a.test"), .state = 8};
     struct sched_event e = {.kind = SCHED_LOADED};
     e.load = (struct sched_load){.id = 5, .priority = 1, .recipients = &r, .count = 1};
     assert_int_equal(world_step(&w, &e), ERR_INVALID);
@@ -327,16 +327,18 @@ static void operator_retries_a_visitor(void **state) {
         assert_int_equal(world_defer(&w, world_job(&w, NULL)), ERR_OK);
     world_flush(&w);
     struct sched_event e = {.kind = SCHED_OPERATOR};
-    e.operator_ = (struct sched_operator){SCHED_OP_RETRY, id, UINT32_MAX};
+    e.operator_ = (struct sched_operator){.verb = SCHED_OP_RETRY, .message = id};
     assert_int_equal(world_step(&w, &e), ERR_NOT_FOUND);
     assert_int_equal(world_load(&w, id), ERR_OK);
     assert_int_equal(world_counts(&w).messages, 1);
-    e.operator_.recipient = 2;
+    const uint32_t beyond = 2, second = 1;
+    e.operator_.indexes = &beyond;
+    e.operator_.count = 1;
     assert_int_equal(world_step(&w, &e), ERR_INVALID);
     assert_int_equal(w.forgotten, id); /* the visit is over */
     assert_int_equal(world_counts(&w).messages, 0);
     assert_int_equal(world_load(&w, id), ERR_OK);
-    e.operator_.recipient = 1;
+    e.operator_.indexes = &second;
     assert_int_equal(world_step(&w, &e), ERR_OK);
     assert_int_equal(world_acts(&w, SCHED_ASSIGN), 1);
     assert_int_equal(world_act(&w, SCHED_ASSIGN, 0)->attempt.indexes[0], 1);

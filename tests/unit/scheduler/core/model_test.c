@@ -7,6 +7,7 @@
  *  - every accepted recipient ends once, durably, and a failed one was reported or has a reason for none;
  *  - copies that arrived are at most one more than the times it was in doubt;
  *  - nothing is tried before its release, nor after its DELIVERBY time when it is to fail then;
+ *  - nothing is tried while an operator holds it, or has suspended where it goes; what one deleted or bounced ends;
  *  - no recipient is in two attempts, no node and no site is given more than it takes;
  *  - the store, replayed write by write, equals what the core shows.
  * A second test runs the same seed twice with another layout of the heap and compares every action.
@@ -18,8 +19,10 @@
 #define DESTS 14
 #define SITES 5
 #define WORKERS 3
+#define SUSPENSIONS 5
 
 static uint64_t seed_now;
+static uint64_t all_held, all_changed; /* so that a test can tell that it reached them */
 
 struct model {
     struct rand rand;
@@ -33,6 +36,8 @@ struct model {
     uint64_t hash;
     uint32_t crashes, rejections;
     bool forced; /* the operator has retried something: a held message may go early */
+    bool suspended[SUSPENSIONS];
+    uint32_t held, changed;
 };
 
 static uint64_t below(struct world *w, uint64_t n) {
@@ -42,6 +47,15 @@ static uint64_t below(struct world *w, uint64_t n) {
 static const char *site_names[SITES] = {"s0", "s1", "s2", "s3", "s4"};
 static const char *dest_names[DESTS] = {"a.test", "b.test", "c.test", "d.test", "e.test", "f.test", "g.test",
                                         "h.test", "i.test", "j.test", "k.test", "l.test", "m.test", "n.test"};
+
+static const char *route_names[3] = {"smtp:r0.test:25", "lmtp:r1.test:24", "mx:r2.test"};
+static const struct sched_suspension suspensions[SUSPENSIONS] = {
+    {SCHED_SUSPEND_DOMAIN, SPAN("a.test"), 0},
+    {SCHED_SUSPEND_DOMAIN, SPAN(".test"), 0},
+    {SCHED_SUSPEND_SITE, SPAN("s1"), 0},
+    {SCHED_SUSPEND_SITE, SPAN("s2"), WORLD_START_MS + HOUR_MS},
+    {SCHED_SUSPEND_DOMAIN, SPAN("smtp:r0.test:25"), 0},
+};
 
 /* -- the oracle -- */
 
@@ -58,7 +72,11 @@ static void on_assign(struct world *w, const struct sched_action *a) {
         struct wbook *b = &m->book[a->attempt.indexes[i]];
         assert_int_equal(b->live, 0);
         b->live = a->attempt.attempt;
-        assert_true(span_eq(m->submit.recipients[a->attempt.indexes[i]].destination, a->attempt.destination));
+        assert_false(b->held || b->gone);
+        bool routed = false;
+        for (size_t k = 0; k < 3; k++)
+            routed = routed || span_eq(span_of(route_names[k]), a->attempt.destination);
+        assert_true(routed || span_eq(m->submit.recipients[a->attempt.indexes[i]].destination, a->attempt.destination));
     }
     assert_in_range(a->attempt.worker, 1, WORKERS);
     md->live[a->attempt.worker]++;
@@ -132,6 +150,8 @@ static void fold_action(struct model *md, const struct sched_action *a) {
         fold_number(md, a->recipient.attempts);
         fold_number(md, a->recipient.delay_notified);
         fold_span(md, a->recipient.destination);
+        fold_span(md, a->recipient.note);
+        fold_number(md, a->recipient.wish);
         fold_result(md, &a->recipient.last);
         return;
     case SCHED_PUT_INFLIGHT:
@@ -182,6 +202,18 @@ static void on_action(struct world *w, const struct sched_action *a) {
     else if (a->kind == SCHED_TRACE && a->trace.kind == SCHED_TRACE_IN_DOUBT)
         for (uint32_t i = 0; i < a->trace.count; i++)
             world_by_id(w, a->trace.id)->book[a->trace.indexes[i]].doubts++;
+    else if (a->kind == SCHED_TRACE)
+        for (uint32_t i = 0; i < a->trace.count; i++) {
+            struct wbook *b = &world_by_id(w, a->trace.id)->book[a->trace.indexes[i]];
+            if (a->trace.kind == SCHED_TRACE_HELD) {
+                b->held = true;
+                ((struct model *)w->model)->held++;
+            } else if (a->trace.kind == SCHED_TRACE_RELEASED || a->trace.kind == SCHED_TRACE_DELETED ||
+                       a->trace.kind == SCHED_TRACE_BOUNCED) {
+                b->held = false;
+            }
+            b->gone = b->gone || a->trace.kind == SCHED_TRACE_DELETED || a->trace.kind == SCHED_TRACE_BOUNCED;
+        }
 }
 
 /* Durable writes: the row of traces must tell one end for each recipient. */
@@ -190,9 +222,12 @@ static void on_write(struct world *w, const struct sched_action *a) {
         struct wmsg *m = world_by_id(w, a->trace.id);
         for (uint32_t i = 0; i < a->trace.count; i++) {
             struct wbook *b = &m->book[a->trace.indexes[i]];
-            b->failed += a->trace.kind == SCHED_TRACE_FAILED || a->trace.kind == SCHED_TRACE_EXPIRED;
+            b->failed += a->trace.kind == SCHED_TRACE_FAILED || a->trace.kind == SCHED_TRACE_EXPIRED ||
+                         a->trace.kind == SCHED_TRACE_BOUNCED;
+            b->deleted = b->deleted || a->trace.kind == SCHED_TRACE_DELETED;
             b->ended += a->trace.kind == SCHED_TRACE_DELIVERED || a->trace.kind == SCHED_TRACE_FAILED ||
-                        a->trace.kind == SCHED_TRACE_EXPIRED;
+                        a->trace.kind == SCHED_TRACE_EXPIRED || a->trace.kind == SCHED_TRACE_BOUNCED ||
+                        a->trace.kind == SCHED_TRACE_DELETED;
             b->told += a->trace.kind == SCHED_TRACE_REPORTED || a->trace.kind == SCHED_TRACE_NO_REPORT;
             assert_true(b->ended <= 1);
         }
@@ -201,7 +236,7 @@ static void on_write(struct world *w, const struct sched_action *a) {
         for (uint32_t i = 0; m->there && i < m->submit.count; i++) {
             assert_int_equal(m->book[i].ended, 1);
             assert_true(!m->book[i].failed || m->book[i].told);
-            assert_true(m->book[i].failed || m->book[i].arrived);
+            assert_true(m->book[i].failed || m->book[i].arrived || m->book[i].deleted);
             assert_true(m->book[i].arrived <= m->book[i].doubts + 1);
         }
     }
@@ -215,6 +250,7 @@ static void check_sites(struct world *w) {
             continue;
         struct sched_view v = world_look(w, a->attempt.id, a->attempt.indexes[0]);
         assert_int_equal(v.state, SCHED_ASSIGNED);
+        assert_int_equal(v.stop_scope, 0);
         assert_false(v.site_suspended && v.site_resume_ms);
         assert_true(v.site_busy <= (v.site_suspended ? 1 : v.site_concurrency * 2));
         assert_true(v.site_concurrency <= w->config.per_site);
@@ -232,6 +268,11 @@ static bool has_flight(struct world *w, uint64_t id, uint32_t index) {
 static void compare_one(struct world *w, const struct wmsg *m, uint32_t i, const struct sched_view *v) {
     const struct stored *t = &m->at[i];
     uint32_t state = t->record ? t->state : (uint32_t)SCHED_READY;
+    struct span home = m->submit.recipients[i].destination;
+    if (v->state != SCHED_ASSIGNED && v->state != SCHED_SETTLED) /* there the store is ahead */
+        assert_true(span_eq(t->route.len ? t->route : home, v->destination));
+    assert_int_equal(v->state == SCHED_ASSIGNED || v->state == SCHED_HELD ? t->wish : 0, v->wish);
+    assert_true(v->state != SCHED_HELD || (span_eq(t->note, v->note) && t->due_ms == v->since_ms));
     switch (v->state) {
     case SCHED_READY:
     case SCHED_ASSIGNED:
@@ -256,7 +297,7 @@ static void check_no_idling(struct world *w, const struct sched_view *v) {
     for (uint32_t n = 1; n <= WORKERS; n++)
         if (md->live[n] >= md->jobs_max[n])
             return;
-    if (v->state == SCHED_READY && !v->site_resume_ms)
+    if (v->state == SCHED_READY && !v->site_resume_ms && !v->stop_scope)
         assert_true(v->site_busy >= (v->site_suspended ? 1 : v->site_concurrency * 2));
 }
 
@@ -277,7 +318,8 @@ static void compare(struct world *w) {
             if (here)
                 compare_one(w, m, k, &v);
             else
-                assert_true(m->at[k].record && (m->at[k].state == SCHED_DEFERRED || m->at[k].state == SCHED_SETTLED));
+                assert_true(m->at[k].record && (m->at[k].state == SCHED_DEFERRED || m->at[k].state == SCHED_SETTLED ||
+                                                m->at[k].state == SCHED_HELD));
         }
     }
     assert_int_equal(in_memory, world_counts(w).messages);
@@ -443,22 +485,83 @@ static void do_crash(struct world *w) {
     memset(md->live, 0, sizeof md->live);
     md->attempt_count = 0;
     md->crashes++;
+    for (uint32_t i = 0; i < w->msg_count; i++)
+        for (uint32_t k = 0; k < w->msgs[i].submit.count; k++) { /* what was not durable has not happened */
+            const struct wmsg *m = &w->msgs[i];
+            m->book[k].held = m->there && m->at[k].record && m->at[k].state == SCHED_HELD;
+            m->book[k].gone = m->book[k].ended > 0;
+        }
     world_crash(w, true);
+}
+
+static void suspend_again(struct world *w) {
+    struct model *md = w->model;
+    for (int i = 0; i < SUSPENSIONS; i++) {
+        struct sched_event e = {.kind = SCHED_SUSPEND, .suspension = suspensions[i]};
+        if (md->suspended[i])
+            assert_int_equal(world_step(w, &e), ERR_OK);
+    }
+}
+
+static void do_suspend(struct world *w) {
+    struct model *md = w->model;
+    uint32_t i = (uint32_t)below(w, SUSPENSIONS);
+    struct sched_event e = {.suspension = suspensions[i]};
+    e.kind = md->suspended[i] && below(w, 4) ? SCHED_RESUME : SCHED_SUSPEND;
+    md->suspended[i] = e.kind == SCHED_SUSPEND;
+    assert_int_equal(world_step(w, &e), ERR_OK);
+    e.kind = SCHED_RESUME;
+    e.suspension.name = SPAN("never.suspended.test");
+    assert_int_equal(world_step(w, &e), ERR_NOT_FOUND);
+}
+
+/* In memory at once; else loaded with the change, which comes before any assignment. */
+static void change_message(struct world *w, const struct wmsg *m, uint32_t verb) {
+    struct model *md = w->model;
+    struct span homes[8];
+    uint32_t indexes[8], count = 0;
+    bool all = below(w, 2);
+    for (uint32_t i = 0; i < m->submit.count; i++) {
+        homes[i] = m->submit.recipients[i].destination;
+        if (below(w, 2))
+            indexes[count++] = i;
+    }
+    struct sched_event e = {.kind = SCHED_OPERATOR};
+    e.operator_ = (struct sched_operator){.verb = verb,
+                                          .message = m->id,
+                                          .indexes = all ? NULL : indexes,
+                                          .count = all ? 0 : count,
+                                          .note = SPAN("by op: a reason"),
+                                          .destination = below(w, 3) ? span_of(route_names[below(w, 3)]) : SPAN_EMPTY,
+                                          .homes = homes};
+    if (world_look(w, m->id, 0).state) {
+        assert_int_equal(world_step(w, &e), ERR_OK);
+    } else if (m->there && !is_under_way(w->pending, m->id) && !is_under_way(w->current, m->id)) {
+        assert_int_equal(world_load_with(w, m->id, &e.operator_), ERR_OK);
+    } else {
+        return;
+    }
+    assert_true(sched_changed(w->core) <= (all ? m->submit.count : count));
+    md->changed += sched_changed(w->core);
+    for (uint32_t i = 0, k = 0; i < m->submit.count; i++) {
+        bool named = all || (k < count && indexes[k] == i);
+        k += !all && named;
+        struct sched_view v = world_look(w, m->id, i);
+        if (named && verb == SCHED_OP_HOLD)
+            assert_true(v.state != SCHED_READY && v.state != SCHED_DEFERRED);
+        if (named && (verb == SCHED_OP_DELETE || verb == SCHED_OP_BOUNCE))
+            assert_true(v.state != SCHED_READY && v.state != SCHED_DEFERRED && v.state != SCHED_HELD);
+        if (named && verb == SCHED_OP_RELEASE)
+            assert_true(v.state != SCHED_HELD && v.wish != SCHED_OP_HOLD);
+    }
 }
 
 static void do_operator(struct world *w) {
     ((struct model *)w->model)->forced = true;
     if (!w->msg_count)
         return;
-    struct wmsg *m = &w->msgs[below(w, w->msg_count)];
-    if (!m->there || is_under_way(w->pending, m->id) || is_under_way(w->current, m->id))
-        return;
-    assert_int_equal(world_load(w, m->id), ERR_OK);
-    if (world_act(w, SCHED_DROP_MESSAGE, 0))
-        return; /* its time was over */
-    struct sched_event e = {.kind = SCHED_OPERATOR};
-    e.operator_ = (struct sched_operator){SCHED_OP_RETRY, m->id, below(w, 2) ? UINT32_MAX : 0};
-    assert_int_equal(world_step(w, &e), ERR_OK);
+    const struct wmsg *m = &w->msgs[below(w, w->msg_count)];
+    change_message(w, m, 1 + (uint32_t)below(w, 6));
 }
 
 static void do_junk(struct world *w) {
@@ -494,12 +597,14 @@ static void chaos_step(struct world *w) {
         world_tick(w, below(w, 4) ? below(w, 5000) : below(w, 10 * MINUTE_MS));
     else if (dice < 880)
         do_load(w, false);
-    else if (dice < 930)
+    else if (dice < 920)
         do_compose(w, false);
-    else if (dice < 950)
+    else if (dice < 935)
         do_worker(w);
-    else if (dice < 970)
+    else if (dice < 965)
         do_operator(w);
+    else if (dice < 970)
+        do_suspend(w);
     else if (dice < 980)
         do_junk(w);
     else if (dice < 984) {
@@ -537,8 +642,33 @@ static bool is_drained(struct world *w) {
     return world_counts(w).messages == 0;
 }
 
+static void release_all(struct world *w) {
+    struct sched_event e = {.kind = SCHED_RESUME};
+    struct model *md = w->model;
+    for (int i = 0; i < SUSPENSIONS; i++) {
+        e.suspension = suspensions[i];
+        if (md->suspended[i])
+            assert_int_equal(world_step(w, &e), ERR_OK);
+    }
+    world_flush(w);
+    for (uint32_t i = 0; i < w->msg_count; i++) {
+        const struct wmsg *m = &w->msgs[i];
+        for (uint32_t k = 0; m->there && k < m->submit.count; k++) {
+            struct sched_view v = world_look(w, m->id, k);
+            struct sched_event r = {.kind = SCHED_OPERATOR};
+            r.operator_ = (struct sched_operator){.verb = SCHED_OP_RELEASE, .message = m->id, .note = SPAN("by op")};
+            if (v.state)
+                assert_int_equal(world_step(w, &r), ERR_OK);
+            else if (m->at[k].state == SCHED_HELD)
+                assert_int_equal(world_load_with(w, m->id, &r.operator_), ERR_OK);
+            world_flush(w);
+        }
+    }
+}
+
 static void drain(struct world *w) {
     struct model *md = w->model;
+    release_all(w);
     for (uint32_t n = 1; n <= WORKERS; n++) {
         md->jobs_max[n] = 100;
         world_worker(w, n, 100);
@@ -582,10 +712,13 @@ static uint64_t run(uint64_t seed, int steps) {
     w.model = md;
     w.on_action = on_action;
     w.on_write = on_write;
+    w.on_reborn = suspend_again;
     for (int i = 0; i < steps; i++)
         chaos_step(&w);
     drain(&w);
     uint64_t hash = md->hash;
+    all_held += md->held;
+    all_changed += md->changed;
     world_deinit(&w);
     free(md);
     return hash;
@@ -608,6 +741,7 @@ static void books_balance(void **state) {
     uint64_t last = runs ? strtoull(runs, NULL, 10) : 400;
     for (uint64_t seed = 1; seed <= last; seed++)
         run(seed, 1500);
+    assert_true(all_held > last && all_changed > 4 * last);
 }
 
 static void same_events_same_actions(void **state) {

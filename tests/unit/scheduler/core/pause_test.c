@@ -88,7 +88,7 @@ static void operator_ends_it(void **state) {
     last = world_submit(&w, "a.test");
     world_flush(&w);
     assert_null(world_job(&w, NULL));
-    struct sched_event e = {.kind = SCHED_OPERATOR, .operator_ = {SCHED_OP_RETRY, last, UINT32_MAX}};
+    struct sched_event e = {.kind = SCHED_OPERATOR, .operator_ = {.verb = SCHED_OP_RETRY, .message = last}};
     assert_int_equal(world_step(&w, &e), ERR_OK);
     world_flush(&w);
     assert_int_equal(world_open_jobs(&w), 1);

@@ -31,13 +31,17 @@ struct stored { /* one recipient in the toy store */
     bool notified, has_result;
     uint32_t code;
     struct span text, enhanced;
+    struct span route, note; /* an operator's; route empty: none */
+    uint32_t wish;
 };
 struct wbook {
     uint32_t arrived; /* copies that a node delivered */
     uint32_t doubts;  /* times it was in doubt */
     uint32_t ended;   /* durable: delivered, failed or expired */
     uint32_t failed, told;
-    uint64_t live; /* attempt that it is in */
+    uint64_t live;   /* attempt that it is in */
+    bool held, gone; /* by an operator, durable or not */
+    bool deleted;    /* durable */
 };
 struct wmsg { /* one message ever submitted */
     uint64_t token, id;
@@ -98,9 +102,10 @@ struct world {
     uint32_t ack_count;
     struct wbatch *pending, *pending_last, *current;
     uint64_t forgotten; /* id of the last FORGET */
-    uint32_t traces[16];
+    uint32_t traces[24];
     void (*on_action)(struct world *w, const struct sched_action *a);
     void (*on_write)(struct world *w, const struct sched_action *a);
+    void (*on_reborn)(struct world *w); /* a new core, before anything is loaded */
     void *model;
 };
 
@@ -172,6 +177,7 @@ static inline void world_gather(struct world *w, const struct sched_action *a, u
     op->a = *a;
     if (a->kind == SCHED_PUT_RECIPIENT) {
         op->a.recipient.destination = world_dup(w, a->recipient.destination);
+        op->a.recipient.note = world_dup(w, a->recipient.note);
         op->a.recipient.last.text = world_dup(w, a->recipient.last.text);
         op->a.recipient.last.enhanced = world_dup(w, a->recipient.last.enhanced);
         op->a.recipient.last.remote = world_dup(w, a->recipient.last.remote);
@@ -227,7 +233,7 @@ static inline void world_take_actions(struct world *w) {
             put_id = m->composed ? 0 : m->id;
         }
         if (a->kind == SCHED_TRACE) {
-            assert_true(a->trace.kind >= 1 && a->trace.kind < 16);
+            assert_true(a->trace.kind >= 1 && a->trace.kind < 24);
             w->traces[a->trace.kind]++;
         }
         if (a->kind == SCHED_COMPOSE) {
@@ -305,16 +311,21 @@ static inline void world_write(struct world *w, const struct sched_action *a) {
         assert_non_null(m);
         if (!m->there)
             return; /* of a rejected message: a stray record, dropped in the next batch */
-        assert_true(span_eq(a->recipient.destination, m->submit.recipients[a->recipient.index].destination));
-        m->at[a->recipient.index] = (struct stored){.record = true,
-                                                    .state = a->recipient.state,
-                                                    .attempts = a->recipient.attempts,
-                                                    .due_ms = a->recipient.due_ms,
-                                                    .notified = a->recipient.delay_notified,
-                                                    .has_result = a->recipient.has_result,
-                                                    .code = a->recipient.last.code,
-                                                    .text = a->recipient.last.text,
-                                                    .enhanced = a->recipient.last.enhanced};
+        assert_true(a->recipient.routed ||
+                    span_eq(a->recipient.destination, m->submit.recipients[a->recipient.index].destination));
+        m->at[a->recipient.index] =
+            (struct stored){.record = true,
+                            .state = a->recipient.state,
+                            .attempts = a->recipient.attempts,
+                            .due_ms = a->recipient.due_ms,
+                            .notified = a->recipient.delay_notified,
+                            .has_result = a->recipient.has_result,
+                            .code = a->recipient.last.code,
+                            .text = a->recipient.last.text,
+                            .enhanced = a->recipient.last.enhanced,
+                            .route = a->recipient.routed ? a->recipient.destination : SPAN_EMPTY,
+                            .note = a->recipient.note,
+                            .wish = a->recipient.wish};
     } else if (a->kind == SCHED_PUT_INFLIGHT) {
         W_GROW(w, w->flights, w->flight_count);
         w->flights[w->flight_count++] =
@@ -499,24 +510,31 @@ static inline int world_fail(struct world *w, struct wjob *j) {
         w, j, (struct wreport){.outcome = SCHED_OUT_FAILED, .code = 550, .enhanced = "5.1.1", .text = "no such user"});
 }
 
-/* Loads a message from the toy store. */
-static inline int world_load(struct world *w, uint64_t id) {
-    struct wmsg *m = world_by_id(w, id);
-    assert_non_null(m);
-    assert_true(m->there);
+static inline struct sched_stored_recipient *world_stored(struct world *w, const struct wmsg *m) {
     struct sched_stored_recipient *r = arena_calloc(&w->mem, m->submit.count, sizeof *r);
     for (uint32_t i = 0; i < m->submit.count; i++) {
         const struct stored *t = &m->at[i];
         r[i] = (struct sched_stored_recipient){
-            .destination = m->submit.recipients[i].destination,
+            .destination = t->route.len ? t->route : m->submit.recipients[i].destination,
             .notify = m->submit.recipients[i].notify,
             .state = t->record ? t->state : SCHED_READY,
             .attempts = t->attempts,
             .due_ms = t->due_ms,
             .delay_notified = t->notified,
             .has_result = t->has_result,
-            .last = {.outcome = SCHED_OUT_DEFERRED, .code = t->code, .text = t->text, .enhanced = t->enhanced}};
+            .last = {.outcome = SCHED_OUT_DEFERRED, .code = t->code, .text = t->text, .enhanced = t->enhanced},
+            .routed = t->route.len > 0,
+            .wish = t->wish,
+            .note = t->note};
     }
+    return r;
+}
+
+/* Loads a message from the toy store, and does an operator's change in the same step. */
+static inline int world_load_with(struct world *w, uint64_t id, const struct sched_operator *change) {
+    struct wmsg *m = world_by_id(w, id);
+    assert_non_null(m);
+    assert_true(m->there);
     struct sched_event e = {.kind = SCHED_LOADED};
     e.load = (struct sched_load){.id = id,
                                  .sender = m->submit.sender,
@@ -526,9 +544,14 @@ static inline int world_load(struct world *w, uint64_t id) {
                                  .received_ms = m->submit.received_ms,
                                  .wish = m->submit.wish,
                                  .report = m->composed,
-                                 .recipients = r,
-                                 .count = m->submit.count};
+                                 .recipients = world_stored(w, m),
+                                 .count = m->submit.count,
+                                 .change = change};
     return world_step(w, &e);
+}
+
+static inline int world_load(struct world *w, uint64_t id) {
+    return world_load_with(w, id, NULL);
 }
 
 /* A crash: what was not durable is gone; a new core, with a higher epoch, is given all messages of the store. */
@@ -543,6 +566,8 @@ static inline void world_crash(struct world *w, bool load_all) {
     assert_non_null(w->core);
     w->pending = w->current = NULL;
     w->job_count = w->compose_count = 0;
+    if (w->on_reborn)
+        w->on_reborn(w);
     for (uint32_t i = 0; load_all && i < w->msg_count; i++) {
         struct wmsg *m = &w->msgs[i];
         struct wflight *f = NULL;
@@ -558,14 +583,6 @@ static inline void world_crash(struct world *w, bool load_all) {
         }
         if (!m->there)
             continue;
-        struct sched_stored_recipient *r = arena_calloc(&w->mem, m->submit.count, sizeof *r);
-        for (uint32_t n = 0; n < m->submit.count; n++)
-            r[n] = (struct sched_stored_recipient){.destination = m->submit.recipients[n].destination,
-                                                   .notify = m->submit.recipients[n].notify,
-                                                   .state = m->at[n].record ? m->at[n].state : SCHED_READY,
-                                                   .attempts = m->at[n].attempts,
-                                                   .due_ms = m->at[n].due_ms,
-                                                   .delay_notified = m->at[n].notified};
         struct sched_event e = {.kind = SCHED_LOADED};
         e.load = (struct sched_load){.id = m->id,
                                      .sender = m->submit.sender,
@@ -575,7 +592,7 @@ static inline void world_crash(struct world *w, bool load_all) {
                                      .received_ms = m->submit.received_ms,
                                      .wish = m->submit.wish,
                                      .report = m->composed,
-                                     .recipients = r,
+                                     .recipients = world_stored(w, m),
                                      .count = m->submit.count,
                                      .inflight = f ? f->attempt : 0,
                                      .inflight_recipients = all,

@@ -1,0 +1,128 @@
+/*
+ * suspension: destinations and sites that an operator has stopped.
+ *
+ * A destination that is stopped keeps its READY recipients out of every line, so that nothing of it is assigned; what
+ * is under way goes on. All but a few of its recipients go to disk (site.c), as those of a failed site do, and look
+ * again now and then. Each destination knows what stops it: found by its name and by its parents' with a leading dot,
+ * and by its site's, when it is made, when it moves to another site, and when a suspension comes or goes.
+ */
+#include <stdlib.h>
+
+#include "base/hash.h"
+#include "scheduler/core/core.h"
+
+struct suspension_key {
+    uint32_t scope;
+    struct span name;
+};
+
+static bool match_suspension(const struct map_node *n, const void *key) {
+    const struct suspension *p = LIST_ENTRY(n, const struct suspension, by_name);
+    const struct suspension_key *k = key;
+    return p->scope == k->scope && p->len == k->name.len && memcmp(p->name, k->name.at, p->len) == 0;
+}
+
+static struct suspension *find(const struct sched *s, uint32_t scope, struct span name) {
+    struct suspension_key key = {scope, name};
+    struct map_node *n = map_find(&s->suspensions, hash_span(name, s->config.seed + scope), match_suspension, &key);
+    return n ? LIST_ENTRY(n, struct suspension, by_name) : NULL;
+}
+
+static struct suspension *find_for(const struct sched *s, const struct dest *d) {
+    if (!s->suspensions.count)
+        return NULL;
+    struct span name = core_dest_name(d);
+    struct suspension *found = find(s, SCHED_SUSPEND_DOMAIN, name);
+    for (ptrdiff_t dot; !found && (dot = span_find(name, '.')) >= 0;) {
+        found = find(s, SCHED_SUSPEND_DOMAIN, span_from(name, (size_t)dot));
+        name = span_from(name, (size_t)dot + 1);
+    }
+    if (!found && !d->site->own)
+        found = find(s, SCHED_SUSPEND_SITE, span_make(d->site->name, d->site->len));
+    return found;
+}
+
+static void set_stop(struct dest *d, struct suspension *to) {
+    if (d->stop)
+        d->stop->ready -= d->ready;
+    d->stop = to;
+    if (to)
+        to->ready += d->ready;
+}
+
+void core_suspension_choose(struct sched *s, struct dest *d) {
+    set_stop(d, find_for(s, d));
+}
+
+static bool stops(const struct suspension *p, const struct dest *d) {
+    struct span name = span_make(p->name, p->len), of = core_dest_name(d);
+    if (p->scope == SCHED_SUSPEND_SITE)
+        return !d->site->own && span_eq(name, span_make(d->site->name, d->site->len));
+    return p->name[0] == '.' ? of.len > name.len && span_eq(span_from(of, of.len - name.len), name) : span_eq(of, name);
+}
+
+/* p has come (then it stops what nothing else does), or it goes (then something else may stop what it did). */
+static void judge_all(struct sched *s, struct suspension *p, bool comes) {
+    LIST_FOREACH(n, tmp, &s->all_sites) {
+        struct site *site = LIST_ENTRY(n, struct site, all);
+        LIST_FOREACH(i, tmp2, &site->dests) {
+            struct dest *d = LIST_ENTRY(i, struct dest, of_site);
+            if (comes ? d->stop || !stops(p, d) : d->stop != p)
+                continue;
+            struct suspension *to = comes ? p : find_for(s, d);
+            core_site_lift(d);
+            set_stop(d, to);
+            core_site_lay(s, d);
+            if (to && d->ready && !list_is_linked(&site->spill))
+                list_push_back(&s->spills, &site->spill);
+        }
+        core_site_wake(s, site);
+    }
+}
+
+int core_on_suspend(struct sched *s, const struct sched_suspension *e) {
+    bool known = e->scope == SCHED_SUSPEND_DOMAIN || e->scope == SCHED_SUSPEND_SITE;
+    if (!known || !e->name.len || e->name.len > CORE_SITE_NAME_MAX)
+        return ERR_INVALID;
+    struct suspension *p = find(s, e->scope, e->name);
+    if (p) {
+        p->until_ms = e->until_ms;
+        return ERR_OK;
+    }
+    if (s->suspensions.count >= SCHED_SUSPENSIONS_MAX)
+        return ERR_FULL;
+    p = calloc(1, sizeof *p + e->name.len);
+    if (!p)
+        return ERR_NOMEM;
+    p->scope = e->scope;
+    p->until_ms = e->until_ms;
+    p->len = (uint32_t)e->name.len;
+    memcpy(p->name, e->name.at, e->name.len);
+    if (map_insert(&s->suspensions, &p->by_name, hash_span(e->name, s->config.seed + e->scope)) != ERR_OK) {
+        free(p);
+        return ERR_NOMEM;
+    }
+    list_push_back(&s->suspension_list, &p->link);
+    judge_all(s, p, true);
+    return ERR_OK;
+}
+
+int core_on_resume(struct sched *s, const struct sched_suspension *e) {
+    struct suspension *p = find(s, e->scope, e->name);
+    if (!p)
+        return ERR_NOT_FOUND;
+    map_remove(&s->suspensions, &p->by_name);
+    list_remove(&s->suspension_list, &p->link);
+    judge_all(s, p, false);
+    CHECK(!p->ready);
+    free(p);
+    return ERR_OK;
+}
+
+void core_suspension_free_all(struct sched *s) {
+    for (struct list_node *n; (n = list_pop_front(&s->suspension_list));) {
+        struct suspension *p = LIST_ENTRY(n, struct suspension, link);
+        map_remove(&s->suspensions, &p->by_name);
+        free(p);
+    }
+}
