@@ -20,6 +20,18 @@ static void check_reply(const struct reply *r) {
 static const struct client_recipient recipients[] = {
     {.address = {"a@x.example", 11}}, {.address = {"b@x.example", 11}, .orcpt = {"rfc822;b+@x", 11}, .notify = 6}};
 
+static const struct client_attrs attrs[2] = {{.addr = {"192.0.2.1", 9}, .helo = {"a.example", 9}},
+                                             {.addr = {"2001:db8::1", 11}, .login = {"b", 1}}};
+
+/* Every other transaction is for another client, and introduced where the server allows it. */
+static bool is_introducing(struct client *c) {
+    const struct client_attrs *a = &attrs[c->transactions % 2];
+    if (client_speaks_for(c, a) != CLIENT_SPEAKS_MAY_ASK)
+        return false;
+    client_introduce(c, a);
+    return true;
+}
+
 /* Returns false when the session is over. */
 static bool on_event(struct client *c, const struct client_event *e, const struct client_mail *m) {
     if (e->reply)
@@ -28,7 +40,7 @@ static bool on_event(struct client *c, const struct client_event *e, const struc
     case CLIENT_EV_READY:
         if (c->transactions > 20)
             client_quit(c);
-        else
+        else if (!is_introducing(c))
             CHECK(client_begin(c, m) == ERR_OK);
         return true;
     case CLIENT_EV_BODY:
@@ -49,8 +61,12 @@ static bool on_event(struct client *c, const struct client_event *e, const struc
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 1)
         return 0;
-    const struct client_mail m = {
-        .sender = SPAN("s@x.example"), .size = 5, .eight_bit = true, .recipients = recipients, .count = 2};
+    const struct client_mail m = {.sender = SPAN("s@x.example"),
+                                  .size = 5,
+                                  .eight_bit = true,
+                                  .forward = attrs,
+                                  .recipients = recipients,
+                                  .count = 2};
     struct client c;
     client_init(&c, data[0] & 1 ? CLIENT_LMTP : CLIENT_SMTP, "me.example");
     size_t step = (size_t)(data[0] >> 1) + 1;

@@ -200,7 +200,7 @@ struct asked {
 };
 
 static void write_answer(struct asked *q, const struct recipients_answer *a) {
-    static const char *const verdicts[] = {"local", "relay", "unknown", "no_relay", "unroutable", "tempfail"};
+    static const char *const verdicts[] = {"local", "relay", "unknown", "no_relay", "unroutable", "forged", "tempfail"};
     int len = snprintf(q->text, sizeof q->text, "%s %.*s", verdicts[a->verdict], SPAN_FMT(a->enhanced));
     for (size_t i = 0; i < a->count; i++) {
         const struct recipients_target *t = &a->targets[i];
@@ -223,14 +223,14 @@ static uint64_t now_ms = 20000 * DAY_MS;
 
 static int begin(struct asked *q, const char *address) {
     char copy[400];
-    struct address a, from;
+    struct address a, from = {0};
     struct arena own; /* what is asked may go at once */
     struct recipients_answer out;
     arena_init(&own, 512, 0);
     snprintf(copy, sizeof copy, "%s", address);
     memset(q, 0, sizeof *q);
     assert_int_equal(address_parse(&a, span_of(copy), &own), ERR_OK);
-    if (sender)
+    if (sender && *sender) /* empty: the null path */
         assert_int_equal(address_parse(&from, span_of(sender), &own), ERR_OK);
     struct recipients_caller who = {.wall_ms = now_ms, .sender = sender ? &from : NULL};
     int err = recipients_ask(r, home, &a, &who, &mem, &out, &q->wait, on_answer, q, &steps);
@@ -262,6 +262,53 @@ static bool told(const char *words) {
 }
 
 /* -- tests -- */
+
+static const char *tagged(const char *address, uint64_t wall_ms) {
+    static char text[400];
+    struct arena own;
+    arena_init(&own, 512, 0);
+    struct span t = batv_sign(r->batv, span_of(address), wall_ms, &own);
+    assert_true(t.len > 0);
+    span_copy(t, text, sizeof text);
+    arena_deinit(&own);
+    return text;
+}
+
+/* The directory is asked for the plain address, whatever the tag is like, and what it says comes first. */
+static void tags(void **state) {
+    (void)state;
+    static const char *const domains[] = {"example.net"}, *const words[] = {"a secret of sixteen octets"};
+    const struct batv_config config = {domains, 1, words, 1, 7, true};
+    make_directory(0, "dora@example.net mailbox\nout@example.net forward x@far.example\nshaky@example.net unsure",
+                   false);
+    make_set("1", "+", false);
+    assert_int_equal(batv_new(&r->batv, &config), ERR_OK);
+    sender = "";
+    assert_string_equal(ask(tagged("dora@example.net", now_ms)), "local 2.1.5 *dora@example.net");
+    assert_true(told("a return path with a BATV tag of ours\n") && told("dora@example.net: mailbox (directory one"));
+    assert_string_equal(ask(tagged("dora+x@example.net", now_ms)), "local 2.1.5 *dora+x@example.net");
+    assert_string_equal(ask(tagged("out@example.net", now_ms)), "local 2.1.5 x@far.example");
+    assert_string_equal(ask(tagged("dora@example.net", now_ms - 8 * DAY_MS)), "forged 5.7.1");
+    assert_true(told("a BATV tag that has expired\n"));
+    assert_string_equal(ask("prvs=0000000000=dora@example.net"), "forged 5.7.1");
+    assert_string_equal(ask("prvs=0000000000=out@example.net"), "forged 5.7.1");
+    assert_true(told("a BATV tag that we did not make\n"));
+    assert_string_equal(ask("prvs=0000000000=nobody@example.net"), "unknown 5.1.1");
+    assert_string_equal(ask(tagged("nobody@example.net", now_ms)), "unknown 5.1.1");
+    assert_string_equal(ask("prvs=0000000000=shaky@example.net"), "tempfail 4.3.0");
+    assert_string_equal(ask("prvs=0000000000=a%b@example.net"), "no_relay 5.7.1");
+    assert_string_equal(ask("prvs=0000000000=prvs=0000000000=dora@example.net"), "forged 5.7.1");
+    assert_string_equal(ask("dora@example.net"), "forged 5.7.1"); /* it needs one */
+    assert_string_equal(ask("nobody@example.net"), "unknown 5.1.1");
+    assert_string_equal(ask("postmaster@example.net"), "local 2.1.5 pm@far.example");
+    sender = "s@origin.example";
+    assert_string_equal(ask("dora@example.net"), "local 2.1.5 *dora@example.net");
+    assert_string_equal(ask("prvs=0000000000=dora@example.net"), "forged 5.7.1");
+    sender = NULL;
+    assert_string_equal(ask("dora@example.net"), "local 2.1.5 *dora@example.net");
+    assert_true(told("from the null sender it would need a BATV tag\n"));
+    sender = "s@origin.example";
+}
 
 static void order(void **state) {
     (void)state;
@@ -492,8 +539,10 @@ static void settings(void **state) {
         {.name = "d.example", .sources = bad, .source_count = 1},
         {.name = "e.example", .sources = bad},
     };
+    const char *tag_domains[] = {"b.example"};
     struct srs_config srs = {.domain = "B.Example", .secrets = secrets, .secret_count = 1};
-    struct recipients_config c = {.domains = domains, .count = 2, .postmaster = "x@y", .srs = &srs};
+    struct batv_config batv = {.domains = tag_domains, .domain_count = 1, .secrets = secrets, .secret_count = 1};
+    struct recipients_config c = {.domains = domains, .count = 2, .postmaster = "x@y", .srs = &srs, .batv = &batv};
     struct recipients *set, *next, *fresh;
     write_table("alice\n");
     buf_clear(&problems);
@@ -516,6 +565,7 @@ static void settings(void **state) {
     assert_non_null(fresh);
     assert_ptr_equal(recipients_directory_at(fresh, 0), staff);
     assert_string_equal(fresh->srs.domain, "b.example");
+    assert_true(batv_is_tagged(fresh->batv, SPAN("prvs=0000000000=x@b.example"))); /* after a reload of tables too */
     assert_string_equal(recipients_file(fresh, 0), path);
     assert_null(recipients_file(fresh, 1));
     recipients_unref(next);
@@ -531,6 +581,7 @@ static void settings(void **state) {
     recipients_unref(fresh);
     recipients_unref(next);
     /* all that is wrong, at once */
+    tag_domains[0] = "elsewhere.example";
     srs = (struct srs_config){.domain = "elsewhere.example", .secrets = secrets, .secret_count = 1};
     c.count = 5;
     buf_clear(&problems);
@@ -538,6 +589,8 @@ static void settings(void **state) {
     assert_non_null(strstr(buf_cstr(&problems), "/nonexistent/x.cdb"));
     assert_non_null(strstr(buf_cstr(&problems), "domains: e.example: no recipients are named\n"));
     assert_non_null(strstr(buf_cstr(&problems), "srs: elsewhere.example: not one of domains\n"));
+    assert_non_null(strstr(buf_cstr(&problems), "batv: elsewhere.example: not one of domains\n"));
+    c.batv = NULL;
     srs.domain = "a.example";
     srs.secret_count = 2;
     c.count = 1;
@@ -555,6 +608,7 @@ int main(void) {
         cmocka_unit_test(the_postmaster),
         cmocka_unit_test(waits),
         cmocka_unit_test(rewrites_senders),
+        cmocka_unit_test(tags),
         cmocka_unit_test(settings),
     };
     return cmocka_run_group_tests_name("recipients_ask", tests, setup, teardown);

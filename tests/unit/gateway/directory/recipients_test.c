@@ -68,7 +68,7 @@ static int group_teardown(void **state) {
 /* "verdict enhanced target,target": targets of ours are marked '*' */
 static const char *judged(const char *address, bool may_relay) {
     static char text[4000];
-    static const char *const verdicts[] = {"local", "relay", "unknown", "no_relay", "unroutable", "tempfail"};
+    static const char *const verdicts[] = {"local", "relay", "unknown", "no_relay", "unroutable", "forged", "tempfail"};
     struct address a;
     struct recipients_answer out;
     char path[400];
