@@ -2,55 +2,23 @@
  * node: see node.h. It holds one of each part, starts them in order, passes reloads on, and runs the drain. No
  * mail passes through here.
  */
-#include "node/node.h"
+#include "node/node_in.h"
 
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "admin/admin.h"
-#include "admin/web.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/net/bus_zap.h"
 #include "node/notify.h"
 #include "node/privilege.h"
-#include "node/reload.h"
-#include "node/signer.h"
 
 #define SCHEDULER_HUB "inproc://scheduler"
-#define DRAIN_GATEWAY_MS 30000u
-#define DRAIN_DELIVERY_MS 60000u
 #define READY_POLL_MS 5u
-
-enum phase { PHASE_RUNNING, PHASE_DRAIN_GATEWAY, PHASE_DRAIN_DELIVERY, PHASE_STOPPED };
-
-struct node {
-    struct settings *settings;
-    struct bus *bus;
-    struct loop *loop;
-    struct loop_timer *ready; /* until readiness is announced */
-    struct loop_wake *wake;   /* a part has drained */
-    struct loop_signal *signals[3];
-    struct admin *admin;
-    struct web *web; /* NULL: no HTTP face */
-    int web_fd;      /* bound, until the face takes it; -1: none */
-    struct store *store;
-    struct scheduler *scheduler;
-    bool scheduler_draining;
-    struct outbound *outbound;
-    struct inbound *inbound;
-    struct parts *parts;
-    struct signer *signer; /* of reports */
-    struct reload *reload;
-    int (*fds)[16]; /* of each gateway loop and listener; -1: none, or handed over */
-    enum phase phase;
-    atomic_uint drained; /* parts that have drained in this phase */
-    int status;
-};
 
 /* -- start -- */
 
@@ -180,139 +148,14 @@ static int make_parts(struct node *n) {
     return EX_OK;
 }
 
-/* -- reload -- */
-
-static bool same_listeners(const struct inbound_settings *a, const struct inbound_settings *b) {
-    if (a->listener_count != b->listener_count)
-        return false;
-    for (size_t i = 0; i < a->listener_count; i++) {
-        const struct tcp_addr *x = &a->listeners[i].address, *y = &b->listeners[i].address;
-        if (!tcp_addr_same_ip(x, y) || tcp_addr_port(x) != tcp_addr_port(y))
-            return false;
-    }
-    return true;
-}
-
-static bool same_text(const char *a, const char *b) {
-    return a && b ? strcmp(a, b) == 0 : a == b;
-}
-
-static bool same_reports(const struct outbound_tls *a, const struct outbound_tls *b) {
-    return a->mta_sts == b->mta_sts && same_text(a->reports.organization, b->reports.organization) &&
-           same_text(a->reports.contact, b->reports.contact) && same_text(a->reports.from, b->reports.from) &&
-           a->reports.spread_ms == b->reports.spread_ms;
-}
-
-static bool needs_restart(const struct settings *a, const struct settings *b) {
-    return a->roles != b->roles || a->loops != b->loops || !same_listeners(&a->inbound, &b->inbound) ||
-           a->shards != b->shards || a->memory != b->memory || strcmp(a->user, b->user) != 0 ||
-           strcmp(a->data_dir, b->data_dir) != 0 || strcmp(a->name, b->name) != 0 ||
-           strcmp(a->admin_rpc, b->admin_rpc) != 0 || !same_text(a->admin_http, b->admin_http) ||
-           !same_reports(&a->outbound.tls, &b->outbound.tls);
-}
-
-/* What cannot change without a restart stays as it was started. The listeners above all: by them the delivery node
- * knows which addresses are ours, and mail must not come back to us. What a listener offers may change. */
-static void keep_started(struct settings *s, const struct settings *started) {
-    s->loops = started->loops;
-    if (same_listeners(&s->inbound, &started->inbound))
-        return;
-    memcpy(s->inbound.listeners, started->inbound.listeners, sizeof s->inbound.listeners);
-    s->inbound.listener_count = started->inbound.listener_count;
-    struct tcp_addr *listen = (struct tcp_addr *)(uintptr_t)s->outbound.own_listen;
-    for (size_t i = 0; i < s->inbound.listener_count; i++)
-        listen[i] = s->inbound.listeners[i].address;
-    s->outbound.own_listen_count = s->inbound.listener_count;
-}
-
-static void take_settings(struct node *n, struct settings *s) {
-    if (needs_restart(n->settings, s))
-        LOG_WARN(
-            "restart_needed",
-            LOG_STR("why",
-                    "node name, roles, user, memory, data_dir, listeners, loops, shards, the RPC endpoint, admin.http, "
-                    "delivery.tls.mta_sts or delivery.tls.reports changed"));
-    keep_started(s, n->settings);
-    log_setup(s->log_level, s->log_format);
-    if (n->outbound && outbound_reconfigure(n->outbound, &s->outbound) != ERR_OK)
-        LOG_ERROR("reload_incomplete", LOG_STR("part", "delivery"));
-    if (n->scheduler && scheduler_reconfigure(n->scheduler, &s->scheduler) != ERR_OK)
-        LOG_ERROR("reload_incomplete", LOG_STR("part", "scheduler"));
-    if (n->web && web_reconfigure(n->web, &s->web) != ERR_OK)
-        LOG_ERROR("reload_incomplete", LOG_STR("part", "http"));
-    settings_free(n->settings);
-    n->settings = s;
-}
-
-static void on_reload(void *arg, struct settings *s, struct parts *p) {
-    struct node *n = arg;
-    struct inbound_parts parts = parts_inbound(p);
-    if (s)
-        take_settings(n, s);
-    parts_unref(n->parts);
-    n->parts = p;
-    signer_use(n->signer, parts.mailauth);
-    if (n->inbound && inbound_reconfigure(n->inbound, &n->settings->inbound, &parts) != ERR_OK)
-        LOG_ERROR("reload_incomplete", LOG_STR("part", "gateway"));
-}
-
-/* -- drain -- */
-
-static void on_part_drained(void *arg) { /* on a part's thread */
-    struct node *n = arg;
-    atomic_fetch_add(&n->drained, 1);
-    loop_wake_send(n->wake);
-}
-
-static void stop(struct node *n) {
-    n->phase = PHASE_STOPPED;
-    loop_stop(n->loop);
-}
-
-static void drain_delivery(struct node *n) {
-    n->phase = PHASE_DRAIN_DELIVERY;
-    atomic_store(&n->drained, 0);
-    /* The scheduler first: it stops assigning what the delivery node hands back. */
-    n->scheduler_draining = n->scheduler != NULL;
-    if (n->scheduler)
-        scheduler_drain(n->scheduler, DRAIN_DELIVERY_MS, on_part_drained, n);
-    else
-        on_part_drained(n);
-    if (n->outbound)
-        outbound_drain(n->outbound, DRAIN_DELIVERY_MS, on_part_drained, n);
-    else
-        on_part_drained(n);
-}
-
-static void on_wake(void *arg) {
-    struct node *n = arg;
-    unsigned drained = atomic_load(&n->drained);
-    if (n->phase == PHASE_DRAIN_GATEWAY && drained >= 1)
-        drain_delivery(n);
-    else if (n->phase == PHASE_DRAIN_DELIVERY && drained >= 2)
-        stop(n);
-}
+/* -- signals -- */
 
 static void on_signal(void *arg, int signum) {
     struct node *n = arg;
-    if (signum == SIGHUP) {
-        if (n->phase == PHASE_RUNNING)
-            reload_all(n->reload);
-        return;
-    }
-    if (n->phase != PHASE_RUNNING) {
-        LOG_WARN("stop_at_once", LOG_U64("signal", signum));
-        stop(n);
-        return;
-    }
-    LOG_INFO("drain", LOG_U64("signal", signum));
-    notify_state(NOTIFY_STATE_STOPPING);
-    n->phase = PHASE_DRAIN_GATEWAY;
-    atomic_store(&n->drained, 0);
-    if (n->inbound)
-        inbound_drain(n->inbound, DRAIN_GATEWAY_MS, on_part_drained, n);
-    else
-        on_part_drained(n);
+    if (signum != SIGHUP)
+        drain_on_signal(n, signum);
+    else if (n->phase == PHASE_RUNNING)
+        (void)reload_all(n->reload);
 }
 
 /* -- life -- */
@@ -337,11 +180,13 @@ static int open_loop(struct node *n) {
     n->loop = loop_new();
     if (!n->bus || !n->loop)
         return EX_OSERR;
-    n->wake = loop_wake_new(n->loop, on_wake, n);
+    n->wake = loop_wake_new(n->loop, drain_on_wake, n);
     n->ready = loop_timer_new(n->loop, announce_ready, n);
     for (size_t i = 0; i < 3; i++)
         n->signals[i] = loop_signal_new(n->loop, wanted[i], on_signal, n);
-    n->reload = reload_new(n->loop, n->settings, n->parts, on_reload, n);
+    n->reload = reload_new(n->loop, n->settings, n->parts, adopt_reloaded, n);
+    if (n->reload)
+        reload_tell(n->reload, operate_told);
     return n->wake && n->ready && n->signals[0] && n->signals[1] && n->signals[2] && n->reload ? EX_OK : EX_OSERR;
 }
 
@@ -351,7 +196,7 @@ static size_t ready_parts(void *arg, struct web_part parts[WEB_PARTS_MAX]) {
     parts[0] = (struct web_part){"gateway", n->inbound && inbound_is_ready(n->inbound)};
     parts[1] = (struct web_part){"scheduler", n->scheduler != NULL};
     parts[2] = (struct web_part){"delivery", n->outbound != NULL};
-    parts[3] = (struct web_part){"running", n->phase == PHASE_RUNNING};
+    parts[3] = (struct web_part){n->paused ? "draining" : "running", n->phase == PHASE_RUNNING && !n->paused};
     return 4;
 }
 
@@ -381,15 +226,32 @@ static int open_web(struct node *n) {
 }
 
 static int open_admin(struct node *n) {
+    const struct settings_admin *s = &n->settings->admin;
+    const char *failed = NULL;
     struct admin_config c = {.bus = n->bus,
                              .loop = n->loop,
-                             .rpc = n->settings->admin_rpc,
+                             .rpc = s->rpc,
+                             .rpc_count = s->rpc_count,
+                             .key = &s->key,
+                             .keys = s->keys,
+                             .key_count = s->key_count,
                              .name = n->settings->name,
-                             .version = POSTHOUSE_VERSION};
-    int err = admin_open(&n->admin, &c);
+                             .version = POSTHOUSE_VERSION,
+                             .ask_node = operate_ask,
+                             .node_arg = n};
+    int err = settings_has_tcp_rpc(n->settings) ? bus_zap_start(n->bus) : ERR_OK;
+    if (err == ERR_OK)
+        err = admin_open(&n->admin, &c, &failed);
     if (err != ERR_OK)
-        LOG_ERROR("admin_refused", LOG_STR("endpoint", n->settings->admin_rpc), LOG_ERR("why", err));
+        LOG_ERROR("admin_refused", LOG_STR("endpoint", failed ? failed : s->rpc[0]), LOG_ERR("why", err));
     return err == ERR_OK ? EX_OK : EX_UNAVAILABLE;
+}
+
+static void make_socket_dirs(const struct node *n) {
+    const struct settings_admin *s = &n->settings->admin;
+    for (size_t i = 0; i < s->rpc_count; i++)
+        if (strncmp(s->rpc[i], "ipc://", strlen("ipc://")) == 0)
+            privilege_socket_dir(s->rpc[i] + strlen("ipc://"), n->settings->user);
 }
 
 /* What root has read at the start, the user must read at a reload. */
@@ -400,9 +262,11 @@ static void warn_of_unreadable(const struct node *n) {
             LOG_WARN("file_not_readable", LOG_STR("file", file), LOG_STR("user", n->settings->user),
                      LOG_STR("hint", "a reload will fail; give it to a group of the user"));
     }
-    if (access(n->settings->file, R_OK) != 0)
-        LOG_WARN("file_not_readable", LOG_STR("file", n->settings->file), LOG_STR("user", n->settings->user),
-                 LOG_STR("hint", "a reload will fail; give it to a group of the user"));
+    const char *const others[] = {n->settings->file, n->settings->admin.key_file};
+    for (size_t i = 0; i < 2; i++)
+        if (others[i] && access(others[i], R_OK) != 0)
+            LOG_WARN("file_not_readable", LOG_STR("file", others[i]), LOG_STR("user", n->settings->user),
+                     LOG_STR("hint", "a reload will fail; give it to a group of the user"));
 }
 
 static int open_parts(struct node *n) {
@@ -414,7 +278,7 @@ static int open_parts(struct node *n) {
     if (status == EX_OK && privilege_data_dir(n->settings->data_dir, n->settings->user) != ERR_OK)
         status = EX_NOPERM;
     if (status == EX_OK)
-        privilege_socket_dir(n->settings->admin_rpc + strlen("ipc://"), n->settings->user);
+        make_socket_dirs(n);
     if (status == EX_OK && privilege_drop(n->settings->user) != ERR_OK)
         status = EX_NOPERM;
     if (status == EX_OK)
@@ -438,6 +302,8 @@ int node_open(struct node **out, struct settings *s) {
     struct node *n = calloc(1, sizeof *n);
     CHECK(n);
     n->settings = s;
+    n->log_level = s->log_level;
+    n->started_ms = clock_wall_ms();
     n->web_fd = -1;
     log_setup(s->log_level, s->log_format);
     privilege_harden();
@@ -483,6 +349,7 @@ void node_close(struct node *n) {
         store_close(n->store);
     if (n->admin)
         admin_close(n->admin);
+    n->admin = NULL; /* a reading under way may still end */
     if (n->reload)
         reload_free(n->reload);
     for (size_t i = 0; i < 3; i++)

@@ -18,5 +18,11 @@ void notify_state(enum notify_state state) {
     case NOTIFY_STATE_STOPPING:
         sd_notify(0, "STOPPING=1");
         return;
+    case NOTIFY_STATE_PAUSED:
+        sd_notify(0, "STATUS=draining: an operator has drained this node");
+        return;
+    case NOTIFY_STATE_RESUMED:
+        sd_notify(0, "STATUS=");
+        return;
     }
 }

@@ -20,7 +20,9 @@ struct reload {
     const struct settings *in_force;
     struct parts *current;
     reload_cb cb;
+    reload_told_cb told;
     void *arg;
+    uint64_t begun; /* readings of all */
     struct loop_timer *timer;
     struct loop_watch **watches;
     size_t watch_count;
@@ -133,6 +135,8 @@ static void done(void *arg) {
     }
     if (r->all)
         notify_state(NOTIFY_STATE_READY);
+    if (r->all && r->told)
+        r->told(r->arg, r->begun, r->err, &r->problems);
     next(r);
 }
 
@@ -146,6 +150,7 @@ static void next(struct reload *r) {
     r->err = ERR_OK;
     buf_clear(&r->problems);
     r->busy = loop_work(r->loop, work, done, r) == ERR_OK;
+    r->begun += r->busy && r->all;
     if (r->busy)
         return;
     LOG_ERROR("reload_refused", LOG_STR("file", r->in_force->file), LOG_STR("why", "no helper thread"));
@@ -153,10 +158,15 @@ static void next(struct reload *r) {
         notify_state(NOTIFY_STATE_READY);
 }
 
-void reload_all(struct reload *r) {
+uint64_t reload_all(struct reload *r) {
     notify_state(NOTIFY_STATE_RELOADING);
     r->wants_all = true;
     next(r);
+    return r->wants_all ? r->begun + 1 : r->busy ? r->begun : 0;
+}
+
+void reload_tell(struct reload *r, reload_told_cb told) {
+    r->told = told;
 }
 
 void reload_files(struct reload *r) {

@@ -14,8 +14,13 @@ typedef void (*reload_cb)(void *arg, struct settings *settings, struct parts *pa
 /* settings: those in force, borrowed; those given to cb later are in force then. */
 struct reload *reload_new(struct loop *l, const struct settings *settings, struct parts *current, reload_cb cb,
                           void *arg) MUST_CHECK;
-/* Reads the settings file and all tables again. A request during a reading is done after it. */
-void reload_all(struct reload *r);
+/* Reads the settings file and all tables again. A request during a reading is done after it. Returns the number of the
+ * reading that serves this request, for reload_tell; 0: it could not be begun. */
+uint64_t reload_all(struct reload *r);
+/* Who is told how each reading of all ended: ERR_OK, or why the old settings stay; problems has its lines, also
+ * warnings. One for each reload; NULL: nobody. */
+typedef void (*reload_told_cb)(void *arg, uint64_t reading, int err, const struct buf *problems);
+void reload_tell(struct reload *r, reload_told_cb told);
 /* Also called by the watches on the files. */
 void reload_files(struct reload *r);
 /* Each line to the log, as an error or a warning. */

@@ -118,8 +118,7 @@ static void check_rest(struct settings_reading *r) {
     settings_check_http(r);
     if (s->data_dir[0] != '/')
         settings_complain_key(r, "node.data_dir", "takes an absolute path");
-    if (strncmp(s->admin_rpc, "ipc:///", 7) != 0)
-        settings_complain_key(r, "admin.rpc", "takes ipc:///PATH; tcp:// is not supported by this version");
+    settings_check_admin(r);
     if (!s->loops) {
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         s->loops = cores < 1 ? 1 : cores > LOOPS_DEFAULT_MAX ? LOOPS_DEFAULT_MAX : (uint32_t)cores;
@@ -171,9 +170,11 @@ int settings_load(struct settings **out, const char *file, struct buf *problems)
     map_init(&r.routes);
     outbound_defaults(&s->outbound);
     schema_defaults(&r);
+    settings_default_admin(s);
     int err = yaml_load(&root, file, &s->mem, problems);
     if (err == ERR_OK || (err == ERR_INVALID && root)) { /* what could be read of a bad file is checked too */
         r.failed = err != ERR_OK;
+        s->document = root;
         schema_read(&r, root);
         check_names(&r);
         check_rest(&r);
@@ -194,6 +195,7 @@ void settings_free(struct settings *s) {
     if (!s)
         return;
     rules_unref(s->outbound.rules);
+    bus_key_wipe(&s->admin.key);
     arena_deinit(&s->mem);
     free(s);
 }

@@ -8,15 +8,18 @@
 #ifndef NODE_SETTINGS_H
 #define NODE_SETTINGS_H
 
+#include "admin/admin.h"
 #include "admin/web.h"
 #include "base/arena.h"
 #include "base/log.h"
+#include "base/net/bus_keys.h"
 #include "gateway/inbound/inbound.h"
 #include "gateway/outbound/outbound.h"
 #include "scheduler/scheduler.h"
 
 enum settings_role { SETTINGS_GATEWAY = 1, SETTINGS_SCHEDULER = 2, SETTINGS_DELIVERY = 4 };
 
+struct yaml;
 struct settings {
     struct arena mem; /* owns everything below */
     const char *file;
@@ -48,15 +51,25 @@ struct settings {
     uint32_t outbound_port;  /* as read; outbound.port is narrower */
     struct scheduler_settings scheduler;
     uint32_t shards;
-    const char *admin_rpc;
+    struct settings_admin {
+        const char *const *rpc; /* endpoints for tools */
+        size_t rpc_count;
+        const char *key_file; /* of the node */
+        struct bus_key key;
+        const struct admin_key *keys;
+        size_t key_count;
+    } admin;
     const char *admin_http; /* as written; read into .web */
     struct web_settings web;
+    const struct yaml *document; /* the file, as it was read */
 };
 
 /* Reads and checks the file. problems gets one line for each error. ERR_INVALID: problems tell; ERR_NOT_FOUND, ERR_IO,
  * ERR_NOMEM: the file itself (also told in problems). */
 int settings_load(struct settings **s, const char *file, struct buf *problems) MUST_CHECK;
 void settings_free(struct settings *s);
+/* May operators come in by tcp? */
+bool settings_has_tcp_rpc(const struct settings *s);
 /* The reference of all keys in Markdown, from the table that checks them (docs/settings.md). */
 int settings_reference(struct buf *to) MUST_CHECK;
 

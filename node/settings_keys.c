@@ -272,8 +272,14 @@ const struct schema_key schema_keys[] = {
      "Recipients in memory for each shard; the rest waits on disk."},
     {"scheduler.trace_keep", SCHEMA_DURATION, AT(scheduler.trace_keep_ms), 3600000, 366ull * MS_DAY, "7d", NULL, NULL,
      "How long the history of a message is kept."},
-    {"admin.rpc", SCHEMA_TEXT, AT(admin_rpc), 7, 100, "ipc:///run/posthouse/admin", NULL, NULL,
-     "Where the operator's tool connects (ipc://PATH, mode 0600)."},
+    {"admin.rpc", SCHEMA_CUSTOM, 0, 0, 0, "ipc:///run/posthouse/admin", "endpoint, or a list of them",
+     settings_read_rpc,
+     "Where operators' tools connect: `ipc:///PATH` (mode 0600: who can open it is an admin), `tcp://ADDRESS:PORT` "
+     "(encrypted, with the keys below)."},
+    {"admin.key", SCHEMA_CUSTOM, 0, 0, 0, NULL, "file", settings_read_node_key,
+     "The node's own key, for tcp; made by `posthouse key new FILE`. Tools are given its public half."},
+    {"admin.keys", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {name, key, role}", settings_read_admin_keys,
+     "Who may come in by tcp, and what they may do. A reload changes it at once."},
     {"admin.http", SCHEMA_TEXT, AT(admin_http), 0, 100, NULL, NULL, NULL,
      "ADDRESS:PORT of the HTTP face: metrics, health, JSON API and console, without TLS. Default: off. See "
      "console.md."},
@@ -284,4 +290,4 @@ const struct schema_key schema_keys[] = {
 _Static_assert(sizeof schema_keys / sizeof *schema_keys <= SCHEMA_KEYS_MAX, "settings_reading has a line for each key");
 
 /* Known to the design, not to this version: refused by name rather than as a typing error. */
-const char *const schema_later[] = {"cluster", "admin.keys", "delivery.retry.domains", NULL};
+const char *const schema_later[] = {"cluster", "delivery.retry.domains", NULL};

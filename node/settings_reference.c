@@ -45,7 +45,7 @@ static const char reference_tail[] =
     "| `smtp:HOST[*WEIGHT],HOST...[:PORT]` | to these hosts, in an order drawn by weight; the port is for all |\n"
     "| `lmtp:HOST[:PORT]`, `lmtp:unix:/PATH` | to this host by LMTP |\n\n"
     "## What a reload does not change\n\n"
-    "The name, roles, user, memory, directory, addresses of listeners, loops, shards, the RPC endpoint, the address\n"
+    "The name, roles, user, memory, directory, addresses of listeners, loops, shards, the RPC endpoints, the address\n"
     "of the HTTP face, whether MTA-STS is heeded and `delivery.tls.reports` stay as they were until a restart, and so "
     "do the DNS servers that\n"
     "the gateway itself asks; the log says so. What a listener offers may change. Tables, certificates, password\n"
@@ -77,6 +77,7 @@ int settings_reference(struct buf *to) {
     settings_delivery_reference(to);
     settings_pace_reference(to);
     settings_reports_reference(to);
+    settings_admin_reference(to);
     settings_http_reference(to);
     buf_add_str(to, reference_tail);
     return to->err;

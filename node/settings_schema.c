@@ -61,7 +61,7 @@ static void read_text(struct settings_reading *r, const struct yaml *y, const st
 }
 
 /* Relative to the settings file; what cannot be found is told now and not at night. */
-static void read_file(struct settings_reading *r, const struct yaml *y, const char *path, void *at) {
+void schema_read_file(struct settings_reading *r, const struct yaml *y, const char *path, const char **to) {
     const char *file = y->text.at, *slash = strrchr(r->s->file, '/');
     struct stat st;
     if (y->text.len == 0) {
@@ -74,7 +74,7 @@ static void read_file(struct settings_reading *r, const struct yaml *y, const ch
         settings_complain(r, y, "%s: %s", path, err_text(ERR_NOMEM));
     else if (stat(file, &st) != 0)
         settings_complain(r, y, "%s: %s: %s", path, file, strerror(errno));
-    *(const char **)at = file;
+    *to = file;
 }
 
 static void read_score(struct settings_reading *r, const struct yaml *y, const char *path, void *at) {
@@ -103,7 +103,7 @@ static void read_value(struct settings_reading *r, const struct yaml *y, const s
         read_text(r, y, k, path, at);
         return;
     case SCHEMA_FILE:
-        read_file(r, y, path, at);
+        schema_read_file(r, y, path, at);
         return;
     case SCHEMA_SIZE:
         if (units_size(y->text, &value) == ERR_OK)

@@ -142,4 +142,15 @@ int settings_gateway_reference(struct buf *to);
 /* What depends on several keys: TLS and AUTH of listeners, and what they need. */
 void settings_check_gateway(struct settings_reading *r);
 
+/* A path, relative to the settings file, that must be there. */
+void schema_read_file(struct settings_reading *r, const struct yaml *y, const char *path, const char **to);
+
+/* -- settings_admin.c -- */
+void settings_default_admin(struct settings *s);
+void settings_read_rpc(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_node_key(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_read_admin_keys(struct settings_reading *r, const struct yaml *y, void *object);
+void settings_check_admin(struct settings_reading *r);
+int settings_admin_reference(struct buf *to);
+
 #endif

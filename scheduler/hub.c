@@ -105,7 +105,7 @@ static void worker_up(struct scheduler *sc, struct hub_peer *p, const Words__Hel
     uint32_t shards = sc->config.shards;
     struct sched_worker w = {.worker = p->worker,
                              .name = frame_span(h->name),
-                             .jobs_max = jobs / shards ? jobs / shards : 1,
+                             .jobs_max = jobs / shards || !jobs ? jobs / shards : 1, /* 0: it drains */
                              .bytes_max = bytes / shards};
     if (sc->draining)
         w.jobs_max = 0;

@@ -145,8 +145,13 @@ static int bind_private(void *zmq, const char *endpoint) {
     return failed ? bus_err_of_open(error) : ERR_OK;
 }
 
+/* Encryption makes a part a little longer. */
+enum { CURVE_ROOM = 256, CURVE_HWM = 64 };
+
 static int be_server(struct bus_hub *h, struct bus *b, const struct bus_curve *c) {
-    int on = 1;
+    int on = 1, hwm = CURVE_HWM; /* what may wait for us of each connection */
+    size_t receive_max = c->receive_max ? c->receive_max : h->socket.message_max;
+    int64_t size_max = (int64_t)receive_max + CURVE_ROOM;
     if (!bus_zap_is_running(b))
         return ERR_CLOSED; /* ZeroMQ would let everybody in */
     if (c->domain[0] == '\0' || strlen(c->domain) > BUS_ZAP_DOMAIN_MAX || !bus_key_is_good(span_of(c->key->secret_key)))
@@ -155,6 +160,8 @@ static int be_server(struct bus_hub *h, struct bus *b, const struct bus_curve *c
     h->socket.domain = h->domain;
     h->socket.guarded = b;
     bool good = zmq_setsockopt(h->socket.zmq, ZMQ_CURVE_SERVER, &on, sizeof on) == 0 &&
+                zmq_setsockopt(h->socket.zmq, ZMQ_MAXMSGSIZE, &size_max, sizeof size_max) == 0 &&
+                zmq_setsockopt(h->socket.zmq, ZMQ_RCVHWM, &hwm, sizeof hwm) == 0 &&
                 zmq_setsockopt(h->socket.zmq, ZMQ_CURVE_SECRETKEY, c->key->secret_key, BUS_KEY_LEN + 1) == 0 &&
                 zmq_setsockopt(h->socket.zmq, ZMQ_ZAP_DOMAIN, h->domain, strlen(h->domain)) == 0;
     return good ? ERR_OK : ERR_UNSUPPORTED;

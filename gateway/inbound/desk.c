@@ -74,7 +74,7 @@ static void answer_status(struct desk *d, uint64_t correlation) {
     r.figures = pointers;
     add_figure(&r, all, SPAN("sessions"), (double)atomic_load(&in->sessions));
     add_figure(&r, all, SPAN("queue_reachable"), submit_is_ready(d->worker->submit));
-    add_figure(&r, all, SPAN("gateway_draining"), atomic_load(&in->draining));
+    add_figure(&r, all, SPAN("gateway_draining"), atomic_load(&in->draining) || atomic_load(&in->paused));
     add_figure(&r, all, SPAN("body_memory_bytes"),
                (double)(atomic_load(&in->limits.used[0]) + atomic_load(&in->limits.used[1])));
     add_counters(d, &r, all);

@@ -141,6 +141,11 @@ void inbound_drain(struct inbound *in, uint64_t timeout_ms, void (*done)(void *a
     poke_all(in);
 }
 
+void inbound_pause(struct inbound *in, bool paused) {
+    atomic_store(&in->paused, paused);
+    poke_all(in);
+}
+
 void inbound_stop(struct inbound *in) {
     atomic_store(&in->stopping, true);
     poke_all(in);

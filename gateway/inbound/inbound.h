@@ -99,6 +99,9 @@ int inbound_reconfigure(struct inbound *in, const struct inbound_settings *s,
 /* Stops listening; sessions get 421 at the next command boundary, complete bodies are finished first. done is called
  * on some loop's thread when the last session is gone, or after timeout_ms. */
 void inbound_drain(struct inbound *in, uint64_t timeout_ms, void (*done)(void *arg), void *arg);
+/* Thread-safe. While paused new connections get 421, and sessions at their next command boundary, so that clients go to
+ * another host; the sockets stay open, since their ports may be out of reach without root. */
+void inbound_pause(struct inbound *in, bool paused);
 /* Closes what is left, joins the threads, frees. */
 void inbound_stop(struct inbound *in);
 /* Thread-safe. The scheduler has answered every loop: mail can be accepted, or 451 is the answer that will stay. */

@@ -25,18 +25,21 @@ static void ignore(void *arg, struct tcp *c, enum tcp_event event, int err) {
     (void)err;
 }
 
-static void refuse(struct tcp *c, enum limits_verdict verdict) {
-    const char *text = verdict == LIMITS_CLIENT ? "421 4.7.0 too many connections from your network\r\n"
-                                                : "421 4.3.2 too many connections, try again later\r\n";
-    if (verdict == LIMITS_TOTAL)
-        metric_add(&metric_total, 1);
-    else if (verdict == LIMITS_CLIENT)
-        metric_add(&metric_client, 1);
+static void turn_away(struct tcp *c, const char *text) {
     if (tcp_start(c, REFUSE_OUT_MAX, REFUSE_OUT_MAX, ignore, NULL) != ERR_OK ||
         tcp_write(c, text, strlen(text)) != ERR_OK)
         tcp_close(c);
     else
         tcp_finish(c, REFUSE_MS);
+}
+
+static void refuse(struct tcp *c, enum limits_verdict verdict) {
+    if (verdict == LIMITS_TOTAL)
+        metric_add(&metric_total, 1);
+    else if (verdict == LIMITS_CLIENT)
+        metric_add(&metric_client, 1);
+    turn_away(c, verdict == LIMITS_CLIENT ? "421 4.7.0 too many connections from your network\r\n"
+                                          : "421 4.3.2 too many connections, try again later\r\n");
 }
 
 static void log_refused(const struct tcp_addr *peer, enum limits_verdict verdict) {
@@ -61,6 +64,10 @@ void listener_accept(void *arg, struct tcp *c, const struct tcp_addr *peer) {
     const struct inbound_settings *settings = &w->front->settings;
     bool proxy = place->index < settings->listener_count && settings->listeners[place->index].proxy;
     struct limits_client *client = NULL;
+    if (w->paused) {
+        turn_away(c, "421 4.3.2 this host takes no mail now, try again or another host\r\n");
+        return;
+    }
     /* Who comes by a balancer is counted when its header has said who it is. */
     enum limits_verdict verdict =
         proxy && front_believes(w->front, peer)

@@ -338,7 +338,7 @@ void session_run(struct session *s) {
         wait_slowed(s);
     else if (s->eof && s->place == SESSION_IDLE && !s->blocked)
         end_cleanly(s, "client closed");
-    else if (s->worker->draining)
+    else if (s->worker->draining || s->worker->paused)
         session_drain(s);
 }
 

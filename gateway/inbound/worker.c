@@ -233,6 +233,14 @@ static void drain(struct worker *w) {
     worker_need_tick(w);
 }
 
+/* The listeners stay: they say 421. */
+static void take_pause(struct worker *w) {
+    bool before = w->paused;
+    w->paused = atomic_load(&w->in->paused);
+    if (w->paused && !before)
+        each_session(w, session_drain);
+}
+
 /* After the sessions, which may wait for them. */
 static void close_helpers(struct worker *w) {
     CHECK(w->sessions == 0);
@@ -267,6 +275,7 @@ static void on_wake(void *arg) {
     if (w->stopping)
         return;
     take_front(w);
+    take_pause(w);
     if (atomic_load(&w->in->draining) && !w->draining)
         drain(w);
     if (atomic_load(&w->in->stopping))

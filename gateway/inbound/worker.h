@@ -63,7 +63,7 @@ struct worker {
     size_t sessions;
     uint64_t turn;
     struct buf out; /* replies of the session that runs */
-    bool draining, drained, stopping;
+    bool draining, drained, stopping, paused;
     uint64_t drain_until_ms;
 };
 
@@ -78,7 +78,7 @@ struct inbound {
     struct worker *workers;
     uint32_t worker_count;
     atomic_uint_fast64_t sessions;
-    atomic_bool draining, stopping, done_called;
+    atomic_bool draining, stopping, done_called, paused;
     atomic_uint drained;
     uint64_t drain_ms;
     void (*done)(void *arg);

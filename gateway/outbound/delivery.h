@@ -44,7 +44,7 @@ struct outbound {
 
     pthread_mutex_t lock;
     struct setup *incoming; /* settings to take over */
-    bool want_drain, want_stop;
+    bool want_drain, want_stop, want_pause;
     uint64_t drain_timeout_ms;
     void (*drained)(void *arg);
     void *drained_arg;
@@ -83,7 +83,7 @@ struct outbound {
     uint64_t job_bytes;
     size_t converting;
     struct buf scratch;
-    bool draining, drain_done;
+    bool draining, drain_done, paused; /* paused: draining without an end */
     uint64_t drain_end_ms;
 };
 

@@ -40,7 +40,7 @@ void jobs_send_hello(struct outbound *o) {
     hello.role = ROLE_DELIVERY;
     hello.name = frame_bytes(span_of(o->setup->s.name));
     hello.has_jobs_max = hello.has_bytes_max = true;
-    hello.jobs_max = o->config.jobs_max;
+    hello.jobs_max = o->draining ? 0 : o->config.jobs_max;
     hello.bytes_max = o->config.bytes_max;
     hello.held = held;
     hello.n_held = count;

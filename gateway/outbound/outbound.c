@@ -86,6 +86,7 @@ static void hand_back_waiting(struct outbound *o) {
 
 static void start_drain(struct outbound *o, uint64_t timeout_ms) {
     o->draining = true;
+    o->paused = false;
     o->drain_done = false;
     o->drain_end_ms = loop_now_ms(o->loop) + timeout_ms;
     hand_back_waiting(o);
@@ -108,6 +109,18 @@ static void check_drained(struct outbound *o) {
         done(arg);
 }
 
+/* Before a drain; after it there is nothing to pause. */
+static void take_pause(struct outbound *o, bool pause) {
+    if (pause == o->paused || (o->draining && !o->paused))
+        return;
+    o->paused = o->draining = pause;
+    o->drain_done = true; /* nobody waits for its end */
+    jobs_send_hello(o);
+    if (pause)
+        hand_back_waiting(o);
+    LOG_INFO(pause ? "delivery_paused" : "delivery_resumed", LOG_U64("jobs", o->running.count));
+}
+
 static void close_all(struct outbound *o) {
     o->draining = true;
     explain_end_all(o);
@@ -125,13 +138,14 @@ static void on_wake(void *arg) {
     struct outbound *o = arg;
     pthread_mutex_lock(&o->lock);
     struct setup *incoming = o->incoming;
-    bool drain = o->want_drain, stop = o->want_stop;
+    bool drain = o->want_drain, stop = o->want_stop, pause = o->want_pause;
     uint64_t timeout = o->drain_timeout_ms;
     o->incoming = NULL;
     o->want_drain = false;
     pthread_mutex_unlock(&o->lock);
     if (incoming)
         take_settings(o, incoming);
+    take_pause(o, pause);
     if (drain)
         start_drain(o, timeout);
     if (stop) {
@@ -308,6 +322,13 @@ void outbound_drain(struct outbound *o, uint64_t timeout_ms, void (*done)(void *
     o->drain_timeout_ms = timeout_ms;
     o->drained = done;
     o->drained_arg = arg;
+    pthread_mutex_unlock(&o->lock);
+    loop_wake_send(o->wake);
+}
+
+void outbound_pause(struct outbound *o, bool paused) {
+    pthread_mutex_lock(&o->lock);
+    o->want_pause = paused;
     pthread_mutex_unlock(&o->lock);
     loop_wake_send(o->wake);
 }

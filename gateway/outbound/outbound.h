@@ -156,6 +156,9 @@ int outbound_reconfigure(struct outbound *o, const struct outbound_settings *s) 
 /* Hands back what is not on a connection, finishes what is; done when all is reported and acknowledged or after
  * timeout_ms. */
 void outbound_drain(struct outbound *o, uint64_t timeout_ms, void (*done)(void *arg), void *arg);
+/* Thread-safe. While paused the scheduler is told that nothing is wanted here, what is not on a connection goes back to
+ * it, and the rest is finished. */
+void outbound_pause(struct outbound *o, bool paused);
 void outbound_stop(struct outbound *o);
 
 #endif

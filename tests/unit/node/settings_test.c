@@ -189,7 +189,7 @@ static void names_line_and_key(void **state) {
               "4: delivery.retry.max: shorter than delivery.retry.first\n");
     complains("delivery:\n  retry:\n    first: 6h\n", "3: delivery.retry.first: longer than delivery.retry.max\n");
     complains("delivery:\n  retry:\n    give_up: 1m\n", "3: delivery.retry.give_up: shorter than");
-    complains("admin:\n  rpc: \"tcp://127.0.0.1:1\"\n", "2: admin.rpc: takes ipc:///PATH");
+    complains("admin:\n  rpc: \"tcp://127.0.0.1:1\"\n", "2: admin.rpc: tcp:// needs admin.key");
 }
 
 static void names_what_comes_later(void **state) {

@@ -80,7 +80,7 @@ static struct world *world_new(void) {
 static struct world *world_serving(const char *domain) {
     struct world *w = world_new();
     assert_int_equal(bus_zap_start(w->bus), ERR_OK);
-    struct bus_curve c = {&w->server, domain};
+    struct bus_curve c = {.key = &w->server, .domain = domain};
     assert_int_equal(bus_hub_open_curve(&w->hub, w->bus, w->loop, "tcp://127.0.0.1:0", &c, 1000, 100000, on_hub, w),
                      ERR_OK);
     assert_int_equal(bus_hub_endpoint(w->hub, w->endpoint, sizeof w->endpoint), ERR_OK);
@@ -169,7 +169,7 @@ static void a_removed_key_is_not_heard_any_more(void **state) {
 static void without_the_handler_nothing_opens_and_nobody_is_heard(void **state) {
     (void)state;
     struct world *w = world_new();
-    struct bus_curve c = {&w->server, "admin"};
+    struct bus_curve c = {.key = &w->server, .domain = "admin"};
     assert_int_equal(bus_hub_open_curve(&w->hub, w->bus, w->loop, "tcp://127.0.0.1:0", &c, 1000, 100000, on_hub, w),
                      ERR_CLOSED);
     world_free(w);
@@ -347,7 +347,7 @@ static void endpoints_are_checked(void **state) {
                                       "tcp://::1:25",
                                       ""};
     assert_int_equal(bus_zap_start(w->bus), ERR_OK);
-    struct bus_curve c = {&w->server, "admin"}, nameless = {&w->server, ""};
+    struct bus_curve c = {.key = &w->server, .domain = "admin"}, nameless = {.key = &w->server, .domain = ""};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(bus_hub_open_curve(&w->hub, w->bus, w->loop, bad[i], &c, 1, 1, on_hub, w), ERR_INVALID);
     assert_int_equal(bus_hub_open_curve(&w->hub, w->bus, w->loop, "tcp://127.0.0.1:0", NULL, 1, 1, on_hub, w),
