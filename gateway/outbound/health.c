@@ -129,15 +129,18 @@ void health_note_here(struct outbound *o, const struct outbound_source *s, bool 
 
 /* -- resting -- */
 
+uint64_t health_rest_ms(uint32_t failures) {
+    uint64_t ms = HEALTH_REST_FIRST_MS;
+    for (uint32_t i = 0; i < failures && ms < HEALTH_REST_MAX_MS; i++)
+        ms *= 2;
+    return ms < HEALTH_REST_MAX_MS ? ms : HEALTH_REST_MAX_MS;
+}
+
 /* Begins a rest, unless one is under way (they failed in the same moment). False: it is. */
 static bool rest(struct outbound *o, struct pace_entry *e) {
-    uint64_t ms = HEALTH_REST_FIRST_MS;
     if (!e || rest_left_ms(o, e))
         return false;
-    for (uint32_t i = 0; i < e->failures && ms < HEALTH_REST_MAX_MS; i++)
-        ms *= 2;
-    ms = ms < HEALTH_REST_MAX_MS ? ms : HEALTH_REST_MAX_MS;
-    e->failures++;
+    uint64_t ms = health_rest_ms(e->failures++);
     e->rest_until_ms = loop_now_ms(o->loop) + ms + rand_below(&o->rand, ms / 8 + 1);
     e->keep_until_ms = e->rest_until_ms + HEALTH_KEEP_MS;
     return true;
@@ -317,6 +320,7 @@ static int try_bind(const struct outbound_source *s) {
 static void ask_again(struct attempt *a, const struct conn *c) {
     dead_clear(&a->o->dead, &c->addr); /* not for the fault of an address of ours */
     a->target.addr = c->addr;
+    a->fresh = true;
     attempt_same_target(a);
 }
 

@@ -40,6 +40,9 @@ struct health {
 /* "from 192.0.2.1 at mx.example", "from 192.0.2.1"; false: too long. */
 bool health_key(char key[HEALTH_KEY_MAX], const struct site *site, const struct outbound_source *s);
 
+/* A rest after so many failures in a row before this one, without the chance on top. */
+uint64_t health_rest_ms(uint32_t failures);
+
 /* -- choosing -- */
 uint64_t health_left_ms(const struct outbound *o, const struct site *site, const struct outbound_source *s);
 /* Below its window. */

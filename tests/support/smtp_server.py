@@ -38,7 +38,7 @@ class Session:
         self.sender, self.recipients = None, []
 
     def reply(self, stage, usual):
-        script = self.server.script.get(stage)
+        script = self.server.scripts.get(self.peer, self.server.script).get(stage)
         if script is None:
             return usual
         parts = script.split("|")
@@ -161,13 +161,14 @@ class Session:
 class SmtpServer:
     """.messages: dictionaries as recorded; .commands: all lines of clients; .connections, .open_most: counted.
 
-    .refused: what clients of these addresses are greeted with, and left; .peers: the address of each connection.
+    .refused: what clients of these addresses are greeted with, and left; .scripts: for
+    clients of these addresses, instead of .script; .peers: the address of each connection.
     """
 
     def __init__(self, script=None, address="127.0.0.1", port=0, lmtp=False, extensions=EXTENSIONS, record=None):
         self.script, self.lmtp, self.extensions = dict(script or {}), lmtp, tuple(extensions)
         self.messages, self.commands = [], []
-        self.refused, self.peers = {}, []
+        self.refused, self.scripts, self.peers = {}, {}, []
         self.connections = self.open = self.open_most = 0
         self.lock = threading.Lock()
         self.file = record

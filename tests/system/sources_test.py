@@ -70,6 +70,22 @@ def an_address_comes_back(world):
     assert len(one.messages) == n and "site_failed" not in post.log_text()
 
 
+def an_address_is_throttled(world):
+    post, one, other = start(world, POOL)
+    one.scripts["127.0.0.101"] = {"mail": "421 4.7.0 slow down"}
+    post.start()
+    n = 0
+    while "of at most 1 after failures" not in post.tool("limits", "explain", "one.test", text=True):
+        post.send("a@client.test", "n%d@one.test" % n)
+        n += 1
+        post.wait_empty()
+        assert n < 200
+    said = post.tool("limits", "explain", "one.test", text=True)
+    assert "our address 127.0.0.101 has " in said and "127.0.0.102 has" not in said and "127.0.0.103 has" not in said, said
+    log = post.log_text()
+    assert len(one.messages) == n and " deferred " not in log and "site_failed" not in log and "source_rests" not in log
+
+
 def no_address_is_wanted(world):
     post, one, other = start(world, POOL)
     for last in (101, 102, 103):
@@ -113,4 +129,4 @@ def by_account(world):
     assert seen["nobody@one.test", "x@bulk.test"] == "127.0.0.101", seen
 
 
-main([one_address_is_not_wanted, an_address_comes_back, no_address_is_wanted, by_account])
+main([one_address_is_not_wanted, an_address_comes_back, an_address_is_throttled, no_address_is_wanted, by_account])

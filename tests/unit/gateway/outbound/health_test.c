@@ -5,11 +5,32 @@
  */
 #include "tests/unit/gateway/outbound/pace_world.h"
 
+#include "base/metrics.h"
 #include "gateway/outbound/health.h"
 
 static const struct {
     const char *refusal;
 } refusals[] = {{"554 5.7.1 127.0.0.101 is listed at blocklist.example"}, {"421 4.7.0 blocked"}, {CLOSE}};
+
+static uint64_t counted(const char *name, const char *labels) {
+    for (const struct metric *m = metric_first(); m; m = m->next) {
+        if (strcmp(m->name, name) == 0 && m->labels && strcmp(m->labels, labels) == 0)
+            return metric_value(m);
+    }
+    fail_msg("no metric %s", name);
+    return 0;
+}
+
+static void test_rests_grow(void **state) {
+    (void)state;
+    uint64_t before = 0;
+    for (uint32_t i = 0; health_rest_ms(i) < HEALTH_REST_MAX_MS; i++) {
+        assert_true(health_rest_ms(i) >= 2 * before && health_rest_ms(i) >= HEALTH_REST_FIRST_MS);
+        before = health_rest_ms(i);
+    }
+    assert_int_equal(health_rest_ms(100), HEALTH_REST_MAX_MS);
+    assert_int_equal(health_rest_ms(UINT32_MAX), HEALTH_REST_MAX_MS);
+}
 
 /* It is refused once, and another address gets the same message through at once. */
 static void test_bad_source(void **state) {
@@ -153,6 +174,7 @@ static void test_cannot_bind(void **state) {
     struct told *t = give_from(h, "x@lost.example", "one.example", 1);
     wait_for_all(h);
     RETURNED(t);
+    assert_int_equal(counted("posthouse_delivery_source_rests_total", "why=\"bind\""), 1);
     assert_in_range(t->wait_ms, 1, HEALTH_REST_FIRST_MS * 3 / 2);
     assert_false(t->site_failed);
     hub_stop(h);
@@ -249,9 +271,9 @@ static void test_accounts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad_source), cmocka_unit_test(test_bad_site),    cmocka_unit_test(test_bad_pool),
-        cmocka_unit_test(test_bad_host),   cmocka_unit_test(test_cannot_bind), cmocka_unit_test(test_window),
-        cmocka_unit_test(test_throttled),  cmocka_unit_test(test_accounts),
+        cmocka_unit_test(test_rests_grow), cmocka_unit_test(test_bad_source), cmocka_unit_test(test_bad_site),
+        cmocka_unit_test(test_bad_pool),   cmocka_unit_test(test_bad_host),   cmocka_unit_test(test_cannot_bind),
+        cmocka_unit_test(test_window),     cmocka_unit_test(test_throttled),  cmocka_unit_test(test_accounts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

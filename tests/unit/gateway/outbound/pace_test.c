@@ -163,6 +163,14 @@ static void test_table(void **state) {
     assert_ptr_equal(pace_find(&p, "a"), e); /* it rests */
     pace_sweep(&p, 10, 1);
     assert_null(pace_find(&p, "a"));
+    e = pace_get(&p, "b", 20, 1);
+    e->keep_until_ms = 100;
+    e->rest_until_ms = 50;
+    pace_put(e);
+    pace_sweep(&p, 99, 1);
+    assert_non_null(pace_find(&p, "b"));
+    pace_sweep(&p, 100, 1);
+    assert_null(pace_find(&p, "b"));
     for (uint32_t i = 0; i < PACE_ENTRIES_MAX; i++) {
         snprintf(key, sizeof key, "k%u", i);
         e = pace_get(&p, key, 0, 1);
@@ -183,6 +191,14 @@ static void test_table(void **state) {
     pace_pause(pace_find(&p, "one more"), 1000);
     assert_null(pace_get(&p, "too many", 0, 1)); /* all of it is in force */
     assert_non_null(e = pace_get(&p, "too many", 200000, 1));
+    pace_put(e);
+    for (uint32_t i = 0; p.entries.count < PACE_ENTRIES_MAX; i++) { /* what is good to know goes before it is over */
+        snprintf(key, sizeof key, "m%u", i);
+        e = pace_get(&p, key, 200000, 1);
+        e->keep_until_ms = 900000;
+        pace_put(e);
+    }
+    assert_non_null(e = pace_get(&p, "in its place", 200000, 1));
     pace_put(e);
     pace_deinit(&p);
 }
