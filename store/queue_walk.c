@@ -25,7 +25,7 @@ static void close_iterators(struct queue_walk *w) {
     store_iter_close(w->envelopes);
     store_iter_close(w->recipients);
     w->envelopes = w->recipients = NULL;
-    w->has_key = false;
+    w->has_key = w->states_end = false;
 }
 
 void queue_walk_deinit(struct queue_walk *w) {
@@ -59,6 +59,7 @@ static int open_iterators(struct queue_walk *w) {
 static bool next_state(struct queue_walk *w) {
     w->has_key = store_iter_next(w->recipients, &w->key, &w->value);
     w->records++;
+    w->states_end = !w->has_key;
     if (!w->has_key)
         w->err = store_iter_error(w->recipients);
     else if (w->key.len != 14)
@@ -86,7 +87,7 @@ static void gather_states(struct queue_walk *w) {
         buf_deinit(&w->values);
     else
         buf_clear(&w->values);
-    if (!w->has_key && !next_state(w))
+    if (w->states_end || (!w->has_key && !next_state(w)))
         return;
     do {
         uint64_t id = key_get_u64(w->key, 2);
@@ -178,7 +179,13 @@ static bool take_field(struct span *s, struct wire_field *f) {
     }
 }
 
-enum { ENVELOPE_RECIPIENTS = 2, ENVELOPE_RECEIVED = 3, RECIPIENT_DESTINATION = 5, STATE_STATE = 1 };
+enum {
+    ENVELOPE_RECIPIENTS = 2,
+    ENVELOPE_RECEIVED = 3,
+    RECIPIENT_DESTINATION = 5,
+    STATE_STATE = 1,
+    STATE_DESTINATION = 10
+};
 
 static int add_destination(struct queue_glance *g, struct span recipient) {
     struct span destination = SPAN_EMPTY;
@@ -217,15 +224,18 @@ int queue_glance_envelope(struct queue_glance *g, struct span packed) {
     return err == ERR_OK && g->count == 0 ? ERR_CORRUPT : err;
 }
 
-uint32_t queue_glance_state(struct span packed) {
+uint32_t queue_glance_state(struct span packed, struct span *destination) {
     struct wire_field f;
+    uint64_t state = 0;
     while (packed.len) {
         if (!take_field(&packed, &f))
             return 0;
         if (f.number == STATE_STATE)
-            return f.value <= UINT32_MAX ? (uint32_t)f.value : 0;
+            state = f.value;
+        else if (f.number == STATE_DESTINATION)
+            *destination = f.bytes;
     }
-    return 0;
+    return state <= UINT32_MAX ? (uint32_t)state : 0;
 }
 
 void queue_glance_deinit(struct queue_glance *g) {

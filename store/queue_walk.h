@@ -25,7 +25,7 @@ struct queue_walk {
     uint64_t next_id;       /* where the walk goes on */
     uint32_t records;       /* read since the iterators were opened */
     struct span key, value; /* of the recipients' iterator: read, and not handed out */
-    bool has_key;
+    bool has_key, states_end;
     /* what queue_walk_next found */
     uint64_t id;
     struct span envelope; /* packed; valid until the next call, as the states */
@@ -54,7 +54,7 @@ struct queue_glance { /* of an envelope */
 void queue_glance_deinit(struct queue_glance *g);
 /* Reuses the memory of g, which starts zeroed. ERR_CORRUPT, ERR_NOMEM. */
 int queue_glance_envelope(struct queue_glance *g, struct span packed) MUST_CHECK;
-/* The number of the state; 0: malformed. */
-uint32_t queue_glance_state(struct span packed);
+/* The number of the state; 0: malformed. *destination, where one takes the place of the envelope's, is changed. */
+uint32_t queue_glance_state(struct span packed, struct span *destination);
 
 #endif
