@@ -201,6 +201,13 @@ uint64_t filter_id(const struct filter *f) {
     return 0;
 }
 
+struct span filter_site(const struct filter *f) {
+    for (size_t i = 0; i < f->count; i++)
+        if (f->terms[i].kind == TERM_SITE)
+            return f->terms[i].text;
+    return SPAN_EMPTY;
+}
+
 void filter_free(struct filter *f) {
     free(f);
 }

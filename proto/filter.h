@@ -40,6 +40,8 @@ bool filter_matches(const struct filter *f, const struct filter_subject *s, uint
 bool filter_may_match(const struct filter *f, const struct filter_subject *s, uint64_t now_ms);
 /* The message that an id: term names, or 0: then only this one needs to be read. */
 uint64_t filter_id(const struct filter *f);
+/* The site that a site: term names, or empty; borrowed from the filter. */
+struct span filter_site(const struct filter *f);
 void filter_free(struct filter *f); /* NULL is fine */
 
 /* "ready", "assigned", ... for a state number; "?" for others. */

@@ -14,7 +14,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/rand.h"
+#include "scheduler/census.h"
 #include "scheduler/suspend.h"
+#include "scheduler/walks.h"
 
 #define TICK_MS 1000u
 #define GATHER_BYTES (1024u * 1024u)
@@ -219,7 +221,7 @@ static bool is_drained(struct scheduler *sc) {
 /* Stop waits for what is under way: helper threads and batches. Nothing new begins. A store that does not take writes
  * is not waited for: its batches come back as canceled. */
 static void poll_stop(struct scheduler *sc) {
-    bool idle = sc->work == 0;
+    bool idle = sc->work == 0 && walks_count(sc->walks) == 0 && audit_log_is_idle(sc->audit);
     for (uint32_t i = 0; i < sc->config.shards; i++)
         idle = idle && shard_is_idle(sc->shards[i]);
     if (sc->stopping && idle)
@@ -246,8 +248,10 @@ static void on_wake(void *arg) {
         hub_stop_jobs(sc);
         sc->drain_deadline_ms = scheduler_now(sc) + sc->drain_timeout_ms;
     }
-    if (atomic_load(&sc->wants_stop))
+    if (atomic_load(&sc->wants_stop)) {
         sc->draining = sc->stopping = true;
+        walks_stop(sc->walks);
+    }
 }
 
 /* Damage that a reading met: what can be read is delivered, but nothing new is entrusted to this store. */
@@ -271,6 +275,8 @@ static void on_tick(void *arg) {
         loader_poll(sc->loaders[i], scheduler_now(sc));
     }
     suspend_tick(sc, scheduler_now(sc));
+    census_poll(sc->census);
+    audit_log_poll(sc->audit);
     poll_drain(sc);
 }
 
@@ -328,6 +334,9 @@ static void close_all(struct scheduler *sc) {
     for (uint32_t i = 0; sc->shards && i < sc->config.shards; i++)
         shard_close(sc->shards[i]);
     hub_close(sc);
+    audit_log_close(sc->audit);
+    census_free(sc->census);
+    walks_free(sc->walks);
     if (sc->admin)
         bus_peer_close(sc->admin);
     if (sc->tick)
@@ -399,7 +408,9 @@ static int open_loop(struct scheduler *sc) {
     sc->wake = loop_wake_new(sc->loop, on_wake, sc);
     sc->tick = loop_timer_new(sc->loop, on_tick, sc);
     sc->hook = loop_hook_new(sc->loop, before_block, NULL, sc);
-    return sc->wake && sc->tick && sc->hook ? ERR_OK : ERR_NOMEM;
+    sc->walks = walks_new(sc->loop);
+    sc->census = census_new(sc);
+    return sc->wake && sc->tick && sc->hook && sc->walks && sc->census ? ERR_OK : ERR_NOMEM;
 }
 
 static struct scheduler *scheduler_new(const struct scheduler_config *c, struct store *s) {
@@ -442,6 +453,8 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
         err = commit_new(&sc->commit, s, GATHER_BYTES, GATHER_COUNT);
     if (err == ERR_OK)
         err = scheduler_begin_time(sc);
+    if (err == ERR_OK)
+        err = audit_log_open(&sc->audit, sc);
     if (err == ERR_OK)
         err = open_shards(sc);
     if (err == ERR_OK)

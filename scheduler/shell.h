@@ -6,7 +6,8 @@
  *   job.c       an assigned attempt becomes a Job frame; Fetch
  *   loader.c    start-up scan and due recipients come back into the core
  *   compose.c   a report is read together, composed, and enqueued
- *   question.c  the admin RPC's questions to the queue
+ *   question.c  the admin RPC's questions to the queue (with question_*.c)
+ *   census.c    counts the whole queue now and then, for questions and gauges
  *   operator.c  the operator's changes of the queue
  *   suspend.c   suspensions of domains and sites
  *   scheduler.c the thread: start, turn, tick, drain, stop
@@ -40,6 +41,9 @@ struct hub_peer {
 };
 
 struct loader;
+struct walks;
+struct census;
+struct audit_log;
 
 struct scheduler {
     struct scheduler_config config;
@@ -84,6 +88,10 @@ struct scheduler {
     struct map suspended_by_name; /* the same */
 
     uint32_t work;          /* tasks on helper threads */
+    uint32_t readings;      /* messages whose text is being read for operators */
+    struct walks *walks;    /* long readings on threads of their own */
+    struct census *census;
+    struct audit_log *audit;
     struct arena scratch;   /* of one frame */
     struct buf pack, pack2; /* for packing frames and envelopes */
     uint64_t now_ms;        /* wall time of this turn, never going back */
@@ -141,6 +149,14 @@ void question_on_message(void *arg, const struct bus_message *m);
 void question_reply(struct scheduler *sc, uint64_t correlation, Words__AdminReply *r, bool last);
 /* The last reply: -err, and text, or err's own when NULL. */
 void question_error(struct scheduler *sc, uint64_t correlation, int err, const char *text);
+
+/* -- question_audit.c -- */
+int audit_log_open(struct audit_log **out, struct scheduler *sc) MUST_CHECK;
+/* The commit thread has ended. */
+void audit_log_close(struct audit_log *log);
+/* Once a tick: removes what is too old. */
+void audit_log_poll(struct audit_log *log);
+bool audit_log_is_idle(const struct audit_log *log); /* nothing is being written */
 
 /* -- operator.c -- */
 /* Takes a request for a change of the queue; m lives for the call. False: it is something else. */
