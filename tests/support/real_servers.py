@@ -180,7 +180,7 @@ class Postgres(Server):
 class Dovecot(Server):
     """users: {name with domain: password}; they have mailboxes behind LMTP and passwords behind the auth socket."""
 
-    def __init__(self, world, users, mechanisms="plain login cram-md5"):
+    def __init__(self, world, users, mechanisms="plain login cram-md5", more=""):
         super().__init__(world, "dovecot")
         os.chmod(self.directory, 0o755)
         own = "" if os.geteuid() == 0 else "default_internal_user = {0}\ndefault_login_user = {0}\n".format(getpass.getuser())
@@ -196,6 +196,7 @@ log_path = {d}/dovecot.log
 protocols = lmtp
 ssl = no
 {own}
+{more}
 auth_mechanisms = {mechanisms}
 auth_failure_delay = 0
 first_valid_uid = 1
@@ -224,7 +225,7 @@ service auth {{
     mode = 0666
   }}
 }}
-""".format(d=self.directory, own=own, mechanisms=mechanisms, port=self.port, uid="nobody" if os.geteuid() == 0 else os.getuid(),
+""".format(d=self.directory, own=own, more=more, mechanisms=mechanisms, port=self.port, uid="nobody" if os.geteuid() == 0 else os.getuid(),
            gid="nogroup" if os.geteuid() == 0 else os.getgid()))
         self.command = ["/usr/sbin/dovecot", "-F", "-c", conf]
         self.start()

@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from clients_test import Postfix
 from posthouse_test import check, id_of, main, wait_until
+from real_servers import Dovecot
 
 OFFERED = ("PIPELINING", "8BITMIME", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN", "XFORWARD NAME ADDR PROTO HELO SOURCE IDENT")
 GREETED = {"xclient": "220 sink.test anew"}
@@ -88,6 +89,25 @@ def postfix_believes_xforward(world):
     assert figure(post, "xforward", "told") == 1
 
 
+def dovecot_believes_xclient(world):
+    there = world.add(Dovecot(world, {"user@home.test": "x"}, more="login_trusted_networks = 127.0.0.0/8"))
+    post = world.posthouse(gateway='names: false\nslow: {mode: "off"}\nbalancers: ["127.0.0.1/32"]', extra=
+                           "domains:\n  - {name: home.test, route: \"lmtp:127.0.0.1:%d\", xclient: true, recipients: any}" % there.port).start()
+    for number, client in enumerate(("192.0.2.7", "IPV6:2001:db8::7")):
+        with smtplib.SMTP("127.0.0.1", post.port) as s:
+            check(s.ehlo("balancer"), 250)
+            check(s.docmd("XCLIENT", "ADDR=" + client), 220)
+            check(s.ehlo("pc.example"), 250)
+            check(s.mail("a@far.test"), 250)
+            check(s.rcpt("user@home.test"), 250)
+            check(s.data("Subject: x%d\r\n\r\nhello\r\n" % number), 250)
+        wait_until("the mail is there", lambda: len(there.mailbox("user@home.test")) == number + 1)
+        octets = [m for m in there.mailbox("user@home.test") if b"Subject: x%d" % number in m][0]
+        shown = client.replace("IPV6:", "").encode()
+        assert re.search(rb"Received: from pc\.example \(\[(IPv6:)?%s\]\)\r?\n\tby .* with LMTP" % re.escape(shown), octets), octets
+    assert figure(post, "xclient", "told") == 2 and figure(post, "xclient", "refused") == 0
+
+
 def each_connection_stands_for_one_client(world):
     sink = world.sink(GREETED, extensions=OFFERED)
     post = house(world, sink.port, "xclient: true, xforward: true")
@@ -155,5 +175,5 @@ def what_is_long_is_split(world):
 
 
 if __name__ == "__main__":
-    main([postfix_believes_xclient, postfix_believes_xforward, each_connection_stands_for_one_client, reports_have_a_connection_of_their_own,
+    main([postfix_believes_xclient, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client, reports_have_a_connection_of_their_own,
           refused_and_not_offered_go_on_without, what_is_long_is_split])
