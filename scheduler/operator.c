@@ -455,14 +455,25 @@ size_t operator_note(struct span actor, struct span reason, char *to, size_t siz
     return len;
 }
 
+/* HOST[:PORT] or [IPv6][:PORT], about. */
+static bool is_target(struct span host) {
+    ptrdiff_t close = host.len && host.at[0] == '[' ? span_find(host, ']') : -1;
+    struct span rest = close >= 0 ? span_from(host, (size_t)close + 1) : host, port = SPAN_EMPTY;
+    bool has_port = span_find(rest, ':') >= 0;
+    uint64_t number = 25;
+    rest = span_cut(rest, ':', &port);
+    return (close > 1 ? !rest.len : rest.len > 0) && (!has_port || (span_u64(port, &number) && number <= 65535)) &&
+           number > 0;
+}
+
 /* A route as the settings have it, as far as it can be told here; delivery reads it for good. */
 static bool read_route(struct span from, char *to) {
-    static const char *const kinds[] = {"smtp:", "lmtp:", "mx:"};
-    bool known = false;
+    struct span rest, kind = span_cut(from, ':', &rest);
+    bool mail = span_eq_nocase(kind, SPAN("smtp")) || span_eq_nocase(kind, SPAN("lmtp"));
+    bool known = span_starts_nocase(from, SPAN("lmtp:unix:/")) || (mail && is_target(rest)) ||
+                 (span_eq_nocase(kind, SPAN("mx")) && rest.len && span_find(rest, ':') < 0);
     if (from.len > ROUTE_MAX)
         return false;
-    for (size_t i = 0; i < 3; i++)
-        known = known || (from.len > strlen(kinds[i]) && span_starts_nocase(from, span_of(kinds[i])));
     bool path = span_starts_nocase(from, SPAN("lmtp:unix:"));
     for (size_t i = 0; i < from.len; i++) {
         char ch = from.at[i];
@@ -486,8 +497,8 @@ static int fill(struct change *c, const Words__AdminRequest *m, const char **pro
         if (err != ERR_OK)
             return err;
         c->only = filter_id(c->filter) ? filter_id(c->filter) : c->only;
-    } else if (!c->only && c->verb != SCHED_OP_RETRY) {
-        *problem = "a filter or a message is needed (older:0s matches everything)";
+    } else if (!c->only && !m->has_filter) {
+        *problem = "a filter or a message is needed (an empty filter matches everything)";
         return ERR_INVALID;
     }
     if (c->only && !scheduler_shard_of(c->sc, c->only))

@@ -35,6 +35,15 @@ const struct suspended *suspend_find(const struct scheduler *sc, uint32_t scope,
     return n ? LIST_ENTRY(n, struct suspended, by_name) : NULL;
 }
 
+const struct suspended *suspend_of(struct scheduler *sc, struct span destination, uint64_t message) {
+    struct shard *s = scheduler_shard_of(sc, message);
+    struct span name = destination, site = s ? sched_site_of(shard_core(s), destination) : SPAN_EMPTY;
+    const struct suspended *p = suspend_find(sc, SCHED_SUSPEND_DOMAIN, name);
+    for (ptrdiff_t dot; !p && (dot = span_find(name, '.')) >= 0; name = span_from(name, (size_t)dot + 1))
+        p = suspend_find(sc, SCHED_SUSPEND_DOMAIN, span_from(name, (size_t)dot));
+    return p || !site.len ? p : suspend_find(sc, SCHED_SUSPEND_SITE, site);
+}
+
 static void suspended_free(struct suspended *p) {
     free(p->name);
     free(p->actor);
@@ -177,6 +186,15 @@ static void answer_durable(struct scheduler *sc, uint64_t correlation, uint64_t 
     shard_after(sc->shards[0], on_disk, a);
 }
 
+/* What the count of an answer tells: those that are ready, in memory. */
+static uint64_t ready_under(const struct scheduler *sc, uint32_t scope, const char *name) {
+    struct sched_suspension of = {.scope = (enum sched_suspension_scope)scope, .name = span_of(name)};
+    uint64_t ready = 0;
+    for (uint32_t i = 0; i < sc->config.shards; i++)
+        ready += sched_ready_under(shard_core(sc->shards[i]), &of);
+    return ready;
+}
+
 /* Lower case; a domain may have a leading dot. */
 static bool read_name(struct span from, uint32_t scope, char *to) {
     bool dot = false;
@@ -195,7 +213,8 @@ static bool read_name(struct span from, uint32_t scope, char *to) {
     return true;
 }
 
-static void suspend(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m, const char *name) {
+static void suspend(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m, const char *name,
+                    uint64_t ready) {
     Words__Suspension record = WORDS__SUSPENSION__INIT;
     record.scope = m->scope;
     record.name = frame_bytes(span_of(name));
@@ -216,16 +235,16 @@ static void suspend(struct scheduler *sc, uint64_t correlation, const Words__Adm
              LOG_SPAN("reason", frame_span(record.reason)),
              LOG_U64("until_ms", record.has_until_ms ? record.until_ms : 0));
     suspension_put(shard_keep(sc->shards[0]), &record);
-    answer_durable(sc, correlation, 1);
+    answer_durable(sc, correlation, ready);
 }
 
-static void resume(struct scheduler *sc, uint64_t correlation, struct suspended *p) {
+static void resume(struct scheduler *sc, uint64_t correlation, struct suspended *p, uint64_t ready) {
     struct buf filter;
     buf_init(&filter, 1024);
     LOG_INFO("suspension_over", LOG_STR("name", p->name), LOG_STR("actor", p->actor));
     buf_printf(&filter, "%s:\"%s\" state:deferred", p->scope == SCHED_SUSPEND_DOMAIN ? "domain" : "site", p->name);
     end(sc, p);
-    answer_durable(sc, correlation, 1);
+    answer_durable(sc, correlation, ready);
     operator_retry(sc, buf_span(&filter)); /* what waits on disk did not know when this would be */
     buf_deinit(&filter);
 }
@@ -275,12 +294,13 @@ void suspend_on_request(struct scheduler *sc, uint64_t correlation, const Words_
         return;
     }
     const struct suspended *p = suspend_find(sc, m->scope, span_of(name));
+    uint64_t ready = ready_under(sc, m->scope, name);
     if (m->verb == WORDS__ADMIN_VERB__ADMIN_RESUME && !p)
         question_error(sc, correlation, ERR_NOT_FOUND, "it is not suspended");
     else if (dry_run)
-        send_count(sc, correlation, 1);
+        send_count(sc, correlation, ready);
     else if (m->verb == WORDS__ADMIN_VERB__ADMIN_SUSPEND)
-        suspend(sc, correlation, m, name);
+        suspend(sc, correlation, m, name, ready);
     else
-        resume(sc, correlation, (struct suspended *)(uintptr_t)p);
+        resume(sc, correlation, (struct suspended *)(uintptr_t)p, ready);
 }

@@ -24,5 +24,7 @@ void suspend_on_request(struct scheduler *sc, uint64_t correlation, const Words_
 void suspend_tick(struct scheduler *sc, uint64_t now_ms);
 /* NULL: not there. */
 const struct suspended *suspend_find(const struct scheduler *sc, uint32_t scope, struct span name);
+/* What stops a destination of this message's shard, as its core does it; or NULL. */
+const struct suspended *suspend_of(struct scheduler *sc, struct span destination, uint64_t message);
 
 #endif

@@ -7,6 +7,7 @@
 #include "base/units.h"
 #include "proto/bounce.h"
 #include "proto/outcome.h"
+#include "scheduler/suspend.h"
 
 #define SENTENCES_MAX 20u
 
@@ -31,6 +32,10 @@ static void on_view(void *arg, const struct sched_view *v) {
     r->suspended = v->site_suspended;
     r->has_resume_ms = v->site_suspended;
     r->resume_ms = v->site_resume_ms;
+    r->has_reason = v->note.len > 0;
+    r->reason = frame_bytes(v->note);
+    r->has_route = v->routed;
+    r->route = frame_bytes(v->destination);
 }
 
 void why_overlay(struct scheduler *sc, uint64_t message, Words__AdminRow **rows, size_t count) {
@@ -75,8 +80,10 @@ static void add_last(struct buf *to, const Words__Result *last) {
 }
 
 struct place {
-    uint32_t index, ahead, concurrency, busy;
+    uint32_t index, ahead, concurrency, busy, wish;
     bool found;
+    const struct suspended *stop;
+    const struct scheduler *sc;
 };
 
 static void on_place(void *arg, const struct sched_view *v) {
@@ -87,15 +94,87 @@ static void on_place(void *arg, const struct sched_view *v) {
     p->ahead = v->ahead;
     p->concurrency = v->site_concurrency;
     p->busy = v->site_busy;
+    p->wish = v->wish;
+    p->stop = v->stop_scope ? suspend_find(p->sc, v->stop_scope, v->stop_name) : NULL;
+}
+
+static struct place place_of(struct scheduler *sc, uint64_t message, uint32_t index) {
+    struct place p = {.index = index, .sc = sc};
+    struct shard *s = scheduler_shard_of(sc, message);
+    if (s && sched_look(shard_core(s), message, on_place, &p) != ERR_OK)
+        p.found = false;
+    return p;
+}
+
+static void add_stop(struct buf *to, const struct suspended *p, uint64_t now_ms) {
+    buf_add_str(to, p->scope == SCHED_SUSPEND_DOMAIN ? "the domain " : "the site ");
+    buf_add_escaped(to, span_of(p->name));
+    buf_add_str(to, " is suspended");
+    if (p->actor[0]) {
+        buf_add_str(to, " by ");
+        buf_add_escaped(to, span_of(p->actor));
+    }
+    if (p->reason[0]) {
+        buf_add_str(to, " (");
+        buf_add_escaped(to, span_of(p->reason));
+        buf_add_str(to, ")");
+    }
+    if (p->until_ms) {
+        buf_add_str(to, "; that ends ");
+        add_when(to, p->until_ms, now_ms);
+    } else {
+        buf_add_str(to, " until it is resumed");
+    }
+}
+
+/* When it was done to this recipient last, by its history; 0: not told there. */
+static uint64_t traced_ms(const Words__AdminReply *a, uint32_t kind, uint32_t index) {
+    uint64_t at_ms = 0;
+    for (size_t i = 0; i < a->n_traces; i++)
+        for (size_t k = 0; a->traces[i]->kind == kind && k < a->traces[i]->n_recipients; k++)
+            if (a->traces[i]->recipients[k] == index)
+                at_ms = a->traces[i]->at_ms;
+    return at_ms;
+}
+
+static void add_held(struct buf *to, const Words__AdminReply *a, const Words__AdminRow *r, uint64_t now_ms) {
+    uint64_t since_ms = traced_ms(a, SCHED_TRACE_HELD, r->index);
+    buf_add_str(to, "is held ");
+    if (r->has_reason && r->reason.len)
+        buf_add_escaped(to, frame_span(r->reason));
+    else
+        buf_add_str(to, "by an operator");
+    if (since_ms) {
+        char ago[32];
+        units_format_duration(now_ms > since_ms ? now_ms - since_ms : 0, ago, sizeof ago);
+        buf_printf(to, ", since %s", ago);
+    }
+    buf_add_str(to, "; it is not tried, and does not expire, until it is released.");
+}
+
+/* What an operator wishes of one under way. */
+static void add_wish(struct buf *to, uint32_t wish, const Words__AdminRow *r) {
+    if (!wish)
+        return;
+    buf_printf(to, " Unless this attempt ends it, it is then %s",
+               wish == SCHED_OP_HOLD     ? "held"
+               : wish == SCHED_OP_DELETE ? "deleted"
+                                         : "returned to its sender");
+    if (r->has_reason && r->reason.len) {
+        buf_add_str(to, ", ");
+        buf_add_escaped(to, frame_span(r->reason));
+    }
+    buf_add_str(to, ".");
 }
 
 static void add_ready(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r,
                       uint64_t now_ms) {
-    struct place p = {.index = r->index};
-    struct shard *s = scheduler_shard_of(sc, message);
-    if (s && sched_look(shard_core(s), message, on_place, &p) != ERR_OK)
-        p.found = false;
-    if (r->has_suspended && r->suspended) {
+    struct place p = place_of(sc, message, r->index);
+    if (p.stop) {
+        buf_add_str(to, "is ready and waits: ");
+        add_stop(to, p.stop, now_ms);
+        buf_add_str(to, ".");
+    } else if (r->has_suspended && r->suspended) {
         buf_add_str(to, "waits since its site is suspended, after failures or a reply rule; the next try is ");
         add_when(to, r->resume_ms, now_ms);
         buf_add_str(to, ".");
@@ -131,7 +210,9 @@ static void add_deferred(struct buf *to, const Words__AdminRow *r, const Words__
 }
 
 static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message, const Words__AdminRow *r,
-                          const Words__Envelope *e, uint64_t now_ms) {
+                          const Words__AdminReply *a, uint64_t now_ms) {
+    const Words__Envelope *e = a->envelope;
+    const struct suspended *stop;
     buf_add_str(to, "<");
     buf_add_escaped(to, frame_span(r->recipient));
     buf_add_str(to, "> ");
@@ -146,9 +227,19 @@ static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message
             buf_add_escaped(to, frame_span(r->site));
         }
         buf_add_str(to, ".");
+        add_wish(to, place_of(sc, message, r->index).wish, r);
         break;
     case SCHED_DEFERRED:
         add_deferred(to, r, e, sc->settings.retry.give_up_ms, now_ms);
+        stop = suspend_of(sc, frame_span(r->has_route ? r->route : r->destination), message);
+        if (stop) {
+            buf_add_str(to, " Until then ");
+            add_stop(to, stop, now_ms);
+            buf_add_str(to, ".");
+        }
+        break;
+    case SCHED_HELD:
+        add_held(to, a, r, now_ms);
         break;
     case SCHED_DELIVERED:
         buf_add_str(to, "was delivered; the report that the sender asked for is being written.");
@@ -158,6 +249,11 @@ static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message
         break;
     default:
         buf_add_str(to, "is settled.");
+    }
+    if (r->has_route && r->state != SCHED_SETTLED) {
+        buf_add_str(to, " An operator has given it the route ");
+        buf_add_escaped(to, frame_span(r->route));
+        buf_add_str(to, ".");
     }
     add_last(to, r->last);
     buf_add_str(to, "\n");
@@ -171,6 +267,10 @@ static const char *ending(uint32_t kind) {
         return "failed for good";
     case SCHED_TRACE_EXPIRED:
         return "was given up";
+    case SCHED_TRACE_DELETED:
+        return "was deleted";
+    case SCHED_TRACE_BOUNCED:
+        return "was returned to its sender";
     case SCHED_TRACE_REPORTED:
         return "was reported to the sender";
     case SCHED_TRACE_NO_REPORT:
@@ -187,7 +287,8 @@ static void add_ended(struct buf *to, const Words__AdminReply *r, uint64_t now_m
     for (size_t i = 0; i < r->n_traces; i++) {
         const Words__Trace *t = r->traces[i];
         if (t->kind != SCHED_TRACE_DELIVERED && t->kind != SCHED_TRACE_FAILED && t->kind != SCHED_TRACE_EXPIRED &&
-            t->kind != SCHED_TRACE_REPORTED && t->kind != SCHED_TRACE_NO_REPORT)
+            t->kind != SCHED_TRACE_REPORTED && t->kind != SCHED_TRACE_NO_REPORT && t->kind != SCHED_TRACE_DELETED &&
+            t->kind != SCHED_TRACE_BOUNCED)
             continue;
         char ago[32];
         units_format_duration(now_ms > t->at_ms ? now_ms - t->at_ms : 0, ago, sizeof ago);
@@ -217,7 +318,7 @@ void why_write(struct buf *to, struct scheduler *sc, uint64_t message, const Wor
         if (r->rows[i]->state == SCHED_SETTLED)
             continue;
         if (told < SENTENCES_MAX) {
-            add_recipient(to, sc, message, r->rows[i], r->envelope, now_ms);
+            add_recipient(to, sc, message, r->rows[i], r, now_ms);
             told++;
         } else {
             left++;

@@ -98,6 +98,8 @@ static const struct outcome_verdict locals[OUTCOME_LOCALS] = {
     [OUTCOME_BAD_ADDRESS] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.4.6",
                                   "the mail servers of the domain have addresses that mail never goes to"),
     [OUTCOME_BAD_DESTINATION] = LOCAL(OUTCOME_FAILED, SCOPE_DESTINATION, "5.1.2", "the destination is not usable"),
+    [OUTCOME_BAD_ROUTE] =
+        LOCAL(OUTCOME_DEFERRED, SCOPE_DESTINATION, "4.3.5", "the route that an operator gave cannot be read"),
     [OUTCOME_NOT_CONVERTIBLE] = LOCAL(OUTCOME_FAILED, SCOPE_MESSAGE, "5.6.3",
                                       "the server takes no 8-bit content, and the message cannot be converted"),
     [OUTCOME_NO_SMTPUTF8] =

@@ -41,6 +41,7 @@ enum outcome_local {
     OUTCOME_OWN_UNRESOLVED,  /* line 37: something better, but it cannot be found */
     OUTCOME_BAD_ADDRESS,     /* line 39: only addresses that mail never goes to */
     OUTCOME_BAD_DESTINATION, /* the destination is no domain and no usable literal */
+    OUTCOME_BAD_ROUTE,       /* an operator's route that cannot be read */
     OUTCOME_NOT_CONVERTIBLE, /* line 49 */
     OUTCOME_NO_SMTPUTF8,     /* line 49 */
     OUTCOME_TOO_BIG,         /* over the SIZE that the server states */

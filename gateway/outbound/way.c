@@ -1,7 +1,12 @@
 /*
  * way: from a destination to its hosts: the rule of the settings, an address literal, or the MX records; then secure.c
  * says what TLS must be like, and the attempt joins its site.
+ *
+ * A destination may also be a route, which an operator gave: it stands in place of the settings' rule. What the
+ * settings demand for the recipients' own domain still holds.
  */
+#include <string.h>
+
 #include "gateway/outbound/attempt.h"
 
 static void on_mx(void *arg, struct mxset *set) {
@@ -106,11 +111,48 @@ static void start_route(struct attempt *a) {
     secure_begin(a, name, false);
 }
 
+/* Of the domains that the recipients were sent to, the one that the strictest level of TLS is demanded for. */
+static struct span strictest_domain(const struct attempt *a) {
+    struct span found = SPAN_EMPTY;
+    int most = -1;
+    for (size_t i = 0; i < a->job->n_recipients; i++) {
+        struct span domain = frame_span(a->job->recipients[i]->destination);
+        const struct outbound_tls_rule *rule = tls_rule_find(&a->setup->s.tls, domain);
+        int level = (int)(rule ? rule->level : a->setup->s.tls.level);
+        if (level > most && domain.len && domain.len <= 300 && !memchr(domain.at, 0, domain.len)) {
+            found = domain;
+            most = level;
+        }
+    }
+    return found;
+}
+
+static bool is_operators(const char *destination) {
+    return destination[0] != '[' && strchr(destination, ':');
+}
+
+/* False: the attempt has ended. */
+static bool take_operators(struct attempt *a) {
+    struct span domain = strictest_domain(a);
+    if (route_parse(&a->route, span_of(a->destination)) != ERR_OK || !domain.len) {
+        attempt_fail(a, OUTCOME_BAD_ROUTE);
+        return false;
+    }
+    a->destination = arena_dup(&a->mem, domain).at;
+    if (!a->destination)
+        attempt_fail(a, OUTCOME_NO_MEMORY);
+    return a->destination != NULL;
+}
+
 void way_find(struct attempt *a) {
-    const struct outbound_route *rule = routes_find(a->setup->routes, span_of(a->destination));
     a->state = ATTEMPT_RESOLVING;
-    a->rule = rule;
-    a->route = rule ? rule->route : (struct route){.kind = ROUTE_MX};
+    if (is_operators(a->destination)) {
+        if (!take_operators(a))
+            return;
+    } else {
+        a->rule = routes_find(a->setup->routes, span_of(a->destination));
+        a->route = a->rule ? a->rule->route : (struct route){.kind = ROUTE_MX};
+    }
     if (a->route.kind != ROUTE_MX) {
         start_route(a);
     } else if (a->destination[0] == '[' && !a->route.host[0]) {

@@ -54,11 +54,11 @@ void core_suspension_choose(struct sched *s, struct dest *d) {
     set_stop(d, find_for(s, d));
 }
 
-static bool stops(const struct suspension *p, const struct dest *d) {
-    struct span name = span_make(p->name, p->len), of = core_dest_name(d);
-    if (p->scope == SCHED_SUSPEND_SITE)
+static bool is_under(const struct dest *d, uint32_t scope, struct span name) {
+    struct span of = core_dest_name(d);
+    if (scope == SCHED_SUSPEND_SITE)
         return !d->site->own && span_eq(name, span_make(d->site->name, d->site->len));
-    return p->name[0] == '.' ? of.len > name.len && span_eq(span_from(of, of.len - name.len), name) : span_eq(of, name);
+    return name.at[0] == '.' ? of.len > name.len && span_eq(span_from(of, of.len - name.len), name) : span_eq(of, name);
 }
 
 /* p has come (then it stops what nothing else does), or it goes (then something else may stop what it did). */
@@ -67,7 +67,7 @@ static void judge_all(struct sched *s, struct suspension *p, bool comes) {
         struct site *site = LIST_ENTRY(n, struct site, all);
         LIST_FOREACH(i, tmp2, &site->dests) {
             struct dest *d = LIST_ENTRY(i, struct dest, of_site);
-            if (comes ? d->stop || !stops(p, d) : d->stop != p)
+            if (comes ? d->stop || !is_under(d, p->scope, span_make(p->name, p->len)) : d->stop != p)
                 continue;
             struct suspension *to = comes ? p : find_for(s, d);
             core_site_lift(d);
@@ -78,6 +78,17 @@ static void judge_all(struct sched *s, struct suspension *p, bool comes) {
         }
         core_site_wake(s, site);
     }
+}
+
+uint64_t sched_ready_under(const struct sched *s, const struct sched_suspension *of) {
+    uint64_t ready = 0;
+    LIST_FOREACH(n, tmp, &s->all_sites) {
+        LIST_FOREACH(i, tmp2, &LIST_ENTRY(n, struct site, all)->stocked) {
+            const struct dest *d = LIST_ENTRY(i, const struct dest, stock);
+            ready += is_under(d, of->scope, of->name) ? d->ready : 0;
+        }
+    }
+    return ready;
 }
 
 int core_on_suspend(struct sched *s, const struct sched_suspension *e) {

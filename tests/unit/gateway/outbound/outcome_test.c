@@ -109,17 +109,17 @@ static void test_local(void **state) {
         enum outcome_local what;
         const char *cell, *enhanced;
     } want[] = {
-        {OUTCOME_NXDOMAIN, "Fd.", "5.1.2"},        {OUTCOME_DNS_TEMPFAIL, "-d.", "4.4.3"},
-        {OUTCOME_CNAME_LOOP, "-d.", "4.4.3"},      {OUTCOME_NULL_MX, "Fd.", "5.1.10"},
-        {OUTCOME_NO_ADDRESS, "Fd.", "5.4.4"},      {OUTCOME_MX_NOWHERE, "Fd.", "5.4.4"},
-        {OUTCOME_OWN_HOST, "Fd.", "5.4.6"},        {OUTCOME_OWN_UNRESOLVED, "-d.", "4.4.4"},
-        {OUTCOME_BAD_ADDRESS, "Fd.", "5.4.6"},     {OUTCOME_BAD_DESTINATION, "Fd.", "5.1.2"},
-        {OUTCOME_NOT_CONVERTIBLE, "Fm.", "5.6.3"}, {OUTCOME_NO_SMTPUTF8, "Fm.", "5.6.7"},
-        {OUTCOME_TOO_BIG, "Fm.", "5.3.4"},         {OUTCOME_UNSENDABLE, "Fm.", "5.1.3"},
-        {OUTCOME_NO_BODY, "-m.", "4.3.0"},         {OUTCOME_NO_MEMORY, "-m.", "4.3.1"},
-        {OUTCOME_NO_REQUIRETLS, "Fm.", "5.7.30"},  {OUTCOME_TIME_OVER, "Fm.", "5.4.7"},
-        {OUTCOME_TIME_SHORT, "Fm.", "5.4.7"},      {OUTCOME_NO_DELIVERBY, "Fm.", "5.3.3"},
-        {OUTCOME_HANDED_BACK, "Rh.", "4.3.2"},
+        {OUTCOME_NXDOMAIN, "Fd.", "5.1.2"},     {OUTCOME_DNS_TEMPFAIL, "-d.", "4.4.3"},
+        {OUTCOME_CNAME_LOOP, "-d.", "4.4.3"},   {OUTCOME_NULL_MX, "Fd.", "5.1.10"},
+        {OUTCOME_NO_ADDRESS, "Fd.", "5.4.4"},   {OUTCOME_MX_NOWHERE, "Fd.", "5.4.4"},
+        {OUTCOME_OWN_HOST, "Fd.", "5.4.6"},     {OUTCOME_OWN_UNRESOLVED, "-d.", "4.4.4"},
+        {OUTCOME_BAD_ADDRESS, "Fd.", "5.4.6"},  {OUTCOME_BAD_DESTINATION, "Fd.", "5.1.2"},
+        {OUTCOME_BAD_ROUTE, "-d.", "4.3.5"},    {OUTCOME_NOT_CONVERTIBLE, "Fm.", "5.6.3"},
+        {OUTCOME_NO_SMTPUTF8, "Fm.", "5.6.7"},  {OUTCOME_TOO_BIG, "Fm.", "5.3.4"},
+        {OUTCOME_UNSENDABLE, "Fm.", "5.1.3"},   {OUTCOME_NO_BODY, "-m.", "4.3.0"},
+        {OUTCOME_NO_MEMORY, "-m.", "4.3.1"},    {OUTCOME_NO_REQUIRETLS, "Fm.", "5.7.30"},
+        {OUTCOME_TIME_OVER, "Fm.", "5.4.7"},    {OUTCOME_TIME_SHORT, "Fm.", "5.4.7"},
+        {OUTCOME_NO_DELIVERBY, "Fm.", "5.3.3"}, {OUTCOME_HANDED_BACK, "Rh.", "4.3.2"},
     };
     assert_int_equal(sizeof want / sizeof *want, OUTCOME_LOCALS);
     for (size_t i = 0; i < OUTCOME_LOCALS; i++) {

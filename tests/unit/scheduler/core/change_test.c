@@ -469,6 +469,10 @@ static void most_of_it_goes_to_disk(void **state) {
         world_tick(&w, 10);
     world_flush(&w);
     assert_int_equal(world_counts(&w).ready, 100);
+    struct sched_suspension of = {SCHED_SUSPEND_DOMAIN, SPAN("a.test"), 0},
+                            below = {SCHED_SUSPEND_DOMAIN, SPAN(".a.test"), 0};
+    assert_int_equal(sched_ready_under(w.core, &of), 100);
+    assert_int_equal(sched_ready_under(w.core, &below), 0);
     world_submit(&w, "a.test");
     world_flush(&w);
     assert_int_equal(world_counts(&w).ready, 100);
