@@ -56,6 +56,32 @@ static void test_bad_source(void **state) {
     }
 }
 
+/* Many at once: only those that were under way when it was found out are refused. */
+static void test_bad_source_in_a_burst(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port,
+                                    (struct script){.refuse_from = 101, .refuse_with = "554 5.7.1 no", .ehlo_ms = 20});
+    struct hub *h = hub_new(port);
+    const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
+    const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
+    h->s.pools = pools;
+    h->s.pool_count = 1;
+    h->s.messages_per_connection = 1;
+    h->s.per_site = 8;
+    hub_go(h, NULL);
+    for (int i = 0; i < JOBS_MAX; i++)
+        give(h, i % 2 ? "one.example" : "two.example");
+    wait_for_all(h);
+    for (int i = 0; i < JOBS_MAX; i++) {
+        DELIVERED(&h->told[i]);
+        assert_false(h->told[i].site_failed);
+    }
+    assert_in_range(still(a)->from[101], 1, 8);
+    hub_stop(h);
+    server_stop(a);
+}
+
 /* A server that refuses them all: two are compared, then no more for a while, and the site is what has failed. */
 static void test_bad_site(void **state) {
     (void)state;
@@ -271,9 +297,16 @@ static void test_accounts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rests_grow), cmocka_unit_test(test_bad_source), cmocka_unit_test(test_bad_site),
-        cmocka_unit_test(test_bad_pool),   cmocka_unit_test(test_bad_host),   cmocka_unit_test(test_cannot_bind),
-        cmocka_unit_test(test_window),     cmocka_unit_test(test_throttled),  cmocka_unit_test(test_accounts),
+        cmocka_unit_test(test_rests_grow),
+        cmocka_unit_test(test_bad_source),
+        cmocka_unit_test(test_bad_source_in_a_burst),
+        cmocka_unit_test(test_bad_site),
+        cmocka_unit_test(test_bad_pool),
+        cmocka_unit_test(test_bad_host),
+        cmocka_unit_test(test_cannot_bind),
+        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_throttled),
+        cmocka_unit_test(test_accounts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
