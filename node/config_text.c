@@ -97,7 +97,7 @@ static void add_scalar(struct writer *w, const struct yaml *y, bool secret) {
         add_quoted(&w->line, buf_span(&text));
         buf_add(&w->secret, password);
         buf_deinit(&text);
-    } else if (!y->quoted && is_plain(y->text)) {
+    } else if (is_plain(y->text)) { /* quotes mean nothing to us */
         buf_add(&w->line, y->text);
     } else {
         add_quoted(&w->line, y->text);
