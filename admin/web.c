@@ -161,7 +161,7 @@ static void set_session(struct web_exchange *x) {
         x->role = x->session->role;
         x->actor = x->session->name;
     } else {
-        x->role = x->w->user_count || !x->w->loopback ? 0 : WEB_VIEWER;
+        x->role = x->w->user_count || !x->w->loopback ? 0 : ADMIN_ROLE_VIEWER;
         x->actor = "guest";
     }
 }
@@ -216,7 +216,7 @@ static void api_change(struct web_exchange *x, const char *path) {
         web_fail(x, 403, "the token of the session is missing or wrong");
     else if (strcmp(path, "session/end") == 0)
         web_sign_out(x);
-    else if (x->role < WEB_OPERATOR)
+    else if (x->role < ADMIN_ROLE_OPERATOR)
         web_fail(x, 403, "only operators may do this");
     else
         web_api_post(x, path);

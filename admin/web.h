@@ -14,10 +14,9 @@
 #define WEB_USERS_MAX 200u
 #define WEB_PARTS_MAX 8u
 
-enum web_role { WEB_VIEWER = 1, WEB_OPERATOR, WEB_ADMIN };
 struct web_user {
     const char *name, *password; /* a hash of base/net/password.h */
-    int role;                    /* enum web_role - 1 */
+    int role;                    /* enum admin_role - 1: viewer, operator, admin */
 };
 struct web_settings {
     bool on;

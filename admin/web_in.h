@@ -4,6 +4,7 @@
 #ifndef ADMIN_WEB_IN_H
 #define ADMIN_WEB_IN_H
 
+#include "admin/access.h"
 #include "admin/json.h"
 #include "admin/web.h"
 #include "admin/web_failures.h"
@@ -22,7 +23,7 @@ struct web {
     struct arena mem; /* of the users */
     struct web_user *users;
     size_t user_count;
-    bool loopback; /* listens on a loopback address: may be open when there are no users */
+    bool loopback;         /* listens on a loopback address: may be open when there are no users */
     struct list exchanges; /* that wait for the RPC */
     struct list signs;     /* sign-ins under way (web_sign.c) */
     uint32_t verifying;    /* of them on helper threads */
@@ -44,7 +45,7 @@ struct web_exchange {
     char origin[140];       /* "http 192.0.2.1" */
     const char *actor;
     struct web_session *session; /* valid until the handler returns; NULL: not signed in */
-    unsigned role;               /* 0: none */
+    unsigned role;               /* enum admin_role */
 };
 
 /* -- web.c: each ends the exchange -- */

@@ -52,14 +52,13 @@ static void sign_free(struct sign *s) {
 }
 
 static void show_session(struct web_exchange *x, const struct web_session *session, const char *cookie) {
-    static const char *const names[] = {"", "viewer", "operator", "admin"};
     struct buf b;
     buf_init(&b, 4096);
     buf_printf(&b, "{\"signed_in\":%s,\"users\":%s", session ? "true" : "false", x->w->user_count ? "true" : "false");
     if (session) {
         buf_add_str(&b, ",\"name\":\"");
         buf_add_json(&b, span_of(session->name));
-        buf_printf(&b, "\",\"role\":\"%s\",\"csrf\":\"%s\"", names[session->role], session->csrf);
+        buf_printf(&b, "\",\"role\":\"%s\",\"csrf\":\"%s\"", access_role_name(session->role), session->csrf);
     }
     buf_add_str(&b, "}\n");
     web_answer(x, 200, TYPE_JSON, &b, cookie);

@@ -71,7 +71,8 @@ const size = n => n === undefined ? "" : n < 1024 ? n + " B" : n < 1048576 ? (n 
 const message_link = id => id && /^[0-9A-Z]{13}$/.test(id) ? el("a", { href: "#message/" + id, class: "mono", "data-key": "m" + id }, id) : "";
 const reply = r => r ? [r.code, r.enhanced, r.text].filter(Boolean).join(" ") : "";
 function say(text) { $("said").textContent = text; }
-function problem(text) { $("problem").textContent = text || ""; }
+function problem(text) { if ($("problem").textContent !== (text || "")) $("problem").textContent = text || ""; }
+function told(text) { if ($("link").textContent !== text) $("link").textContent = text; }
 
 /* -- asking -- */
 class Refused extends Error {
@@ -315,9 +316,10 @@ const views = {
     show_suspensions(suspensions.value || {});
   },
   queue: async () => {
-    const [shape, sites] = await Promise.all([ask("queue/shape?limit=100", true), ask("sites?limit=50", true)]);
-    show_shape(shape);
-    show_sites(sites);
+    const [shape, sites] = await Promise.allSettled([ask("queue/shape?limit=100", true), ask("sites?limit=50", true)]);
+    if (shape.status === "rejected") throw shape.reason;
+    show_shape(shape.value);
+    show_sites(sites.value || {});
   },
   failures: async () => show_failures(await ask("failures?limit=200", true)),
   changes: async () => show_changes(await ask("audit?limit=200", true)),
@@ -347,12 +349,12 @@ async function show_view(fresh) {
     fresh = true;
   }
   if (!may_read()) {
-    $("link").textContent = "Sign in to see this node.";
+    told("Sign in to see this node.");
     return;
   }
   try {
     await views[name](rest, fresh);
-    $("link").textContent = "Up to date";
+    told("Up to date");
     problem("");
   } catch (e) {
     if (e.status === 401) {
@@ -361,7 +363,7 @@ async function show_view(fresh) {
     } else {
       problem(sentence(e));
     }
-    if (!(e instanceof Refused)) $("link").textContent = "No connection";
+    if (!(e instanceof Refused)) told("No connection");
   }
 }
 let moved = Promise.resolve();
