@@ -133,6 +133,7 @@ static void spread(struct settings *s) {
     s->inbound.name = s->outbound.name = s->name;
     s->scheduler.postmaster = s->recipients.postmaster = s->postmaster;
     s->scheduler.per_site = s->outbound.per_site;
+    s->scheduler.recipients_per_transaction = s->outbound.recipients_per_transaction;
     s->outbound.own_names = names;
     s->outbound.own_name_count = 1;
     struct tcp_addr *listen = arena_calloc(&s->mem, INBOUND_LISTENERS_MAX, sizeof *listen);

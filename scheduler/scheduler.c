@@ -19,6 +19,8 @@
 #include "scheduler/walks.h"
 
 #define TICK_MS 1000u
+#define JOB_RECIPIENTS_LEAST 100u
+#define JOB_RECIPIENTS_MOST 1000u /* that a delivery node takes */
 #define GATHER_BYTES (1024u * 1024u)
 #define GATHER_COUNT 256u
 #define PENDING_MAX 65536u
@@ -167,13 +169,19 @@ static void adopt_settings(struct scheduler *sc) {
     sc->settings.postmaster = sc->postmaster;
 }
 
+/* Fewer than a hundred are no reason for smaller jobs: one job has many transactions. */
+static uint32_t job_recipients(const struct scheduler *sc) {
+    uint32_t n = sc->settings.recipients_per_transaction;
+    return n < JOB_RECIPIENTS_LEAST ? JOB_RECIPIENTS_LEAST : n < JOB_RECIPIENTS_MOST ? n : JOB_RECIPIENTS_MOST;
+}
+
 static struct sched_config core_config(const struct scheduler *sc, uint32_t shard) {
     return (struct sched_config){
         .shard = shard,
         .active_max = sc->settings.active_max,
         .retry = sc->settings.retry,
         .per_site = sc->settings.per_site,
-        .recipients_per_job = 100,
+        .recipients_per_job = job_recipients(sc),
         .jobs_per_connection = 2,
         .report_delay_ms = 60000,
         .suspend_first_ms = 60000,

@@ -73,6 +73,40 @@ def limits(world):
         os.rename(post.data_dir, post.data_dir + str(there.port))
 
 
+def fewest_transactions(world):
+    """A message for 1,000 recipients: as many in a transaction as we may send and the server takes, and then on one connection."""
+    def after(most):  # the server says it with the recipient that is too many
+        count = [0]
+
+        def rcpt(line):
+            count[0] += 1
+            return "250 fine" if count[0] <= most else "452 4.5.3 too many recipients"
+
+        def mail(line):
+            count[0] = 0
+            return "250 fine"
+        return {"rcpt": rcpt, "mail": mail}
+    everything, full = "limits: {recipients_per_transaction: 1000}", ["PIPELINING"]
+    for offer, script, settings, transactions in (
+            (full, {}, "", 10),  # RFC 5321: every server takes a hundred
+            (full, {}, everything, 1), (full, after(100), everything, 10), (full, after(300), everything, 4),
+            (full + ["LIMITS RCPTMAX=5000"], {}, everything, 1), (full + ["LIMITS RCPTMAX=400"], {}, everything, 3),
+            (full + ["LIMITS RCPTMAX=70"], {}, everything, 15), (full, {}, "limits: {recipients_per_transaction: 50}", 20)):
+        there = world.sink(dict(script, ehlo=offers(*offer)))
+        post, _ = start(world, there, settings)
+        ident = post.send("", ["r%d@there.test" % n for n in range(1000)])
+        post.wait_empty()
+        found = ends(post, ident)
+        assert len(found) == 1000 and {kind for kind, _, _ in found} == {"delivered"}, (offer, len(found))
+        assert sorted(r for m in there.messages for r in m[1]) == sorted("r%d@there.test" % n for n in range(1000))
+        stages = [stage for stage, _ in there.commands]
+        begun = stages.count("mail")
+        assert len(there.messages) == begun == transactions and (there.connections == 1 or settings != everything), \
+            (offer, settings, [len(m[1]) for m in there.messages], begun, there.connections)
+        post.kill()
+        os.rename(post.data_dir, post.data_dir + str(there.port))
+
+
 def connections_end_between_transactions(world):
     """One message in many transactions: the server closes, says 421 or is gone between them; the rest goes on at once, by a new connection."""
     for way in ("421 4.3.2 enough", "close"):
@@ -247,6 +281,6 @@ def fewer_connections_than_we_want(world):
     assert post.figures()["deferrals"] == 0, "%d deferrals, %d refused" % (post.figures()["deferrals"], refused[0])
 
 
-main([sizes, limits, connections_end_between_transactions, many_transactions_at_the_second_host,
+main([sizes, limits, fewest_transactions, connections_end_between_transactions, many_transactions_at_the_second_host,
       in_doubt_is_what_was_sent, many_extensions, codes_that_contradict, a_server_that_does_not_read, after_the_last_word,
       fewer_connections_than_we_want])
