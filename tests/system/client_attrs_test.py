@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """
 Proves that servers of a route are told who the client of a message was where the settings ask for it: a real Postfix logs and traces the
-original client by XCLIENT and by XFORWARD; what is long is split, what is refused or not offered goes on without, and a connection that
-stands for one client never carries mail of another.
+original client by XCLIENT and by XFORWARD, and Dovecot by XCLIENT; what is long is split, what is refused or not offered goes on without,
+and a connection that stands for one client never carries mail of another.
 """
 import os
 import re
@@ -175,5 +175,5 @@ def what_is_long_is_split(world):
 
 
 if __name__ == "__main__":
-    main([postfix_believes_xclient, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client, reports_have_a_connection_of_their_own,
-          refused_and_not_offered_go_on_without, what_is_long_is_split])
+    main([postfix_believes_xclient, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client,
+          reports_have_a_connection_of_their_own, refused_and_not_offered_go_on_without, what_is_long_is_split])
