@@ -38,7 +38,8 @@ struct hub {
 
 static const char *const rows[] = {"MX one.example 10 mx.host.example",   "MX two.example 10 mx.host.example",
                                    "MX other.example 10 mx.else.example", "A mx.host.example 127.0.0.2",
-                                   "A mx.else.example 127.0.0.3",         NULL};
+                                   "A mx.else.example 127.0.0.3",         "MX pair.example 10 mx.host.example",
+                                   "MX pair.example 20 mx.else.example",  NULL};
 
 static inline void on_report(struct hub *h, struct span peer, const Words__Report *r) {
     assert_in_range(r->attempt, 1, h->jobs);
