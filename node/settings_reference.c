@@ -44,6 +44,7 @@ static const char reference_tail[] =
     "| `smtp:HOST[:PORT]` | to this host; IPv6 addresses in brackets |\n"
     "| `smtp:HOST[*WEIGHT],HOST...[:PORT]` | to these hosts, in an order drawn by weight; the port is for all |\n"
     "| `lmtp:HOST[:PORT]`, `lmtp:unix:/PATH` | to this host by LMTP |\n\n"
+    "`credentials`, `xclient` and `xforward` may stand beside every `smtp:` and `lmtp:` route, of `routes` too.\n\n"
     "## What a reload does not change\n\n"
     "The name, roles, user, memory, directory, addresses of listeners, loops, shards, the RPC endpoints, the address\n"
     "of the HTTP face, whether MTA-STS is heeded and `delivery.tls.reports` stay as they were until a restart, and so "
