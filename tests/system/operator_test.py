@@ -51,7 +51,6 @@ MISTAKES = (
     ("node:\n  hostname: a.test\nnode:\n  name: x\n", 3, "node"),
     ("node:\n  hostname: a.test\ngateway:\n  tls: {certificate: c.pem, key: k.pem}\n", 4, "gateway.tls.certificate"),
     ("node:\n  hostname: a.test\ncluster:\n  name: west\n", 3, "not supported by this version"),
-    ("node:\n  hostname: a.test\nadmin:\n  http: \"127.0.0.1:8025\"\n", 4, "not supported by this version"),
     ("node:\n  hostname: a.test\nadmin:\n  rpc: \"tcp://127.0.0.1:1\"\n", 4, "admin.rpc: tcp:// needs admin.key"),
     ("node:\n  hostname: a.test\n\tname: x\n", 3, ""),
     ("node:\n  - hostname\n", 1, "node"),

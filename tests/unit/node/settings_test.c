@@ -195,8 +195,6 @@ static void names_line_and_key(void **state) {
 static void names_what_comes_later(void **state) {
     (void)state;
     complains("cluster: {name: west}\n", "1: cluster: not supported by this version\n");
-    complains("admin: {http: \"127.0.0.1:8025\"}\n", "1: admin.http: not supported by this version\n");
-    complains("admin: {keys: []}\n", "1: admin.keys: not supported by this version\n");
     complains("delivery: {retry: {domains: []}}\n", "1: delivery.retry.domains: not supported by this version\n");
 }
 
