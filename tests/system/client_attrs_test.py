@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from clients_test import Postfix
 from posthouse_test import check, id_of, main, wait_until
 from real_servers import Dovecot
+from secure import Authority
 
 OFFERED = ("PIPELINING", "8BITMIME", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN", "XFORWARD NAME ADDR PROTO HELO SOURCE IDENT")
 GREETED = {"xclient": "220 sink.test anew"}
@@ -43,9 +44,10 @@ def figure(post, command, result):
     return post.figures().get(name, 0)
 
 
-def postfix(world, behind, setting):
+def postfix(world, behind, setting, more=""):
     return world.add(Postfix(world, types.SimpleNamespace(authority=types.SimpleNamespace(file="")),
-                             "inet_protocols = all\nmynetworks = 0.0.0.0/0, [::]/0\nrelayhost = [127.0.0.1]:%d\n%s = 127.0.0.0/8\n" % (behind.port, setting)))
+                             "inet_protocols = all\nmynetworks = 0.0.0.0/0, [::]/0\nrelayhost = [127.0.0.1]:%d\n%s = 127.0.0.0/8\n%s"
+                             % (behind.port, setting, more)))
 
 
 def postfix_believes_xclient(world):
@@ -69,6 +71,17 @@ def postfix_believes_xclient(world):
     # Postfix takes no second XCLIENT of a connection: each client has one of its own
     assert len(re.findall(r" connect from .*\[127\.0\.0\.1\]", server.log())) == 2, server.log()
     assert figure(post, "xclient", "told") == 2
+
+
+def xclient_stays_inside_tls(world):
+    behind, authority = world.sink(), Authority(world.directory)
+    server = postfix(world, behind, "smtpd_authorized_xclient_hosts", "smtpd_tls_security_level = encrypt\nsmtpd_tls_cert_file = %s\n"
+                     "smtpd_tls_key_file = %s\nsmtpd_tls_received_header = yes\n" % authority.issue("postfix", ["127.0.0.1"]))
+    post = house(world, server.port, "xclient: true", "tls: {routes: verify, ca_file: %s}" % authority.file)
+    send(post, "a@here.test", "b@far.test")
+    octets = behind.wait(1, 60)[0][2].decode()
+    assert octets.startswith("Received: from pc.example (") and "(using TLSv1" in octets.split("Received:")[1], octets
+    assert figure(post, "xclient", "told") == 1
 
 
 def postfix_believes_xforward(world):
@@ -175,5 +188,5 @@ def what_is_long_is_split(world):
 
 
 if __name__ == "__main__":
-    main([postfix_believes_xclient, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client,
+    main([postfix_believes_xclient, xclient_stays_inside_tls, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client,
           reports_have_a_connection_of_their_own, refused_and_not_offered_go_on_without, what_is_long_is_split])
