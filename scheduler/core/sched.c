@@ -19,7 +19,9 @@
 #define ID_COUNTER_BITS 12
 #define ID_SHARD_BITS 10
 #define ID_MS_SHIFT (ID_COUNTER_BITS + ID_SHARD_BITS)
-#define ATTEMPT_COUNTER_BITS 44
+/* An attempt's id: epoch (20 bits), shard (10), counter: delivery nodes serve all shards, and know it by this alone. */
+#define ATTEMPT_SHARD_BITS 10
+#define ATTEMPT_COUNTER_BITS 34
 #define ARENA_BLOCK 65536u
 
 void *core_must_alloc(size_t size) {
@@ -153,7 +155,7 @@ struct sched *sched_new(const struct sched_config *c, uint64_t last_id, uint64_t
     fill_defaults(&s->config);
     rand_init(&s->rand, c->seed);
     s->last_id = last_id;
-    uint64_t first = (c->epoch & 0xfffff) << ATTEMPT_COUNTER_BITS;
+    uint64_t first = ((c->epoch & 0xfffff) << ATTEMPT_SHARD_BITS | c->shard) << ATTEMPT_COUNTER_BITS;
     s->last_attempt = last_attempt > first && last_attempt >> ATTEMPT_COUNTER_BITS == first >> ATTEMPT_COUNTER_BITS
                           ? last_attempt
                           : first;

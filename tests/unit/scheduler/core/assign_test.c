@@ -128,21 +128,22 @@ static void lost_node_leaves_doubt(void **state) {
     world_deinit(&w);
 }
 
-static void attempt_ids_name_the_epoch(void **state) {
+/* A delivery node knows an attempt by its id alone, and serves all shards. */
+static void attempt_ids_name_epoch_and_shard(void **state) {
     (void)state;
     struct world w;
     struct sched_config c = world_config();
     world_init(&w, &c);
     world_worker(&w, 1, 10);
     assert_true(world_submit(&w, "a.test") != 0);
-    assert_int_equal(world_act(&w, SCHED_ASSIGN, 0)->attempt.attempt, (7ull << 44) + 1);
+    assert_int_equal(world_act(&w, SCHED_ASSIGN, 0)->attempt.attempt, (7ull << 44 | 3ull << 34) + 1);
     world_flush(&w);
     world_crash(&w, true);
     world_worker(&w, 1, 10);
     assert_true(world_submit(&w, "a.test") != 0);
-    assert_int_equal(world_act(&w, SCHED_ASSIGN, 0)->attempt.attempt, (8ull << 44) + 1);
+    assert_int_equal(world_act(&w, SCHED_ASSIGN, 0)->attempt.attempt, (8ull << 44 | 3ull << 34) + 1);
     world_deinit(&w);
-    struct sched *s = sched_new(&c, 0, (7ull << 44) + 99); /* the same epoch again: a floor */
+    struct sched *s = sched_new(&c, 0, (7ull << 44 | 3ull << 34) + 99); /* the same epoch again: a floor */
     assert_non_null(s);
     struct sched_event e = {.kind = SCHED_WORKER_UP};
     e.worker = (struct sched_worker){.worker = 1, .name = SPAN("n"), .jobs_max = 1};
@@ -152,7 +153,7 @@ static void attempt_ids_name_the_epoch(void **state) {
     e.kind = SCHED_SUBMITTED;
     e.submit = (struct sched_submit){.token = 1, .priority = 1, .recipients = &r, .count = 1};
     assert_int_equal(sched_step(s, &e, 1, &acts), ERR_OK);
-    assert_int_equal(acts.at[acts.count - 1].attempt.attempt, (7ull << 44) + 100);
+    assert_int_equal(acts.at[acts.count - 1].attempt.attempt, (7ull << 44 | 3ull << 34) + 100);
     sched_free(s);
 }
 
@@ -160,7 +161,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recipients_travel_together), cmocka_unit_test(nothing_goes_without_a_node),
         cmocka_unit_test(limits_of_a_node_hold),      cmocka_unit_test(lost_node_leaves_doubt),
-        cmocka_unit_test(attempt_ids_name_the_epoch),
+        cmocka_unit_test(attempt_ids_name_epoch_and_shard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
