@@ -100,7 +100,7 @@ static int add_message(struct counting *k, const struct queue_walk *w, struct ar
         if (!r)
             return ERR_NOMEM;
         if (question_matches(k->match, r))
-            err = tally_add(&k->tally, frame_span(r->destination), r->state, r->received_ms);
+            err = tally_add(&k->tally, question_way(r), r->state, r->received_ms);
     }
     return err;
 }

@@ -23,6 +23,10 @@
 /* A row of one recipient, in mem; its texts borrow from e and s (NULL: it has no state record). NULL: no memory. */
 Words__AdminRow *question_row(struct arena *mem, uint64_t id, uint32_t index, const Words__Envelope *e,
                               const Words__RecipientState *s) MUST_CHECK;
+/* Where it goes: the route that an operator gave it, or its destination. */
+static inline struct span question_way(const Words__AdminRow *r) {
+    return frame_span(r->has_route && r->route.len ? r->route : r->destination);
+}
 /* A copy of m in mem; NULL: no memory. */
 void *question_copy(struct arena *mem, const ProtobufCMessage *m) MUST_CHECK;
 /* Room for one more in an array of pointers that lives in the arena. */

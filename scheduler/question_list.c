@@ -136,6 +136,19 @@ static void page_free(struct page *p) {
     free(p);
 }
 
+/* The sites as far as the cores remember them; they borrow from the cores, until the next step. */
+static void add_sites(struct page *p) {
+    for (size_t i = 0; i < p->row_count; i++) {
+        Words__AdminRow *r = p->rows[i];
+        struct shard *s = scheduler_shard_of(p->sc, r->message);
+        struct span site = s && !r->has_site ? sched_site_of(shard_core(s), question_way(r)) : SPAN_EMPTY;
+        if (!site.len)
+            continue;
+        r->has_site = true;
+        r->site = frame_bytes(site);
+    }
+}
+
 static void page_done(void *arg) {
     struct page *p = arg;
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
@@ -145,6 +158,7 @@ static void page_done(void *arg) {
         page_free(p);
         return;
     }
+    add_sites(p);
     r.n_rows = p->row_count;
     r.rows = p->rows;
     r.has_count = true;

@@ -119,12 +119,12 @@ void question_match_free(struct question_match *k) {
 
 bool question_matches(const struct question_match *k, Words__AdminRow *row) {
     struct assigned wanted = {row->message, row->index};
-    struct span destination = frame_span(row->destination);
+    struct span way = question_way(row);
     if (row->state == SCHED_SETTLED)
         return false;
     if (k->assigned_count && bsearch(&wanted, k->assigned, k->assigned_count, sizeof wanted, by_message))
         row->state = SCHED_ASSIGNED;
-    if (k->site.len && map_find(&k->destinations, hash_span(destination, 0), is_name, &destination)) {
+    if (k->site.len && map_find(&k->destinations, hash_span(way, 0), is_name, &way)) {
         row->has_site = true;
         row->site = frame_bytes(k->site);
     }
@@ -132,7 +132,7 @@ bool question_matches(const struct question_match *k, Words__AdminRow *row) {
         .message = row->message,
         .sender = frame_span(row->sender),
         .recipient = frame_span(row->recipient),
-        .destination = destination,
+        .destination = frame_span(row->destination),
         .site = row->has_site ? frame_span(row->site) : SPAN_EMPTY,
         .state = row->state,
         .received_ms = row->received_ms,

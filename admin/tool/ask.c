@@ -94,6 +94,9 @@ static bool on_reply(void *arg, const struct bus_message *m) {
     a->complete = !r->has_last || r->last;
     if (!a->complete && r->has_count)
         show_progress(a->tool, r);
+    a->next_len = a->text && r->has_cursor && r->cursor.len <= sizeof a->next ? r->cursor.len : 0;
+    if (a->next_len)
+        memcpy(a->next, r->cursor.data, a->next_len);
     if (a->text && !a->r.error) /* nothing of it is kept */
         arena_reset(&a->tool->mem);
     return !a->complete;

@@ -38,6 +38,8 @@ struct answer {
         r; /* error, text, code, count, envelope, cursor of the last reply that had one; the arrays below */
     size_t row_cap, trace_cap, figure_cap, step_cap, line_cap, audit_cap;
     struct tool *tool;
+    char next[16]; /* of a text: the cursor of its last reply */
+    size_t next_len;
     void (*text)(struct tool *t, struct span part); /* called with each text instead of keeping it; NULL: kept */
     bool complete;
 };

@@ -57,6 +57,16 @@ int verb_message_text(struct tool *t, const struct verb *v, char **args, int cou
         return status;
     if (t->json)
         return usage_error("the text of a message is printed as it is", "--json");
-    status = tool_ask_text(t, &q, &a, write_part);
+    struct arena kept = t->mem; /* of the request */
+    char cursor[sizeof a.next];
+    arena_init(&t->mem, 64 * 1024, 0);
+    do { /* a long text comes in several answers, so that a slow reader holds nobody up */
+        status = tool_ask_text(t, &q, &a, write_part);
+        memcpy(cursor, a.next, sizeof cursor);
+        q.has_after = true;
+        q.after = frame_bytes(span_make(cursor, a.next_len));
+    } while (status == EX_OK && a.next_len && !ferror(stdout));
+    arena_deinit(&t->mem);
+    t->mem = kept;
     return status != EX_OK || (fflush(stdout) == 0 && !ferror(stdout)) ? status : EX_IOERR;
 }
