@@ -159,8 +159,10 @@ static void attempt_ids_name_epoch_and_shard(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recipients_travel_together), cmocka_unit_test(nothing_goes_without_a_node),
-        cmocka_unit_test(limits_of_a_node_hold),      cmocka_unit_test(lost_node_leaves_doubt),
+        cmocka_unit_test(recipients_travel_together),
+        cmocka_unit_test(nothing_goes_without_a_node),
+        cmocka_unit_test(limits_of_a_node_hold),
+        cmocka_unit_test(lost_node_leaves_doubt),
         cmocka_unit_test(attempt_ids_name_epoch_and_shard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
