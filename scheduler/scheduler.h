@@ -22,8 +22,8 @@ struct scheduler_settings { /* may change on reload */
     struct sched_retry retry;
     uint32_t per_site;
     uint32_t recipients_per_transaction; /* that a job should fill; 0: the default */
-    uint32_t active_max;    /* recipients in memory, per shard */
-    uint64_t trace_keep_ms; /* default 7 days */
+    uint32_t active_max;                 /* recipients in memory, per shard */
+    uint64_t trace_keep_ms;              /* default 7 days */
     struct dsn_texts_config reports;
     const char *const *verp; /* senders and domains that want return paths of their own (verp.h) */
     size_t verp_count;
