@@ -41,13 +41,19 @@ static void expire_idle(struct worker *w) {
     }
 }
 
+/* No longer than anybody may be idle. */
+static uint64_t opening_ms(const struct session *s) {
+    uint64_t idle = s->front->settings.limits.idle_ms;
+    return idle < OPENING_MS ? idle : OPENING_MS;
+}
+
 /* Who has not come to the greeting by now does not want to. */
 static void expire_opening(struct worker *w) {
     uint64_t now = loop_now_ms(w->loop);
     struct list_node *node;
     while ((node = list_first(&w->opening))) {
         struct session *s = LIST_ENTRY(node, struct session, link);
-        if (now - s->since_ms < OPENING_MS)
+        if (now - s->since_ms < opening_ms(s))
             return;
         session_lose(s, s->expects_proxy ? "no PROXY header in time" : "no TLS handshake in time");
     }

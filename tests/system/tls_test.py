@@ -27,7 +27,7 @@ routes:
 class House:
     """A daemon with STARTTLS at its first port and TLS from the first octet at .implicit."""
 
-    def __init__(self, world, tls, listener="", start=True):
+    def __init__(self, world, tls, listener="", start=True, more=""):
         self.sink = world.sink()
         self.implicit = free_port()
         self.daemon = world.posthouse(gateway="""
@@ -35,7 +35,8 @@ class House:
 trusted_networks: []
 names: false
 tls: {%s}
-""" % (self.implicit, listener, tls), extra=DOMAINS % (self.sink.port, self.sink.port))
+%s
+""" % (self.implicit, listener, tls, more), extra=DOMAINS % (self.sink.port, self.sink.port))
         if start:
             self.daemon.start()
 
@@ -320,7 +321,7 @@ def injected_commands(world):
 def broken_handshakes(world):
     """Plain octets where TLS is expected are refused; who stops in a handshake is cut off, and the others are served."""
     authority = Authority(world.directory)
-    house = House(world, pair(authority.issue("server", [HOST])))
+    house = House(world, pair(authority.issue("server", [HOST])), more="limits: {idle: 10s}")  # and no handshake is longer
     context = authority.context()
     for octets in (b"EHLO client.test\r\n", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"\x00" * 3000, os.urandom(500)):
         with Wire(house.implicit) as w:

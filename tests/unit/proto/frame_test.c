@@ -47,7 +47,7 @@ static void a_frame_comes_back(void **state) {
     pack_envelope(&meta);
     frame_header(header, FRAME_SUBMIT, UINT64_C(0x1122334455667788), UINT64_C(0x99aabbccddeeff00), buf_span(&meta));
     struct bus_bytes *body = (struct bus_bytes *)header; /* only passed on */
-    struct bus_message m = {span_make(header, sizeof header), buf_span(&meta), body};
+    struct bus_message m = {.header = span_make(header, sizeof header), .meta = buf_span(&meta), .body = body};
     assert_int_equal(frame_read(&f, &m), ERR_OK);
     assert_int_equal(f.version, FRAME_VERSION);
     assert_int_equal(f.kind, FRAME_SUBMIT);
@@ -78,7 +78,7 @@ static void the_header_is_little_endian_and_fixed(void **state) {
 
 static int read_with(uint8_t *header, size_t header_len, struct span meta) {
     struct frame f;
-    struct bus_message m = {span_make(header, header_len), meta, NULL};
+    struct bus_message m = {.header = span_make(header, header_len), .meta = meta};
     return frame_read(&f, &m);
 }
 
