@@ -3,8 +3,8 @@
  * constructors before main, on one thread, and never changes afterwards, so reading it
  * needs no lock. Values are relaxed atomics: each is right, a row of them is not a snapshot.
  *
- * A histogram has 23 buckets with the bounds 1, 2, 4 ... 2^22 and one for everything above;
- * its count is the sum of the buckets.
+ * A histogram has 23 buckets with the bounds 1, 2, 4 ... 2^22 units and one for everything above;
+ * its count is the sum of the buckets. It is exposed in seconds, whatever its unit.
  */
 #include <string.h>
 
@@ -57,6 +57,16 @@ void metric_observe(struct metric *m, uint64_t value) {
     atomic_fetch_add_explicit(&m->value, value, memory_order_relaxed);
 }
 
+/* So many units as seconds, exactly, without zeros at the end. */
+static void add_seconds(struct buf *to, const struct metric *m, uint64_t units) {
+    uint64_t rest = units % m->per_second;
+    buf_add_u64(to, units / m->per_second);
+    if (rest)
+        buf_add_byte(to, '.');
+    for (uint64_t unit = m->per_second / 10; rest; rest %= unit, unit /= 10)
+        buf_add_u64(to, rest / unit);
+}
+
 static void expose_histogram(struct buf *to, const struct metric *m) {
     const char *labels = m->labels ? m->labels : "";
     const char *comma = m->labels ? "," : "";
@@ -68,12 +78,14 @@ static void expose_histogram(struct buf *to, const struct metric *m) {
         if (i == METRIC_BUCKETS - 1)
             buf_add_str(to, "+Inf");
         else
-            buf_add_u64(to, (uint64_t)1 << i);
+            add_seconds(to, m, (uint64_t)1 << i);
         buf_add_str(to, "\"} ");
         buf_add_u64(to, count);
         buf_add_byte(to, '\n');
     }
-    buf_printf(to, "%s_sum%s%s%s %llu\n", m->name, open, labels, close, (unsigned long long)metric_value(m));
+    buf_printf(to, "%s_sum%s%s%s ", m->name, open, labels, close);
+    add_seconds(to, m, metric_value(m));
+    buf_add_byte(to, '\n');
     buf_printf(to, "%s_count%s%s%s %llu\n", m->name, open, labels, close, (unsigned long long)count);
 }
 

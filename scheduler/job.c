@@ -12,7 +12,11 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "proto/outcome.h"
+
+METRIC_HISTOGRAM_MS(metric_delay, "posthouse_queue_delay_seconds",
+                    "Time from the acceptance of a message to the assignment of its first attempt")
 
 /* An attempt whose message is read aside; or a chunk that is fetched. */
 struct job_read {
@@ -245,7 +249,15 @@ static void read_aside(struct scheduler *sc, struct shard *s, const struct shard
     read_free(k);
 }
 
+/* From its acceptance, which its id names; of what is tried for the first time. */
+static void count_delay(struct scheduler *sc, const struct shard_assign *a) {
+    uint64_t accepted_ms = id_ms(a->id), now_ms = scheduler_now(sc);
+    if (a->attempts == 0)
+        metric_observe(&metric_delay, now_ms > accepted_ms ? now_ms - accepted_ms : 0);
+}
+
 void job_assign(void *arg, struct shard *s, const struct shard_assign *a) {
+    count_delay(arg, a);
     struct scheduler *sc = arg;
     struct cached *c = cached_get(shard_payloads(s), a->id);
     if (!c) {

@@ -29,7 +29,7 @@
 METRIC_COUNTER(metric_syncs, "posthouse_store_syncs_total", "Synced writes to the store")
 METRIC_COUNTER(metric_failures, "posthouse_store_write_failures_total", "Writes to the store that failed")
 METRIC_COUNTER(metric_bytes, "posthouse_store_written_bytes_total", "Bytes of keys and values given to the store")
-METRIC_HISTOGRAM(metric_time, "posthouse_store_commit_microseconds", "Time of one synced write")
+METRIC_HISTOGRAM(metric_time, "posthouse_commit_seconds", "Time of one synced write to the store")
 
 struct commit {
     struct store *store;

@@ -27,7 +27,8 @@ BY_KIND(metric_refused, "posthouse_directory_refused_total", "", "Questions not 
 BY_KIND(metric_retried, "posthouse_directory_retries_total", "", "Questions put a second time")
 BY_KIND(metric_overdue, "posthouse_directory_overdue_total", "", "Questions given up while the backend went on")
 METRIC_GAUGE(metric_open, "posthouse_directory_questions_open", "Questions that wait for a backend")
-METRIC_HISTOGRAM(metric_time, "posthouse_directory_question_microseconds", "Time of a question, retry included")
+METRIC_HISTOGRAM(metric_time, "posthouse_directory_question_seconds",
+                 "Time of a question to a directory, retry included")
 
 void directory_count(const struct directory *d, enum directory_event event) {
     static struct metric *const *const events[] = {

@@ -218,6 +218,8 @@ static bool take_step(struct session *s, const struct server_step *step, struct 
         take_body(s, step->span);
         return true;
     case SERVER_STEP_END:
+        if (s->transaction)
+            s->transaction->ended_us = clock_mono_us();
         return session_check(s, CHECK_END, out);
     case SERVER_STEP_ABORT:
         if (s->milters)

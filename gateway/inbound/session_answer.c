@@ -3,6 +3,7 @@
  * check to the scheduler's answer.
  */
 #include "base/base32.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "proto/frame.h"
@@ -13,6 +14,7 @@
 
 METRIC_COUNTER(metric_accepted, "posthouse_smtp_messages_total", "Messages accepted")
 METRIC_COUNTER(metric_octets, "posthouse_smtp_message_octets_total", "Octets of messages accepted")
+METRIC_HISTOGRAM(metric_accept, "posthouse_accept_seconds", "Time from the last octet of a message to its 250")
 METRIC_COUNTER(metric_discarded, "posthouse_smtp_discarded_total", "Messages that a filter of the operator discarded")
 METRIC_COUNTER_L(metric_refused_connect, "posthouse_smtp_refused_total", "stage=\"connect\"", "Refused by a check")
 METRIC_COUNTER_L(metric_refused_helo, "posthouse_smtp_refused_total", "stage=\"helo\"", "Refused by a check")
@@ -76,6 +78,7 @@ static void on_fate(void *arg, uint32_t verdict, uint64_t message, struct span t
         s->messages++;
         metric_add(&metric_accepted, 1);
         metric_add(&metric_octets, t->envelope->size);
+        metric_observe(&metric_accept, clock_mono_us() - t->ended_us);
         guard_praise(s->worker->in->guard, &s->facts, loop_now_ms(s->worker->loop));
     } else if (r.code < 500) {
         r = session_tempfail(r.code, fates[verdict].enhanced, fates[verdict].text);

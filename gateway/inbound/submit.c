@@ -30,7 +30,8 @@ METRIC_COUNTER(metric_orphans, "posthouse_submissions_orphaned_total",
                "Messages stored whose client was gone before it heard so")
 METRIC_COUNTER(metric_bad_frames, "posthouse_submit_frames_refused_total",
                "Frames from the scheduler that were malformed")
-METRIC_HISTOGRAM(metric_answer_us, "posthouse_submit_answer_microseconds", "Time from Submit to Answer")
+METRIC_HISTOGRAM(metric_answer_us, "posthouse_submit_answer_seconds",
+                 "Time from the last octet given to a scheduler to its answer")
 
 enum { HELLO_MS = 5000, ANSWER_MEM = 4096 };
 #define QUEUE_MAX ((size_t)64 << 20) /* of the bus; credit keeps us far below it */

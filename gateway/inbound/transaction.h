@@ -27,6 +27,7 @@ struct transaction {
     char name[14];        /* of the submission, once it has one */
     uint64_t received_ms; /* wall clock */
     uint64_t started_ms;  /* monotonic */
+    uint64_t ended_us;    /* monotonic: its last octet came */
     uint32_t checksum;
     const Words__Envelope *envelope; /* once it is complete */
     /* under filters */

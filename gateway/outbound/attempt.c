@@ -17,6 +17,7 @@
 
 enum { ARENA_BLOCK = 4096, ARENA_MAX = 16 * 1024 * 1024, SPARE_MAX = 256 };
 
+METRIC_HISTOGRAM_MS(metric_attempt, "posthouse_attempt_seconds", "Time from a job to its report")
 METRIC_GAUGE(jobs_now, "posthouse_delivery_jobs", "Jobs held by the delivery node");
 METRIC_COUNTER_L(out_delivered, "posthouse_delivery_recipients_total", "outcome=\"delivered\"",
                  "Recipients by the outcome of an attempt");
@@ -147,6 +148,7 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
 }
 
 static void send_report(struct attempt *a) {
+    metric_observe(&metric_attempt, loop_now_ms(a->o->loop) - a->begun_ms);
     Words__Report report = WORDS__REPORT__INIT;
     Words__Result *results = arena_calloc(&a->mem, a->count, sizeof *results);
     Words__Result **at = arena_calloc(&a->mem, a->count, sizeof *at);
@@ -486,6 +488,7 @@ bool attempt_start(struct outbound *o, struct span meta, struct bus_bytes *bytes
             map_insert(&o->attempts, &a->in_map, delivery_hash(a->job->attempt)) == ERR_OK) {
             content_init(&a->body, size, bytes, chunked, fetch, a);
             o->job_bytes += chunked ? 0 : size;
+            a->begun_ms = loop_now_ms(o->loop);
             a->setup = setup_ref(o->setup);
             list_push_back(&o->running, &a->in_all);
             metric_add(&jobs_now, 1);

@@ -75,7 +75,7 @@ struct attempt {
     struct route route;
     struct site *site;
     uint32_t site_ttl_s;
-    uint64_t joined_ms;
+    uint64_t begun_ms, joined_ms;
     struct walk walk;
     bool has_walk, has_target, slot, asking;
     uint32_t targets; /* hosts that the walk has named */

@@ -12,7 +12,8 @@
 METRIC_COUNTER_L(refused, "posthouse_test_total", "verdict=\"refused\"", "Test verdicts.");
 METRIC_COUNTER_L(accepted, "posthouse_test_total", "verdict=\"accepted\"", "Test verdicts.");
 METRIC_GAUGE(level, "posthouse_test_level", "A level.");
-METRIC_HISTOGRAM(times, "posthouse_test_us", "Times.");
+METRIC_HISTOGRAM(times, "posthouse_test_wait_seconds", "Times.");
+METRIC_HISTOGRAM_MS(long_times, "posthouse_test_wide_seconds", "Long times.");
 
 static void *count_up(void *arg) {
     for (int i = 0; i < 10000; i++)
@@ -57,13 +58,35 @@ static void buckets_hold_what_is_not_above_their_bound(void **state) {
     buf_init(&b, 1 << 20);
     assert_int_equal(metric_expose(&b), ERR_OK);
     const char *text = buf_cstr(&b);
-    static const char *const lines[] = {"posthouse_test_us_bucket{le=\"1\"} 2\n",
-                                        "posthouse_test_us_bucket{le=\"2\"} 3\n",
-                                        "posthouse_test_us_bucket{le=\"4\"} 5\n",
-                                        "posthouse_test_us_bucket{le=\"8\"} 6\n",
-                                        "posthouse_test_us_bucket{le=\"4194304\"} 7\n",
-                                        "posthouse_test_us_bucket{le=\"+Inf\"} 9\n",
-                                        "posthouse_test_us_count 9\n"};
+    static const char *const lines[] = {"# TYPE posthouse_test_wait_seconds histogram\n",
+                                        "posthouse_test_wait_seconds_bucket{le=\"0.000001\"} 2\n",
+                                        "posthouse_test_wait_seconds_bucket{le=\"0.000002\"} 3\n",
+                                        "posthouse_test_wait_seconds_bucket{le=\"0.000004\"} 5\n",
+                                        "posthouse_test_wait_seconds_bucket{le=\"0.000008\"} 6\n",
+                                        "posthouse_test_wait_seconds_bucket{le=\"1.048576\"} 6\n",
+                                        "posthouse_test_wait_seconds_bucket{le=\"4.194304\"} 7\n",
+                                        "posthouse_test_wait_seconds_bucket{le=\"+Inf\"} 9\n",
+                                        "posthouse_test_wait_seconds_count 9\n"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        assert_non_null(strstr(text, lines[i]));
+    buf_deinit(&b);
+}
+
+static void milliseconds_become_seconds_too(void **state) {
+    (void)state;
+    static const uint64_t values[] = {1, 1500, 100};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        metric_observe(&long_times, values[i]);
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    assert_int_equal(metric_expose(&b), ERR_OK);
+    const char *text = buf_cstr(&b);
+    static const char *const lines[] = {"posthouse_test_wide_seconds_bucket{le=\"0.001\"} 1\n",
+                                        "posthouse_test_wide_seconds_bucket{le=\"0.128\"} 2\n",
+                                        "posthouse_test_wide_seconds_bucket{le=\"2.048\"} 3\n",
+                                        "posthouse_test_wide_seconds_bucket{le=\"4194.304\"} 3\n",
+                                        "posthouse_test_wide_seconds_sum 1.601\n",
+                                        "posthouse_test_wide_seconds_count 3\n"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         assert_non_null(strstr(text, lines[i]));
     buf_deinit(&b);
@@ -73,6 +96,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exposes_sorted_families),
         cmocka_unit_test(buckets_hold_what_is_not_above_their_bound),
+        cmocka_unit_test(milliseconds_become_seconds_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
