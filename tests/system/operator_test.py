@@ -425,7 +425,7 @@ def every_term_of_the_filters(world):
         want = sorted(rows[n] for n in names.split())
         assert found(*words) == want, (words, names, found(*words))
         if words[0] and want:
-            assert post.tool("retry", *words, "--dry-run")["count"] == len({m for m, _ in want}), words
+            assert post.tool("retry", *words, "--dry-run")["count"] == len(want), words
     for wrong in ("nocolon", "to:", "older:", "older:x", "state:purple", "id:short", "id:" + "U" * 13, "colour:red", "domain:", ":",
                   " ".join("state:ready" for _ in range(17)), "to:\"open"):
         for verb in (("queue", "list"), ("queue", "summary"), ("retry",)):
