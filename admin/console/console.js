@@ -55,6 +55,7 @@ function table(label, columns, rows, nothing) {
     el("tbody", { role: "rowgroup" }, body));
 }
 const count = n => n === undefined || n === null ? "" : Number(n).toLocaleString("en");
+const recipients = n => count(n) + (Number(n) === 1 ? " recipient" : " recipients");
 const nonzero = n => n ? count(n) : "";
 function span_of(ms) {
   const s = Math.max(0, Math.round(ms / 1000));
@@ -69,9 +70,14 @@ const clock = ms => ms ? new Date(ms).toLocaleString() : "";
 const sender = text => text === "" ? "<>" : text;
 const size = n => n === undefined ? "" : n < 1024 ? n + " B" : n < 1048576 ? (n / 1024).toFixed(1) + " KiB" : (n / 1048576).toFixed(1) + " MiB";
 const message_link = id => id && /^[0-9A-Z]{13}$/.test(id) ? el("a", { href: "#message/" + id, class: "mono", "data-key": "m" + id }, id) : "";
-const reply = r => r ? [r.code, r.enhanced, r.text].filter(Boolean).join(" ") : "";
+function reply(r) {
+  if (!r) return "";
+  const text = r.text || "", again = r.enhanced && text.startsWith(r.enhanced); /* servers repeat it in the text */
+  return [r.code, again ? "" : r.enhanced, text].filter(Boolean).join(" ");
+}
 function say(text) { $("said").textContent = text; }
-function problem(text) { if ($("problem").textContent !== (text || "")) $("problem").textContent = text || ""; }
+/* What went wrong: of an action it stays until the next one or another view, of a view until it can be shown again. */
+function problem(text, stays) { state.stays = Boolean(text && stays); if ($("problem").textContent !== (text || "")) $("problem").textContent = text || ""; }
 function told(text) { if ($("link").textContent !== text) $("link").textContent = text; }
 
 /* -- asking -- */
@@ -160,10 +166,10 @@ function suspend_button(scope, name) {
 function show_shape(answer) {
   const rows = answer.rows || [], total = r => (r.ages || []).reduce((a, b) => a + b, 0) || r.count;
   put("shape", [rows, is_operator()], () => table("Queue by destination and age", [
-    ["Destination", r => el("a", { href: "#search?" + encodeURIComponent("domain:" + r.destination), "data-key": "d" + r.destination }, r.destination)],
+    ["Destination", r => r.destination === "TOTAL" ? el("b", {}, "All") : el("a", { href: "#search?" + encodeURIComponent("domain:" + r.destination), "data-key": "d" + r.destination }, r.destination)],
     ["Total", r => count(total(r)), true],
     ...AGES.map((name, i) => [name, r => nonzero((r.ages || [])[i]), true])]
-    .concat(is_operator() ? [["", r => suspend_button("domain", r.destination)]] : []), rows, "Nothing waits."));
+    .concat(is_operator() ? [["", r => r.destination === "TOTAL" ? "" : suspend_button("domain", r.destination)]] : []), rows, "Nothing waits."));
 }
 function show_sites(answer) {
   const rows = (answer.rows || []).map(r => ({ ...r, site: r.site || r.destination }));
@@ -186,7 +192,7 @@ async function search(filter, more) {
   state.rows = state.rows.concat(answer.rows || []);
   state.cursor = answer.cursor || "";
   $("more").hidden = !state.cursor;
-  $("search-count").textContent = state.rows.length ? count(state.rows.length) + (state.cursor ? " recipients, and more" : state.rows.length === 1 ? " recipient" : " recipients") : "";
+  $("search-count").textContent = state.rows.length ? recipients(state.rows.length) + (state.cursor ? ", and more" : "") : "";
   put("results", state.rows, () => result_table(state.rows));
   show_actions("search-actions", filter ? { filter } : null, filter ? "all that matches " + filter : "");
 }
@@ -199,6 +205,7 @@ function show_actions(id, what, name) {
 async function show_message(id) {
   state.id = id;
   $("h-message").replaceChildren("Message ", el("span", { class: "mono" }, id));
+  $("header-part").hidden = !is_operator(); /* the words of a message are not for viewers */
   $("header").hidden = true;
   $("header").textContent = "";
   for (const part of ["envelope", "recipients", "trace"]) state.shown.delete(part);
@@ -213,8 +220,8 @@ async function show_message(id) {
     ["Attempts", r => count(r.attempts), true], ["Next", r => r.state === "deferred" ? until(r.due_ms) : ""], ["Last reply", r => reply(r.last)],
     ["Server", r => r.last && r.last.remote]], s.rows || [], "None in the queue."));
   $("why").textContent = why.value ? [why.value.text, ...(why.value.steps || []).map(x => x.text)].filter(Boolean).join(" ") : why.reason.message;
-  const traces = (trace.value && trace.value.traces) || [];
-  put("trace", traces, () => table("History", [["When", t => clock(t.at_ms)], ["What", t => t.kind], ["Recipients", t => (t.recipients || []).join(", ")],
+  const traces = (trace.value && trace.value.traces) || [], names = new Map((s.rows || []).map(r => [r.index, r.recipient]));
+  put("trace", traces, () => table("History", [["When", t => clock(t.at_ms)], ["What", t => t.kind], ["Recipients", t => (t.recipients || []).map(i => names.get(i) || "number " + (i + 1)).join(", ")],
     ["Text", t => [t.text, reply(t.result)].filter(Boolean).join(" · ")], ["Server", t => t.result && t.result.remote],
     ["Next", t => clock(t.next_ms)]], traces, "No history is kept of it."));
   show_actions("message-actions", e ? { message: id } : null, "message " + id);
@@ -226,7 +233,7 @@ function show_failures(answer) {
   if (answer.missed) $("failures-note").textContent = count(answer.missed) + " events went by too fast to be looked at.";
   put("failures", rows, () => table("Recent failures", [["When", r => new Date(r.time).toLocaleString()], ["Message", r => message_link(r.id)],
     ["From", r => sender(r.from)], ["To", r => r.to || r.recipients], ["Server", r => r.remote], ["About", r => r.category],
-    ["Reply", r => [r.code === "0" ? "" : r.code, r.status, r.text].filter(Boolean).join(" ")]], rows, "Nothing has failed since the start."));
+    ["Reply", r => reply({ code: r.code === "0" ? "" : r.code, enhanced: r.status, text: r.text })]], rows, "Nothing has failed since the start."));
 }
 function show_changes(answer) {
   const rows = answer.audits || [];
@@ -287,7 +294,7 @@ async function confirm_change(verb, what, title) {
   if (!what.filter && !what.message) return;
   try {
     const answer = await change(verb, { ...what, dry_run: true });
-    $("confirm-text").textContent = "This is about " + count(answer.count ?? 0) + " recipients.";
+    $("confirm-text").textContent = "This is about " + recipients(answer.count ?? 0) + ".";
   } catch (e) { $("confirm-problem").textContent = sentence(e); }
 }
 async function do_change(event) {
@@ -299,7 +306,7 @@ async function do_change(event) {
   try {
     const answer = await change(wanted.verb, fields);
     $("confirm").close();
-    say("Done" + (answer.count !== undefined ? ": " + count(answer.count) + " recipients." : "."));
+    say("Done" + (answer.count !== undefined ? ": " + recipients(answer.count) + "." : "."));
     await show_view(true);
   } catch (e) { $("confirm-problem").textContent = sentence(e); }
   $("confirm-go").disabled = false;
@@ -353,9 +360,10 @@ async function show_view(fresh) {
     return;
   }
   try {
+    if (!$("node").textContent) $("node").textContent = (await ask("status", true)).text || "";
     await views[name](rest, fresh);
     told("Up to date");
-    problem("");
+    if (fresh || !state.stays) problem("");
   } catch (e) {
     if (e.status === 401) {
       show_session({ signed_in: false, users: true });
@@ -378,7 +386,7 @@ async function start() {
   $("sign-in-cancel").addEventListener("click", () => $("sign-in").close());
   $("confirm-form").addEventListener("submit", do_change);
   $("confirm-cancel").addEventListener("click", () => $("confirm").close());
-  $("more").addEventListener("click", () => search(state.filter, true).catch(e => problem(sentence(e))));
+  $("more").addEventListener("click", () => search(state.filter, true).catch(e => problem(sentence(e), true)));
   $("search-form").addEventListener("submit", event => {
     event.preventDefault();
     const text = $("filter").value.trim(), hash = /^[0-9A-Za-z]{13}$/.test(text) ? "#message/" + text : "#search?" + encodeURIComponent(text);
@@ -389,7 +397,8 @@ async function start() {
       $("header").textContent = (await ask("msg/" + state.id + "/headers")).text || "";
       $("header").hidden = false;
       $("header").focus();
-    } catch (e) { problem(sentence(e)); }
+      problem("");
+    } catch (e) { problem(sentence(e), true); }
   });
   addEventListener("hashchange", () => next_view(true));
   try { show_session(await ask("session")); } catch (e) { problem(sentence(e)); }

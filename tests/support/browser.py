@@ -9,6 +9,7 @@ from posthouse_test import BUILD, ROOT, wait_until
 
 sys.path.append("/usr/lib/python3/dist-packages")  # of the Debian packages, whichever python3 comes first
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
@@ -54,8 +55,13 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def until(self, what, condition, seconds=20):
+        def calm():
+            try:
+                return condition()
+            except WebDriverException:  # the page, or a part of it, was replaced at that moment
+                return False
         try:
-            return wait_until(what, condition, seconds, 0.1)
+            return wait_until(what, calm, seconds, 0.1)
         except AssertionError as error:
             raise AssertionError("%s; the page says: %s" % (error, self.text("body")[:3000])) from None
 
@@ -70,7 +76,7 @@ class Browser:
                     if e.is_displayed() and (text is None or text in e.text):
                         e.click()
                         return True
-                except Exception:  # it was replaced
+                except WebDriverException:  # it was replaced
                     return False
             return False
         self.until("%s %r can be clicked" % (selector, text), found)

@@ -122,7 +122,7 @@ def roles(world):
     """Who may do what, and which sessions are none."""
     sink = world.sink({"rcpt": "450 4.2.1 not now"})
     post, face = start(world, sink)
-    post.send("a@sender.test", "b@far.test")
+    message = post.send("a@sender.test", "b@far.test")
     for path in ("status", "queue", "failures", "audit", "msg/0000000000001", "nothing"):
         face.api(path, 401)
     equal(face.api("session"), {"signed_in": False, "users": True})
@@ -138,8 +138,10 @@ def roles(world):
     has("Secure", face.post("session", {"name": "vera", "password": "look only"}, headers={"X-Forwarded-Proto": "https"})[1]["set-cookie"])
     face.api("status")
     face.post("suspend", {"domain": "far.test", "reason": "x"}, 403)
+    face.api("msg/%s/headers" % message, 403)  # the words of mail are not for viewers
     otto = Face(face.port)
     otto.sign_in("otto")
+    has("Received:", otto.api("msg/%s/headers" % message)["text"])
     for headers in ({"X-CSRF-Token": ""}, {"X-CSRF-Token": "0" * 64}, {"X-CSRF-Token": face.csrf}, {"Origin": "http://evil.example"},
                     {"Origin": "null"}):
         otto.post("suspend", {"domain": "far.test", "reason": "x"}, 403, headers)
