@@ -5,10 +5,13 @@
  *
  * Bytes of strangers pass through the escapes of buf.c on their way; a line is always one
  * line. A storm of the same warning is held back: 100 lines a second, then a count.
- * The level, the format and the table of repeats are the only state, shared by the process.
+ * The level, the format, the listener and the table of repeats are the only state, shared by the process.
  */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -19,7 +22,6 @@
 #include "base/ring.h"
 
 enum {
-    LOG_LINE_MAX = 4096,
     LOG_LINE_END = 16,    /* kept free for the mark of a cut value and the closing marks */
     LOG_VALUE_MAX = 1024, /* bytes of one value, so that one does not push out all others */
     LOG_PER_SECOND = 100,
@@ -30,10 +32,26 @@ METRIC_COUNTER(lines_dropped, "posthouse_log_dropped_total", "Log lines that sta
 
 static atomic_int level_now = LOG_LEVEL_INFO;
 static atomic_int format_now = LOG_FORMAT_TEXT;
+static atomic_bool to_journal;
+static _Atomic(log_tap) tap_now;
+
+/* The journal's daemon names the stream that it reads, so that programs know whether theirs is still that one. */
+static bool is_journal(void) {
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat st;
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
+           st.st_dev == (dev_t)device && st.st_ino == (ino_t)inode;
+}
 
 void log_setup(enum log_level level, enum log_format format) {
     atomic_store(&level_now, level);
     atomic_store(&format_now, format);
+    atomic_store(&to_journal, is_journal());
+}
+
+void log_set_tap(log_tap tap) {
+    atomic_store_explicit(&tap_now, tap, memory_order_release);
 }
 
 static bool is_shown(enum log_level level) {
@@ -44,8 +62,12 @@ static bool is_watched(enum log_level level) {
     return level >= LOG_LEVEL_INFO && ring_is_on(RING_EVENTS);
 }
 
+static bool is_tapped(enum log_level level) {
+    return level >= LOG_LEVEL_INFO && atomic_load_explicit(&tap_now, memory_order_relaxed);
+}
+
 bool log_is_on(enum log_level level) {
-    return is_shown(level) || is_watched(level);
+    return is_shown(level) || is_watched(level) || is_tapped(level);
 }
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -164,14 +186,31 @@ static struct span compose(char *mem, bool json, enum log_level level, const cha
     return buf_span(&line);
 }
 
+struct span log_compose_json(char mem[LOG_LINE_MAX], enum log_level level, const char *event,
+                             const struct log_field *fields, size_t count) {
+    return compose(mem, true, level, event, fields, count);
+}
+
+/* One write, so that lines do not mix. */
+static void put(enum log_level level, struct span line) {
+    static const char *const priorities[] = {"<7>", "<6>", "<4>", "<3>"}; /* of syslog, as the journal reads them */
+    char marked[LOG_LINE_MAX + 4];
+    if (atomic_load_explicit(&to_journal, memory_order_relaxed)) {
+        size_t len = span_copy(span_of(priorities[level]), marked, sizeof marked);
+        memcpy(marked + len, line.at, line.len);
+        line = span_make(marked, len + line.len);
+    }
+    if (write(STDERR_FILENO, line.at, line.len) != (ssize_t)line.len)
+        metric_add(&lines_dropped, 1);
+}
+
 static void write_line(enum log_level level, const char *event, const struct log_field *fields, size_t count) {
     char mem[LOG_LINE_MAX];
     struct span line = SPAN_EMPTY;
     bool json = atomic_load_explicit(&format_now, memory_order_relaxed) == LOG_FORMAT_JSON;
     if (is_shown(level)) {
         line = compose(mem, json, level, event, fields, count);
-        if (write(STDERR_FILENO, line.at, line.len) != (ssize_t)line.len)
-            metric_add(&lines_dropped, 1);
+        put(level, line);
     }
     if (!is_watched(level))
         return;
@@ -195,8 +234,8 @@ static struct repeat repeats[LOG_SLOTS];
 static atomic_bool repeats_held;
 
 static void write_held(const struct repeat *r) {
-    const struct log_field fields[] = {LOG_STR("event", r->event), LOG_U64("count", r->held)};
-    write_line(r->level, "log lines held back", fields, 2);
+    const struct log_field fields[] = {LOG_STR("held", r->event), LOG_U64("count", r->held)};
+    write_line(r->level, "log_held_back", fields, 2);
 }
 
 void log_flush(void) {
@@ -244,6 +283,13 @@ static bool may_write(enum log_level level, const char *event) {
 
 void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count) {
     if (!log_is_on(level))
+        return;
+    if (is_tapped(level)) {
+        log_tap tap = atomic_load_explicit(&tap_now, memory_order_acquire);
+        if (tap)
+            tap(level, event, fields, count);
+    }
+    if (!is_shown(level) && !is_watched(level))
         return;
     log_flush();
     if (level < LOG_LEVEL_WARN || may_write(level, event))

@@ -7,7 +7,9 @@
  * spaces or quotes are quoted; hostile bytes are escaped (buf_add_escaped). A line holds at
  * most 4 KiB; longer values are cut and marked "...". The same event repeated more than
  * 100 times a second at level warn or error is counted, and the count logged. While somebody
- * watches (base/ring.h), lines from info on go there too, as text, whatever level is set.
+ * watches (base/ring.h), lines from info on go there too, as text, whatever level is set. docs/events.md lists all
+ * events from info on with their fields; where the name is no literal, a comment `events: NAME, NAME` says which.
+ * When standard error is the journal's (JOURNAL_STREAM), each line has its syslog priority in front: <6>.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -51,6 +53,17 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 /* Writes the counts of lines held back in past seconds. Every log_write does so; call it from a
  * tick and before the end, so that a count does not wait for the next event. */
 void log_flush(void);
+
+#define LOG_LINE_MAX 4096
+/* Hears every event from info on, whatever level is set, on the thread where it happens, before repeats are held back:
+ * it must be quick, never wait, and log nothing. Nobody listens: one relaxed load. NULL: nobody from now on; a call
+ * that is under way may still be running. */
+typedef void (*log_tap)(enum log_level level, const char *event, const struct log_field *fields, size_t count);
+void log_set_tap(log_tap tap);
+/* The line as JSON, with its end, in mem. */
+struct span log_compose_json(char mem[LOG_LINE_MAX], enum log_level level, const char *event,
+                             const struct log_field *fields, size_t count);
+
 /* "debug" | "info" | "warn" | "error": true and *level. */
 bool log_level_parse(struct span name, enum log_level *level);
 

@@ -1,17 +1,19 @@
 /*
- * metrics: the list of all metrics of the process and its exposition. The list is built by
- * constructors before main, on one thread, and never changes afterwards, so reading it
- * needs no lock. Values are relaxed atomics: each is right, a row of them is not a snapshot.
+ * metrics: the list of all metrics of the process and its exposition. The list is built by constructors before main;
+ * later it only grows, one link at a time, so reading it needs no lock. Values are relaxed atomics: each is right, a
+ * row of them is not a snapshot.
  *
  * A histogram has 23 buckets with the bounds 1, 2, 4 ... 2^22 units and one for everything above;
  * its count is the sum of the buckets. It is exposed in seconds, whatever its unit.
  */
+#include <pthread.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/metrics.h"
 
-static struct metric *registry; /* sorted by name, then labels */
+static pthread_mutex_t registering = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic(struct metric *) registry; /* sorted by name, then labels */
 
 static int order(const struct metric *a, const struct metric *b) {
     int by_name = strcmp(a->name, b->name);
@@ -19,13 +21,16 @@ static int order(const struct metric *a, const struct metric *b) {
 }
 
 void metric_register(struct metric *m) {
-    struct metric **link = &registry;
-    while (*link && order(*link, m) <= 0) {
-        CHECK(*link != m);
-        link = &(*link)->next;
+    pthread_mutex_lock(&registering);
+    _Atomic(struct metric *) *link = &registry;
+    struct metric *at;
+    while ((at = *link) && order(at, m) <= 0) {
+        CHECK(at != m);
+        link = &at->next;
     }
-    m->next = *link;
-    *link = m;
+    m->next = at;
+    *link = m; /* whoever reads the list sees all of m, or not yet */
+    pthread_mutex_unlock(&registering);
 }
 
 struct metric *metric_first(void) {

@@ -21,9 +21,10 @@ struct metric {
     uint32_t per_second;                          /* histogram: units of what is observed in a second */
     atomic_uint_fast64_t value;                   /* counter, gauge; sum of a histogram */
     atomic_uint_fast64_t buckets[METRIC_BUCKETS]; /* histogram only */
-    struct metric *next;
+    _Atomic(struct metric *) next;
 };
 
+/* For metrics whose labels are known at run time; from any thread, once for each, and it must stay for good. */
 void metric_register(struct metric *m);
 #define METRIC_DEFINE_(var, kind_, name_, labels_, help_) METRIC_DEFINE_IN_(var, kind_, name_, labels_, help_, 0)
 #define METRIC_DEFINE_IN_(var, kind_, name_, labels_, help_, per_second_)                                              \

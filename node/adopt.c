@@ -2,6 +2,8 @@
  * adopt: what becomes of settings that were read again: each part takes what it can change while it runs, and what it
  * cannot stays as it was started, which is said.
  */
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -59,6 +61,20 @@ static void keep_started(struct settings *s, const struct settings *started) {
     s->outbound.own_listen_count = s->inbound.listener_count;
 }
 
+int adopt_hooks(struct node *n) {
+    const struct settings *s = n->settings;
+    char dir[4096];
+    if (n->hooks)
+        return hooks_reconfigure(n->hooks, s->hooks, s->hook_count);
+    if (!s->hook_count)
+        return ERR_OK;
+    snprintf(dir, sizeof dir, "%s/hooks", s->data_dir);
+    int err = hooks_open(&n->hooks, dir, s->name, s->hooks, s->hook_count);
+    if (err == ERR_IO)
+        LOG_ERROR("hooks_refused", LOG_STR("dir", dir), LOG_STR("why", strerror(errno)));
+    return err;
+}
+
 static void take_settings(struct node *n, struct settings *s) {
     n->restart_needed = needs_restart(n->settings, s);
     if (n->restart_needed)
@@ -78,6 +94,8 @@ static void take_settings(struct node *n, struct settings *s) {
         LOG_ERROR("reload_incomplete", LOG_STR("part", "http"));
     settings_free(n->settings);
     n->settings = s;
+    if (adopt_hooks(n) != ERR_OK)
+        LOG_ERROR("reload_incomplete", LOG_STR("part", "hooks"));
 }
 
 void adopt_reloaded(void *arg, struct settings *s, struct parts *p) {

@@ -1,6 +1,7 @@
 /*
  * config_text: see config_text.h. A secret is what stands under a key whose name ends in password, secret, secrets or
- * token, and the password of a URI; comments are gone with the reading of the file, and what they held with them.
+ * token, the headers of hooks, and the password of a URI; comments are gone with the reading of the file, and what
+ * they held with them.
  */
 #include "node/config_text.h"
 
@@ -29,7 +30,7 @@ static bool ends_with(struct span s, struct span end) {
 
 static bool is_secret_key(struct span key) {
     return ends_with(key, SPAN("password")) || ends_with(key, SPAN("secret")) || ends_with(key, SPAN("secrets")) ||
-           ends_with(key, SPAN("token"));
+           ends_with(key, SPAN("token")) || span_eq(key, SPAN("headers"));
 }
 
 static bool is_plain(struct span s) {

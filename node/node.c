@@ -285,6 +285,8 @@ static int open_parts(struct node *n) {
         warn_of_unreadable(n);
     if (status == EX_OK)
         status = open_loop(n);
+    if (status == EX_OK && adopt_hooks(n) != ERR_OK)
+        status = EX_OSERR;
     if (status == EX_OK)
         status = open_admin(n);
     if (status == EX_OK)
@@ -363,6 +365,7 @@ void node_close(struct node *n) {
         loop_free(n->loop);
     if (n->bus)
         bus_free(n->bus);
+    hooks_close(n->hooks);
     signer_free(n->signer);
     parts_unref(n->parts);
     directory_settle();

@@ -10,6 +10,7 @@
 
 #include "admin/admin.h"
 #include "admin/web.h"
+#include "node/hook.h"
 #include "node/node.h"
 #include "node/reload.h"
 #include "node/signer.h"
@@ -40,6 +41,7 @@ struct node {
     struct inbound *inbound;
     struct parts *parts;
     struct signer *signer; /* of reports */
+    struct hooks *hooks;   /* NULL: none so far */
     struct reload *reload;
     int (*fds)[16]; /* of each gateway loop and listener; -1: none, or handed over */
     enum phase phase;
@@ -54,6 +56,9 @@ struct node {
 
 /* -- adopt.c -- */
 void adopt_reloaded(void *node, struct settings *s, struct parts *p);
+
+/* Begins, changes or stops the hooks, as the settings in force say. */
+int adopt_hooks(struct node *n) MUST_CHECK;
 
 /* -- drain.c -- */
 void drain_on_signal(struct node *n, int signum);

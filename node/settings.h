@@ -15,6 +15,7 @@
 #include "base/net/bus_keys.h"
 #include "gateway/inbound/inbound.h"
 #include "gateway/outbound/outbound.h"
+#include "node/hook.h"
 #include "scheduler/scheduler.h"
 
 enum settings_role { SETTINGS_GATEWAY = 1, SETTINGS_SCHEDULER = 2, SETTINGS_DELIVERY = 4 };
@@ -61,6 +62,8 @@ struct settings {
     } admin;
     const char *admin_http; /* as written; read into .web */
     struct web_settings web;
+    const struct hook_config *hooks;
+    size_t hook_count;
     const struct yaml *document; /* the file, as it was read */
 };
 

@@ -285,6 +285,8 @@ const struct schema_key schema_keys[] = {
      "console.md."},
     {"admin.users", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of {name, password, role}", settings_read_users,
      "Who may sign in to the HTTP face. Without users it is open and read-only, on loopback addresses alone."},
+    {"hooks", SCHEMA_CUSTOM, 0, 0, 0, "[]", "list of hooks", settings_read_hooks,
+     "Programs that are told of events, over HTTP or a unix socket, at most 16. See below, and events.md."},
     {NULL, SCHEMA_TEXT, 0, 0, 0, NULL, NULL, NULL, NULL},
 };
 _Static_assert(sizeof schema_keys / sizeof *schema_keys <= SCHEMA_KEYS_MAX, "settings_reading has a line for each key");

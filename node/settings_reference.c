@@ -80,6 +80,7 @@ int settings_reference(struct buf *to) {
     settings_reports_reference(to);
     settings_admin_reference(to);
     settings_http_reference(to);
+    settings_hooks_reference(to);
     buf_add_str(to, reference_tail);
     return to->err;
 }

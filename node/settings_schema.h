@@ -128,6 +128,10 @@ void settings_read_users(struct settings_reading *r, const struct yaml *y, void 
 void settings_check_http(struct settings_reading *r);
 int settings_http_reference(struct buf *to);
 
+/* -- settings_hooks.c -- */
+void settings_read_hooks(struct settings_reading *r, const struct yaml *y, void *object);
+int settings_hooks_reference(struct buf *to);
+
 /* -- settings_gateway.c -- */
 /* The first line of the file that y names. */
 void settings_read_password(struct settings_reading *r, const struct yaml *y, const char *what, const char **to);

@@ -162,7 +162,18 @@ static void log_doubt(const struct sched_action *a) {
              LOG_STR("text", "the attempt under way was lost before its report; a second copy may arrive"));
 }
 
+/* The end of recipients by an operator's hand; the log knows the others from those who tried. */
+static void log_end_by_operator(const struct sched_action *a) {
+    char id[BASE32_ID_LEN + 1];
+    base32_encode(a->trace.id, id);
+    /* events: bounced, deleted */
+    LOG_INFO(a->trace.kind == SCHED_TRACE_BOUNCED ? "bounced" : "deleted", LOG_STR("id", id),
+             LOG_U64("recipients", a->trace.count), LOG_SPAN("text", a->trace.text));
+}
+
 static void count_change(const struct sched_action *a) {
+    if (a->trace.kind == SCHED_TRACE_BOUNCED || a->trace.kind == SCHED_TRACE_DELETED)
+        log_end_by_operator(a);
     if (a->trace.kind == SCHED_TRACE_HELD)
         metric_add(&metric_held, a->trace.count);
     else if (a->trace.kind == SCHED_TRACE_RELEASED)

@@ -162,7 +162,7 @@ static void show(struct mailauth *m, struct held *h, const struct authres *a, st
     if (!err)
         err = held_insert(h, 0, RESULTS_FIELD, buf_span(&value));
     if (err)
-        LOG_WARN("authentication results are not shown", LOG_SPAN("id", id), LOG_ERR("reason", err));
+        LOG_WARN("auth_results_not_shown", LOG_SPAN("id", id), LOG_ERR("reason", err));
     buf_deinit(&value);
 }
 
@@ -190,7 +190,7 @@ static void log_verified(const struct job *j, const struct check_verdict *v) {
             break;
         }
     }
-    LOG_INFO("sender verified", LOG_SPAN("id", j->id), LOG_SPAN("client", j->client_ip),
+    LOG_INFO("sender_verified", LOG_SPAN("id", j->id), LOG_SPAN("client", j->client_ip),
              LOG_STR("spf", j->m->use_spf ? authres_text(j->spf.result) : "off"), LOG_SPAN("identity", j->spf.identity),
              LOG_STR("dkim", j->m->dkim ? dkim : "off"), LOG_SPAN("signer", signer),
              LOG_STR("dmarc", j->m->dmarc ? authres_text(j->dmarc.result) : "off"), LOG_SPAN("from", j->dmarc.from),
@@ -228,7 +228,7 @@ static int pass_unverified(struct mailauth *m, const struct check_facts *f, stru
                         .dmarc = m->dmarc ? &dmarc : NULL};
     show(m, h, &a, f->id);
     metric_add(&unverified, 1);
-    LOG_WARN("sender not verified", LOG_SPAN("id", f->id), LOG_ERR("reason", err));
+    LOG_WARN("sender_not_verified", LOG_SPAN("id", f->id), LOG_ERR("reason", err));
     *v = passed;
     return ERR_OK;
 }
@@ -267,7 +267,7 @@ static void work_sign(struct pool_job *p, void *state) {
 
 static struct check_verdict unsigned_verdict(const struct mailauth *m, struct span id, int err) {
     metric_add(&unsigned_, 1);
-    LOG_WARN("message not signed", LOG_SPAN("id", id), LOG_ERR("reason", err));
+    LOG_WARN("message_not_signed", LOG_SPAN("id", id), LOG_ERR("reason", err));
     if (!m->must_sign)
         return passed;
     return refuse(451, SPAN("4.7.0"), SPAN("the message cannot be signed now"), SPAN("dkim"));
@@ -281,7 +281,7 @@ static void home_sign(struct post_letter *letter) {
             j->err = held_insert(j->held, 0, DKIM_FIELD, buf_span(&j->value));
         if (!j->err) {
             metric_add(&signed_, 1);
-            LOG_DEBUG("message signed", LOG_SPAN("id", j->id), LOG_SPAN("from", j->from.domains[0]));
+            LOG_DEBUG("message_signed", LOG_SPAN("id", j->id), LOG_SPAN("from", j->from.domains[0]));
         } else if (j->err != ERR_NOT_FOUND)
             v = unsigned_verdict(j->m, j->id, j->err);
         j->cb(j->arg, &v);

@@ -61,6 +61,7 @@ struct file_job {
 
 static void tell_failure(const char *event, const char *path, int err) {
     metric_add(&file_failures, 1);
+    /* events: greylist_file_ignored, greylist_file_not_written */
     LOG_ERROR(event, LOG_STR("file", path), LOG_ERR("why", err));
 }
 

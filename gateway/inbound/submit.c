@@ -266,6 +266,7 @@ static void log_late(const struct submission *m, uint64_t message, const char *e
     char name[14], id[BASE32_ID_LEN + 1];
     submission_name(m, name);
     base32_encode(message, id);
+    /* events: in_doubt, accepted_unheard */
     LOG_WARN(event, LOG_STR("submission", name), LOG_STR("id", id));
 }
 

@@ -140,11 +140,13 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
     base32_encode(a->job->message, id);
     enum bounce_category category = r->has_category ? r->category : bounce_classify(r->code, r->enhanced, r->text);
     bool is_bad = r->verdict.outcome == OUTCOME_FAILED || r->verdict.outcome == OUTCOME_DEFERRED;
+    /* events: delivered, deferred, failed, in_doubt, returned */
     LOG_INFO(outcomes[r->verdict.outcome].event, LOG_STR("id", id),
              LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", attempt_sender(a, i)),
              LOG_SPAN("remote", r->remote), LOG_U64("code", r->code), LOG_SPAN("status", r->enhanced),
              LOG_SPAN("text", r->text), LOG_STR("category", is_bad ? bounce_name(category) : ""),
-             LOG_STR("tls", a->tls ? a->tls : "no"), LOG_STR("site", a->site ? a->site->name : ""));
+             LOG_STR("tls", a->tls ? a->tls : "no"), LOG_STR("site", a->site ? a->site->name : ""),
+             LOG_STR("source", a->source ? a->source : ""));
 }
 
 static void send_report(struct attempt *a) {

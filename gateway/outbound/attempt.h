@@ -78,9 +78,10 @@ struct attempt {
     uint64_t begun_ms, joined_ms;
     struct walk walk;
     bool has_walk, has_target, slot, asking;
-    uint32_t targets; /* hosts that the walk has named */
-    const char *tls;  /* what the last connection was like, for the log; NULL: in the clear */
-    bool judging;     /* secure_target has returned, its answer comes later */
+    uint32_t targets;   /* hosts that the walk has named */
+    const char *tls;    /* what the last connection was like, for the log; NULL: in the clear */
+    const char *source; /* the address of ours it was tried from last, or NULL: the system's choice */
+    bool judging;       /* secure_target has returned, its answer comes later */
     struct secure secure;
     struct throttle throttle;
     struct health health;

@@ -118,6 +118,7 @@ static void take_pause(struct outbound *o, bool pause) {
     jobs_send_hello(o);
     if (pause)
         hand_back_waiting(o);
+    /* events: delivery_paused, delivery_resumed */
     LOG_INFO(pause ? "delivery_paused" : "delivery_resumed", LOG_U64("jobs", o->running.count));
 }
 

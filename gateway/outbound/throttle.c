@@ -426,6 +426,7 @@ static void log_rule(const char *event, const struct attempt *a, const struct co
     char ip[128] = "";
     if (c->source)
         tcp_addr_ip(&c->source->address, ip, sizeof ip);
+    /* events: source_paused, site_paused, site_slowed */
     LOG_WARN(event, LOG_STR("site", a->site->name), LOG_STR("source", ip), LOG_U64("for_ms", r->for_ms),
              LOG_U64("rule_line", r->line), LOG_STR("remote", c->remote), LOG_U64("code", said->code),
              LOG_SPAN("text", said->text));

@@ -117,9 +117,9 @@ static void holds_back_a_storm_and_counts_it(void **state) {
     log_flush();
     const char *out = caught();
     unsigned written = count_of(out, "warn storm"), held = 0, counts = 0;
-    for (const char *at = out; (at = strstr(at, "log lines held back event=storm count=")); at++, counts++) {
+    for (const char *at = out; (at = strstr(at, "log_held_back held=storm count=")); at++, counts++) {
         unsigned n = 0;
-        assert_int_equal(sscanf(at, "log lines held back event=storm count=%u", &n), 1);
+        assert_int_equal(sscanf(at, "log_held_back held=storm count=%u", &n), 1);
         held += n;
     }
     assert_in_range(written, 100, 200); /* the loop may cross a second */
