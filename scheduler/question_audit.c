@@ -98,20 +98,20 @@ static void submit(struct audit_write *w) {
 struct removal {
     struct audit_log *log;
     struct audit_write *write;
-    uint64_t have, now_ms, found;
+    uint64_t have, now_ms, found, wrong;
     int err;
 };
 
 static void find_old(void *arg) {
     struct removal *r = arg;
-    r->err = audit_find_old(r->log->sc->store, r->write->request.keep, r->have, r->now_ms, &r->found);
+    r->err = audit_find_old(r->log->sc->store, r->write->request.keep, r->have, r->now_ms, &r->found, &r->wrong);
 }
 
 static void found_old(void *arg) {
     struct removal *r = arg;
     r->log->looking = false;
-    if (r->err == ERR_OK && r->found) {
-        audit_removed(&r->log->audit, r->write->request.keep, r->found);
+    if (r->err == ERR_OK && r->found + r->wrong > 0) {
+        audit_removed(&r->log->audit, r->write->request.keep, r->found + r->wrong);
         LOG_INFO("audit_shortened", LOG_U64("records", r->found));
         submit(r->write);
     } else {

@@ -101,37 +101,42 @@ bool audit_is_crowded(const struct audit *a) {
     return a->count + CROWDED >= AUDIT_RECORDS_MAX;
 }
 
-/* Stands on the first key that is to go. False: there is none, or an error. */
-static bool find_first_old(struct store_iter *it, uint64_t have, uint64_t now_ms, struct span *key) {
-    uint64_t keep = have + CROWDED >= AUDIT_RECORDS_MAX ? AUDIT_RECORDS_MAX - CROWDED - LOT : UINT64_MAX;
-    uint64_t bound_ms = now_ms > AUDIT_KEEP_MS ? now_ms - AUDIT_KEEP_MS : 0;
-    if (keep == UINT64_MAX) {
+/* Stands on the first key that is to go. False: there is none, or an error. *seen: keys before it, where they were
+ * counted. */
+static bool find_first_old(struct store_iter *it, bool crowded, uint64_t now_ms, struct span *key, uint64_t *seen) {
+    uint64_t bound_ms = now_ms > AUDIT_KEEP_MS ? now_ms - AUDIT_KEEP_MS : 0, ms;
+    uint32_t serial;
+    if (!crowded) {
         struct key from = key_audit(bound_ms ? bound_ms - 1 : 0, UINT32_MAX);
         store_iter_seek(it, key_span(&from));
         return store_iter_next(it, key, NULL);
     }
-    uint64_t ms;
-    uint32_t serial;
-    for (uint64_t n = 0; store_iter_next(it, key, NULL); n++)
-        if (n >= keep || !key_read_audit(*key, &ms, &serial) || ms < bound_ms)
+    for (*seen = 0; store_iter_next(it, key, NULL); ++*seen)
+        if (*seen >= AUDIT_RECORDS_MAX - CROWDED - LOT || !key_read_audit(*key, &ms, &serial) || ms < bound_ms)
             return true;
     return false;
 }
 
-int audit_find_old(struct store *s, struct store_batch *b, uint64_t have, uint64_t now_ms, uint64_t *found) {
+int audit_find_old(struct store *s, struct store_batch *b, uint64_t have, uint64_t now_ms, uint64_t *found,
+                   uint64_t *wrong) {
     struct key from = range_begin(), to = range_end();
+    bool crowded = have + CROWDED >= AUDIT_RECORDS_MAX;
     struct store_iter *it;
     struct span key;
-    *found = 0;
+    uint64_t seen = have;
+    *found = *wrong = 0;
     int err = store_iter_open(&it, s, STORE_META, key_span(&from), key_span(&to));
     if (err != ERR_OK)
         return err;
-    bool more = find_first_old(it, have, now_ms, &key);
+    bool more = find_first_old(it, crowded, now_ms, &key, &seen);
+    bool short_of = !more && seen < have; /* such a count would keep the log full for ever */
     for (; more && *found < AUDIT_OLD_MAX; more = store_iter_next(it, &key, NULL)) {
         store_delete(b, STORE_META, key);
         ++*found;
     }
     err = store_iter_error(it);
+    if (err == ERR_OK && short_of)
+        *wrong = have - seen;
     store_iter_close(it);
     return err;
 }

@@ -28,10 +28,11 @@ int audit_open(struct audit *a, struct store *s) MUST_CHECK;
 /* Adds a record. ERR_AGAIN: full, and the oldest have not gone yet; ERR_NOMEM. */
 int audit_put(struct audit *a, struct store_batch *b, const Words__AdminAudit *record, uint64_t now_ms) MUST_CHECK;
 
-/* What is too old, or too much: adds its removal to the batch, at most AUDIT_OLD_MAX records, the oldest; *found says
- * how many. have: records in the store now. */
-int audit_find_old(struct store *s, struct store_batch *b, uint64_t have, uint64_t now_ms, uint64_t *found) MUST_CHECK;
-/* That many are removed by the batch, which gets the new count. */
+/* Adds the removal of what is too old, or too much, to the batch, at most AUDIT_OLD_MAX records; *found says how many.
+ * have: records in the store now, as they were counted; *wrong: so many fewer are there. */
+int audit_find_old(struct store *s, struct store_batch *b, uint64_t have, uint64_t now_ms, uint64_t *found,
+                   uint64_t *wrong) MUST_CHECK;
+/* That many are removed by the batch, or were not there; the batch gets the new count. */
 void audit_removed(struct audit *a, struct store_batch *b, uint64_t removed);
 /* It is time for audit_find_old: the next records could find the log full. */
 bool audit_is_crowded(const struct audit *a);

@@ -66,7 +66,16 @@ def a_long_queue(world):
     print("memory: %d MiB at the start, %d MiB at most" % (before // 1024, max(peaks) // 1024), flush=True)
     if SLOW == 1:
         assert max(peaks) < RSS_KIB_MAX, "memory: %d KiB" % max(peaks)
-    assert sum(r["count"] for r in post.tool("queue", "summary", "--limit", "1000000")["rows"]) == RECIPIENTS
+    def timed(*words):
+        start = time.monotonic()
+        rows = post.tool(*words)["rows"]
+        print("%s: %.2f s" % (" ".join(words), time.monotonic() - start), flush=True)
+        return rows
+    assert sum(r["count"] for r in timed("queue", "summary", "--limit", "1000000")) == RECIPIENTS
+    assert timed("queue", "shape")[0]["count"] == RECIPIENTS
+    assert len(timed("queue", "list", "--limit", "1000")) == 1000
+    assert len(timed("queue", "list", "domain:d%d.test" % (DOMAINS - 1))) == 10
+    assert sum(r["count"] for r in timed("queue", "summary", "domain:.test", "--limit", "1000000")) == RECIPIENTS
 
     for how in (post.kill, post.stop):
         how()

@@ -9,9 +9,10 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from posthouse_test import BUILD, SLOW, check, main, wait_until
+from posthouse_test import BUILD, SLOW, free_port, main, wait_until
 
 ROUTES = "routes:\n  - {domain: \"*\", route: \"smtp:127.0.0.1:%d\"}\n"
 LATER = "retry: {first: 6h, max: 12h, give_up: 5d, delay_notice: 0}\nlimits: {per_site: 50}"
@@ -232,4 +233,30 @@ def the_audit_log(world):
     assert done.returncode == 0, done
 
 
-main([listings_by_pages, many_ask_at_once, counts_by_destination_and_age, message_text, sites_at_work, the_audit_log])
+def histograms_move_with_mail(world):
+    sink = world.sink()
+    port = free_port()
+    post = world.posthouse(extra="  http: \"127.0.0.1:%d\"\n" % port + ROUTES % sink.port).start()
+
+    def exposed():
+        with urllib.request.urlopen("http://127.0.0.1:%d/metrics" % port, timeout=30) as answer:
+            text = answer.read().decode()
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.split("\n") if line and line[0] != "#"}
+    before = exposed()
+    for n in range(5):
+        post.send("a@client.test", "u%d@there.test" % n)
+    sink.wait(5)
+    post.wait_empty()
+    after = exposed()
+    for name in ("accept", "commit", "queue_delay", "attempt"):
+        family = "posthouse_%s_seconds" % name
+        assert after[family + "_count"] >= before[family + "_count"] + (5 if name != "commit" else 1), (family, after[family + "_count"])
+        assert after[family + "_bucket{le=\"+Inf\"}"] == after[family + "_count"], family
+        buckets = [v for k, v in after.items() if k.startswith(family + "_bucket")]
+        assert len(buckets) == 24 and sorted(buckets) == buckets, family
+        assert 0 <= after[family + "_sum"] < 600 * SLOW, (family, after[family + "_sum"])
+    assert after["posthouse_accept_seconds_sum"] > 0
+
+
+main([listings_by_pages, many_ask_at_once, counts_by_destination_and_age, message_text, sites_at_work, the_audit_log,
+      histograms_move_with_mail])

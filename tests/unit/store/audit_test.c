@@ -129,9 +129,10 @@ static void long_texts_are_cut(void **state) {
 }
 
 static void remove_old(struct audit *a, struct store *s, struct store_batch *b, uint64_t now_ms, uint64_t expected) {
-    uint64_t found;
-    assert_int_equal(audit_find_old(s, b, a->count, now_ms, &found), ERR_OK);
+    uint64_t found, wrong;
+    assert_int_equal(audit_find_old(s, b, a->count, now_ms, &found, &wrong), ERR_OK);
     assert_int_equal(found, expected);
+    assert_int_equal(wrong, 0);
     audit_removed(a, b, found);
     assert_int_equal(store_write(s, b, true), ERR_OK);
     store_batch_clear(b);
@@ -175,6 +176,28 @@ static void the_oldest_go(void **state) {
     store_batch_free(b);
 }
 
+/* A count that says too much is put right, else the log would be full for ever. */
+static void a_wrong_count_is_put_right(void **state) {
+    struct store *s = *state;
+    struct store_batch *b = store_batch_new();
+    struct audit a;
+    uint64_t found, wrong;
+    assert_int_equal(audit_open(&a, s), ERR_OK);
+    for (uint64_t n = 0; n < 10; n++)
+        assert_int_equal(put_record(&a, s, b, n, start_ms + n), ERR_OK);
+    a.count = AUDIT_RECORDS_MAX;
+    assert_int_equal(put_record(&a, s, b, 1, start_ms), ERR_AGAIN);
+    assert_int_equal(audit_find_old(s, b, a.count, start_ms, &found, &wrong), ERR_OK);
+    assert_int_equal(found, 0);
+    audit_removed(&a, b, found + wrong);
+    assert_int_equal(a.count, 10);
+    assert_int_equal(store_write(s, b, true), ERR_OK);
+    store_batch_clear(b);
+    assert_int_equal(put_record(&a, s, b, 11, start_ms + 11), ERR_OK);
+    assert_int_equal(problems_in(s), 0);
+    store_batch_free(b);
+}
+
 static void damage_is_found(void **state) {
     struct store *s = *state;
     struct store_batch *b = store_batch_new();
@@ -198,6 +221,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(order_survives_the_clock, setup, teardown),
         cmocka_unit_test_setup_teardown(long_texts_are_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(the_oldest_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_wrong_count_is_put_right, setup, teardown),
         cmocka_unit_test_setup_teardown(damage_is_found, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
