@@ -10,7 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from accounts import argon_hash, certificate, crypt_hash, inside_tls, log_in, plain, scram, scram_hash
-from posthouse_test import free_port, main, wait_until
+from posthouse_test import SLOW, free_port, main, wait_until
 from real_servers import Dovecot, Http, Postgres, Slapd
 
 PEOPLE = {"lena": [("mail", "lena@posthouse.test"), ("userPassword", "ldap-pw")],
@@ -162,7 +162,7 @@ def others_go_on(post, pending):
 
 def dead_or_frozen(kind):
     def test(world):
-        server, line = backend(world, kind, ", timeout: 5s")
+        server, line = backend(world, kind, ", timeout: %ds" % (2 if SLOW == 1 else 5))
         post = posthouse(world, [line], auth="fail_delay: 10ms\ncache: 0\nclient_failures: 1000")
         expect(log_in(post.submission, *GOOD[kind]), "235 2.7.0")
         server.freeze()
