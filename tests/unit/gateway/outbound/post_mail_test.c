@@ -55,6 +55,9 @@ static void on_pause(void *arg) {
 }
 
 static void run(uint64_t ms) {
+#ifdef __SANITIZE_THREAD__
+    ms *= 10;
+#endif
     loop_timer_set(t.pause, ms);
     loop_run(t.loop);
     assert_false(t.timed_out);
