@@ -433,11 +433,12 @@ static struct change *change_new(struct scheduler *sc, uint64_t correlation, enu
     return c;
 }
 
-/* One line of text without control characters; what stands for a colon in a name is another sign. */
+/* One line of text without control characters. In a name nothing looks like the colon and blank before the reason. */
 static void add_clean(struct buf *to, struct span text, bool name) {
     for (size_t i = 0; i < text.len; i++) {
         unsigned char ch = (unsigned char)text.at[i];
-        buf_add_byte(to, (char)(ch < 0x20 || ch == 0x7f ? ' ' : name && ch == ':' ? '/' : ch));
+        bool ends = name && ch == ':' && (i + 1 == text.len || text.at[i + 1] == ' ');
+        buf_add_byte(to, (char)(ch < 0x20 || ch == 0x7f ? ' ' : ends ? '/' : ch));
     }
 }
 

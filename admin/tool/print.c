@@ -101,7 +101,7 @@ void print_status(const struct tool *t, const struct answer *a) {
     units_format_size((uint64_t)print_figure(a, "store_disk_bytes"), disk, sizeof disk);
     fputs("node       ", stdout);
     print_bytes(a->r.text);
-    printf(", up %s\n", up);
+    printf(", up %s%s\n", up, print_figure(a, "posthouse_node_drained") > 0 ? ", DRAINED by an operator" : "");
     printf("queue      %.0f messages; in memory: %.0f ready, %.0f being delivered%s\n",
            print_figure(a, "queue_messages"), print_figure(a, "queue_ready"), print_figure(a, "queue_assigned"),
            print_figure(a, "queue_scanned") > 0 ? "" : " (still reading the queue after the start)");

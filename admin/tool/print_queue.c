@@ -135,11 +135,12 @@ void print_nodes(const struct tool *t, const struct answer *a) {
 
 void print_shards(const struct tool *t, const struct answer *a) {
     (void)t;
-    printf("%5s %10s %10s %10s %10s %10s\n", "shard", "messages", "ready", "under way", "deferred", "held");
+    printf("%5s %6s %10s %10s %10s %10s %10s\n", "shard", "epoch", "messages", "ready", "under way", "deferred",
+           "held");
     for (size_t i = 0; i < a->r.n_rows; i++) {
         const Words__AdminRow *r = a->r.rows[i];
-        printf("%5u %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "\n", r->index, r->count,
-               r->ready, r->assigned, r->deferred, r->held);
+        printf("%5u %6" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "\n", r->shard,
+               r->epoch, r->messages, r->ready, r->assigned, r->deferred, r->held);
     }
     print_row_figures(a);
 }
@@ -157,7 +158,10 @@ void print_audits(const struct tool *t, const struct answer *a) {
         printf("%s  %-8s ", when, u->stage < 4 ? stages[u->stage] : "?");
         print_bytes(u->actor);
         printf("  %s ", verb ? verb->name + strlen("ADMIN_") : "?");
-        print_bytes(u->what);
+        if (u->what.len)
+            print_bytes(u->what);
+        else
+            fputs(u->has_count ? "all" : "", stdout);
         if (u->has_target && u->target.len) {
             fputs(" to ", stdout);
             print_bytes(u->target);
