@@ -86,6 +86,7 @@ struct scheduler {
     struct list changes;          /* of the queue, under way (operator.c) */
     struct list suspended;        /* by operators (suspend.c) */
     struct map suspended_by_name; /* the same */
+    uint64_t suspended_serial;
 
     uint32_t work;          /* tasks on helper threads */
     uint32_t readings;      /* messages whose text is being read for operators */

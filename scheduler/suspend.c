@@ -6,6 +6,7 @@
  */
 #include "scheduler/suspend.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,13 +36,17 @@ const struct suspended *suspend_find(const struct scheduler *sc, uint32_t scope,
     return n ? LIST_ENTRY(n, struct suspended, by_name) : NULL;
 }
 
-const struct suspended *suspend_of(struct scheduler *sc, struct span destination, uint64_t message) {
-    struct shard *s = scheduler_shard_of(sc, message);
-    struct span name = destination, site = s ? sched_site_of(shard_core(s), destination) : SPAN_EMPTY;
+const struct suspended *suspend_in(struct scheduler *sc, struct span destination, struct shard *s) {
+    struct span name = destination, site = sched_site_of(shard_core(s), destination);
     const struct suspended *p = suspend_find(sc, SCHED_SUSPEND_DOMAIN, name);
     for (ptrdiff_t dot; !p && (dot = span_find(name, '.')) >= 0; name = span_from(name, (size_t)dot + 1))
         p = suspend_find(sc, SCHED_SUSPEND_DOMAIN, span_from(name, (size_t)dot));
-    return p || !site.len ? p : suspend_find(sc, SCHED_SUSPEND_SITE, site);
+    for (size_t end = 0; !p && end < site.len;) {
+        ptrdiff_t plus = span_find(span_from(site, end + 1), '+');
+        end = plus < 0 ? site.len : end + 1 + (size_t)plus;
+        p = suspend_find(sc, SCHED_SUSPEND_SITE, span_first(site, end));
+    }
+    return p;
 }
 
 static void suspended_free(struct suspended *p) {
@@ -88,6 +93,7 @@ static int begin(struct scheduler *sc, const Words__Suspension *record) {
     if (!p)
         return ERR_NOMEM;
     p->scope = record->scope;
+    p->serial = ++sc->suspended_serial;
     p->at_ms = record->at_ms;
     p->until_ms = record->has_until_ms ? record->until_ms : 0;
     p->name = copy(frame_span(record->name));
@@ -265,17 +271,47 @@ static void fill_row(Words__AdminRow *row, const struct suspended *p) {
     row->actor = frame_bytes(span_of(p->actor));
 }
 
-static void list_all(struct scheduler *sc, uint64_t correlation) {
+/* All of them; or those that stop the destination of this address, in some shard. */
+static bool is_asked_for(struct scheduler *sc, const struct suspended *p, struct span address) {
+    ptrdiff_t at = span_rfind(address, '@');
+    struct span domain = at < 0 ? address : span_from(address, (size_t)at + 1);
+    bool found = !domain.len;
+    for (uint32_t i = 0; i < sc->config.shards && !found; i++)
+        found = suspend_in(sc, domain, sc->shards[i]) == p;
+    return found;
+}
+
+/* With a limit a page, and a cursor when there is more; else all, in several replies. */
+static void list_all(struct scheduler *sc, uint64_t correlation, const Words__AdminRequest *m) {
     Words__AdminRow rows[ROWS_AT_ONCE], *pointers[ROWS_AT_ONCE];
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
+    struct span address = m->has_address ? frame_span(m->address) : SPAN_EMPTY;
+    uint64_t after = 0, last = 0;
+    char cursor[24];
+    size_t sent = 0;
     r.rows = pointers;
+    if (m->has_after && m->after.len && !span_u64(frame_span(m->after), &after)) {
+        question_error(sc, correlation, ERR_INVALID, "the cursor is not one of ours");
+        return;
+    }
     LIST_FOREACH(n, tmp, &sc->suspended) {
+        const struct suspended *p = LIST_ENTRY(n, const struct suspended, link);
+        if (p->serial <= after || !is_asked_for(sc, p, address))
+            continue;
+        if (m->has_limit && m->limit && sent == m->limit) {
+            r.has_cursor = true;
+            r.cursor = frame_bytes(
+                span_make(cursor, (size_t)snprintf(cursor, sizeof cursor, "%llu", (unsigned long long)last)));
+            break;
+        }
         if (r.n_rows == ROWS_AT_ONCE) {
             question_reply(sc, correlation, &r, false);
             r.n_rows = 0;
         }
         pointers[r.n_rows] = &rows[r.n_rows];
-        fill_row(&rows[r.n_rows++], LIST_ENTRY(n, const struct suspended, link));
+        fill_row(&rows[r.n_rows++], p);
+        last = p->serial;
+        sent++;
     }
     r.has_count = true;
     r.count = sc->suspended.count;
@@ -286,7 +322,7 @@ void suspend_on_request(struct scheduler *sc, uint64_t correlation, const Words_
     char name[SUSPENSION_NAME_MAX + 1];
     bool dry_run = m->has_dry_run && m->dry_run;
     if (m->verb == WORDS__ADMIN_VERB__ADMIN_SUSPENSIONS) {
-        list_all(sc, correlation);
+        list_all(sc, correlation, m);
         return;
     }
     if (!m->has_scope || !m->has_address || !read_name(frame_span(m->address), m->scope, name)) {

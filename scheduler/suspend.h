@@ -11,6 +11,7 @@ struct suspended {
     struct map_node by_name;
     struct list_node link; /* sc->suspended, oldest first */
     uint32_t scope;        /* enum sched_suspension_scope */
+    uint64_t serial;       /* for paging */
     uint64_t at_ms, until_ms;
     char *name, *actor, *reason;
 };
@@ -24,7 +25,7 @@ void suspend_on_request(struct scheduler *sc, uint64_t correlation, const Words_
 void suspend_tick(struct scheduler *sc, uint64_t now_ms);
 /* NULL: not there. */
 const struct suspended *suspend_find(const struct scheduler *sc, uint32_t scope, struct span name);
-/* What stops a destination of this message's shard, as its core does it; or NULL. */
-const struct suspended *suspend_of(struct scheduler *sc, struct span destination, uint64_t message);
+/* What stops a destination (in lower case) in this shard, as its core does it; or NULL. */
+const struct suspended *suspend_in(struct scheduler *sc, struct span destination, struct shard *s);
 
 #endif

@@ -231,7 +231,7 @@ static void add_recipient(struct buf *to, struct scheduler *sc, uint64_t message
         break;
     case SCHED_DEFERRED:
         add_deferred(to, r, e, sc->settings.retry.give_up_ms, now_ms);
-        stop = suspend_of(sc, frame_span(r->has_route ? r->route : r->destination), message);
+        stop = suspend_in(sc, frame_span(r->has_route ? r->route : r->destination), scheduler_shard_of(sc, message));
         if (stop) {
             buf_add_str(to, " Until then ");
             add_stop(to, stop, now_ms);

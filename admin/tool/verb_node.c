@@ -31,7 +31,19 @@ int verb_address(struct tool *t, const struct verb *v, char **args, int count) {
     return tool_ask_and_print(t, &q, 0, print_steps);
 }
 
-/* What delivery says of the way, and the scheduler of what waits for it. */
+/* What an operator has suspended of the way of this domain. */
+static int show_stops(struct tool *t, const char *domain) {
+    Words__AdminRequest q = tool_request(t, WORDS__ADMIN_VERB__ADMIN_SUSPENSIONS);
+    struct answer a;
+    q.has_address = true;
+    q.address = frame_bytes(span_of(domain));
+    int status = tool_ask(t, &q, &a);
+    if (status == EX_OK && a.r.n_rows)
+        print_suspensions(t, &a);
+    return status;
+}
+
+/* What delivery says of the way, and the scheduler of what waits for it, and of what was suspended. */
 int verb_limits(struct tool *t, const struct verb *v, char **args, int count) {
     char filter[400];
     int status = verb_address(t, v, args, count);
@@ -39,6 +51,9 @@ int verb_limits(struct tool *t, const struct verb *v, char **args, int count) {
         return status;
     const char *at = strrchr(args[0], '@');
     snprintf(filter, sizeof filter, "domain:%.300s", at ? at + 1 : args[0]);
+    status = show_stops(t, filter + strlen("domain:"));
+    if (status != EX_OK)
+        return status;
     char *words[] = {filter};
     const struct verb summary = {.words = "queue summary", .rpc = WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY};
     return verb_queue_counts(t, &summary, words, 1);

@@ -224,8 +224,8 @@ struct sched_operator {
 enum sched_suspension_scope { SCHED_SUSPEND_DOMAIN = 1, SCHED_SUSPEND_SITE = 2 };
 struct sched_suspension {
     enum sched_suspension_scope scope;
-    struct span
-        name; /* lower case. Of a domain: the destination, or with a leading dot all below; of a site: its name */
+    struct span name; /* lower case. Of a domain: the destination, or with a leading dot all below; of a site: its name,
+                       * or what stands in it before a "+" */
     uint64_t until_ms; /* 0: until it is resumed. The shell resumes it then; the core plans with it */
 };
 

@@ -28,6 +28,13 @@ static struct suspension *find(const struct sched *s, uint32_t scope, struct spa
     return n ? LIST_ENTRY(n, struct suspension, by_name) : NULL;
 }
 
+/* A site's name may be followed by "+" and what keeps its connections apart: each such name means all that begin with
+ * it. The next one longer than `from`. */
+static size_t site_end(struct span site, size_t from) {
+    ptrdiff_t plus = span_find(span_from(site, from + 1), '+');
+    return plus < 0 ? site.len : from + 1 + (size_t)plus;
+}
+
 static struct suspension *find_for(const struct sched *s, const struct dest *d) {
     if (!s->suspensions.count)
         return NULL;
@@ -37,8 +44,11 @@ static struct suspension *find_for(const struct sched *s, const struct dest *d) 
         found = find(s, SCHED_SUSPEND_DOMAIN, span_from(name, (size_t)dot));
         name = span_from(name, (size_t)dot + 1);
     }
-    if (!found && !d->site->own)
-        found = find(s, SCHED_SUSPEND_SITE, span_make(d->site->name, d->site->len));
+    struct span site = span_make(d->site->name, d->site->own ? 0 : d->site->len);
+    for (size_t end = 0; !found && end < site.len;) {
+        end = site_end(site, end);
+        found = find(s, SCHED_SUSPEND_SITE, span_first(site, end));
+    }
     return found;
 }
 
@@ -56,8 +66,10 @@ void core_suspension_choose(struct sched *s, struct dest *d) {
 
 static bool is_under(const struct dest *d, uint32_t scope, struct span name) {
     struct span of = core_dest_name(d);
+    struct span site = span_make(d->site->name, d->site->len);
     if (scope == SCHED_SUSPEND_SITE)
-        return !d->site->own && span_eq(name, span_make(d->site->name, d->site->len));
+        return !d->site->own && span_eq(span_first(site, name.len), name) &&
+               (site.len == name.len || site.at[name.len] == '+');
     return name.at[0] == '.' ? of.len > name.len && span_eq(span_from(of, of.len - name.len), name) : span_eq(of, name);
 }
 

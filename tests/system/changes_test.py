@@ -200,6 +200,9 @@ def a_suspended_domain_waits(world):
     rows = post.tool("suspensions")["rows"]
     assert [(r.get("destination"), r["reason"]) for r in rows] == [("there.test", "under repair"), (".below.test", "all of them")] or \
         sorted((r.get("destination"), r["reason"]) for r in rows) == [(".below.test", "all of them"), ("there.test", "under repair")], rows
+    limits = post.tool("limits", "explain", "there.test", text=True)
+    assert "under repair" in limits and "all of them" not in limits, limits
+    assert "under repair" not in post.tool("limits", "explain", "elsewhere.test", text=True)
     why = post.tool("msg", "why", waits, text=True)
     assert "there.test is suspended" in why and "under repair" in why, why
     assert post.tool("resume", "domain", "x.below.test", ok=False).returncode != 0
@@ -228,6 +231,7 @@ def a_suspended_site_waits(world):
     assert len(sink.messages) == 1
     assert "the site " + site + " is suspended" in post.tool("msg", "why", ident, text=True)
     assert count(post, "hold", "site:" + site, *WHY, "--dry-run") == 1
+    assert "under repair" in post.tool("limits", "explain", "x@there.test", text=True)
     post.tool("resume", "site", site)
     sink.wait(2)
 

@@ -455,6 +455,43 @@ static void a_site_is_suspended(void **state) {
     world_deinit(&w);
 }
 
+/* A site with several sets of connections is one to the operator. */
+static void a_site_is_suspended_whole(void **state) {
+    (void)state;
+    static const char *const names[] = {"big+from:pool", "big+verify+from:pool", "big", "bigger", "bi"};
+    for (size_t i = 0; i < 5; i++) {
+        struct world w;
+        begin(&w, true);
+        world_submit(&w, "a.test");
+        world_flush(&w);
+        struct wreport r = {.outcome = SCHED_OUT_DELIVERED, .code = 250, .text = "ok", .site = names[i]};
+        assert_int_equal(world_report(&w, world_job(&w, NULL), r), ERR_OK);
+        if (i % 2) { /* before and after it is known */
+            assert_int_equal(suspend(&w, SCHED_SUSPEND_SITE, "big", 0), ERR_OK);
+        } else {
+            uint64_t id = world_submit(&w, "a.test");
+            assert_int_equal(suspend(&w, SCHED_SUSPEND_SITE, "big", 0), ERR_OK);
+            world_flush(&w);
+            r.outcome = SCHED_OUT_RETURNED;
+            r.site = "elsewhere";
+            assert_int_equal(world_report(&w, world_job(&w, NULL), r), ERR_OK);
+            world_flush(&w);
+            world_tick(&w, 1000);
+            world_flush(&w);
+            r.site = names[i];
+            assert_int_equal(world_report(&w, world_job(&w, NULL), r), ERR_OK);
+            world_flush(&w);
+            world_tick(&w, 1000);
+            assert_int_equal(world_look(&w, id, 0).state, i < 3 ? SCHED_READY : SCHED_ASSIGNED);
+        }
+        uint64_t id = world_submit(&w, "a.test");
+        world_flush(&w);
+        assert_int_equal(world_look(&w, id, 0).state, i < 3 ? SCHED_READY : SCHED_ASSIGNED);
+        assert_int_equal(world_look(&w, id, 0).stop_scope, i < 3 ? SCHED_SUSPEND_SITE : 0);
+        world_deinit(&w);
+    }
+}
+
 /* A suspension of a bulk destination does not fill the memory. */
 static void most_of_it_goes_to_disk(void **state) {
     (void)state;
@@ -539,6 +576,7 @@ int main(void) {
         cmocka_unit_test(a_domain_is_suspended),
         cmocka_unit_test(all_below_a_domain),
         cmocka_unit_test(a_site_is_suspended),
+        cmocka_unit_test(a_site_is_suspended_whole),
         cmocka_unit_test(most_of_it_goes_to_disk),
         cmocka_unit_test(suspensions_are_bounded),
         cmocka_unit_test(retry_takes_what_is_named_alone),
