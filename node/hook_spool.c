@@ -66,7 +66,7 @@ static int open_segment(const struct hook_spool *s, uint64_t first, int flags) {
 }
 
 static int begin_segment(struct hook_spool *s, uint64_t first) {
-    int fd = open_segment(s, first, O_WRONLY | O_CREAT | O_TRUNC);
+    int fd = open_segment(s, first, O_WRONLY | O_APPEND | O_CREAT | O_TRUNC);
     if (fd < 0)
         return errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : ERR_IO;
     if (s->fd >= 0)
