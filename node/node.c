@@ -196,7 +196,7 @@ static size_t ready_parts(void *arg, struct web_part parts[WEB_PARTS_MAX]) {
     parts[0] = (struct web_part){"gateway", n->inbound && inbound_is_ready(n->inbound)};
     parts[1] = (struct web_part){"scheduler", n->scheduler != NULL};
     parts[2] = (struct web_part){"delivery", n->outbound != NULL};
-    parts[3] = (struct web_part){n->paused ? "draining" : "running", n->phase == PHASE_RUNNING && !n->paused};
+    parts[3] = (struct web_part){"running", n->phase == PHASE_RUNNING && !n->paused};
     return 4;
 }
 
