@@ -102,14 +102,20 @@ static void delete_(struct sched *s, struct message *m, struct recipient *r, str
     core_mark_dirty(s, r);
 }
 
+/* ": WHY" of a note, or nothing. */
+static struct span reason_of(struct span note) {
+    for (size_t i = 0; i + 1 < note.len; i++)
+        if (note.at[i] == ':' && note.at[i + 1] == ' ')
+            return span_from(note, i);
+    return SPAN_EMPTY;
+}
+
 static void bounce(struct sched *s, struct message *m, struct recipient *r, struct span note) {
     char text[SCHED_NOTE_MAX + 64];
     struct buf b;
     buf_init(&b, sizeof text);
     buf_add_str(&b, "returned by the postmaster");
-    ptrdiff_t colon = span_find(note, ':'); /* the sender is told why, and not by whom */
-    if (colon >= 0)
-        buf_add(&b, span_from(note, (size_t)colon));
+    buf_add(&b, reason_of(note)); /* the sender is told why, and not by whom */
     size_t len = span_copy(buf_span(&b), text, sizeof text);
     buf_deinit(&b);
     const struct sched_result result = {

@@ -217,7 +217,7 @@ struct sched_operator {
     uint64_t message;
     const uint32_t *indexes; /* ascending; NULL: all recipients */
     uint32_t count;
-    struct span note;         /* "by NAME: WHY", no colon in the name; cut to SCHED_NOTE_MAX */
+    struct span note;         /* "by NAME: WHY", no colon and blank in the name; cut to SCHED_NOTE_MAX */
     struct span destination;  /* REROUTE: the new one; empty: back to that of the envelope, */
     const struct span *homes; /* which are these, of all recipients of the message */
 };

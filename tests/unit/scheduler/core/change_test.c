@@ -1,7 +1,7 @@
 /* The operator's changes, verb by verb, in each state; and suspensions. */
 #include "tests/unit/scheduler/core/world.h"
 
-#define NOTE "by carol: they asked"
+#define NOTE "by key:carol: they asked"
 
 static void begin(struct world *w, bool node) {
     struct sched_config c = world_config();
@@ -295,6 +295,21 @@ static void bounces_with_a_report(void **state) {
     world_deinit(&w);
 }
 
+static void a_bounce_without_a_reason_names_nobody(void **state) {
+    (void)state;
+    struct world w;
+    begin(&w, true);
+    uint64_t id = deferred(&w);
+    struct sched_event e = event_of(SCHED_OP_BOUNCE, id);
+    e.operator_.note = SPAN("by key:carol");
+    assert_int_equal(world_load_with(&w, id, &e.operator_), ERR_OK);
+    world_flush(&w);
+    struct wcompose *c = world_open_compose(&w);
+    assert_non_null(c);
+    assert_true(span_eq(c->results[0].text, SPAN("returned by the postmaster")));
+    world_deinit(&w);
+}
+
 /* -- reroute -- */
 
 static void reroutes_in_each_state(void **state) {
@@ -571,6 +586,7 @@ int main(void) {
         cmocka_unit_test(deletes_in_each_state),
         cmocka_unit_test(rejected_after_a_deletion_leaves_nothing),
         cmocka_unit_test(bounces_with_a_report),
+        cmocka_unit_test(a_bounce_without_a_reason_names_nobody),
         cmocka_unit_test(reroutes_in_each_state),
         cmocka_unit_test(a_ready_one_changes_its_line),
         cmocka_unit_test(a_domain_is_suspended),
