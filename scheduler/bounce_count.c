@@ -37,9 +37,8 @@ static void log_given_up(const struct sched_action *a, enum bounce_category cate
     char id[BASE32_ID_LEN + 1];
     base32_encode(a->trace.id, id);
     LOG_INFO("given_up", LOG_STR("id", id), LOG_U64("recipients", a->trace.count),
-             LOG_SPAN("remote", a->trace.result.remote), LOG_U64("code", a->trace.result.code),
-             LOG_SPAN("status", a->trace.result.enhanced), LOG_STR("category", bounce_name(category)),
-             LOG_SPAN("text", a->trace.result.text));
+             LOG_SPAN("remote", a->trace.result.remote), LOG_SPAN("status", a->trace.result.enhanced),
+             LOG_STR("category", bounce_name(category)), LOG_SPAN("text", a->trace.result.text));
 }
 
 void bounce_count(const struct sched_action *a) {
