@@ -81,7 +81,11 @@ static void on_timer(void *arg) {
 
 static int open_door(struct admin *a, const struct admin_config *c, const char *endpoint) {
     struct admin_door *door = &a->doors[a->door_count];
-    struct bus_curve curve = {.key = c->key, .domain = ADMIN_DOMAIN, .receive_max = ADMIN_REQUEST_MAX + 1024u};
+    struct bus_curve curve = {.key = c->key,
+                              .domain = ADMIN_DOMAIN,
+                              .receive_max = ADMIN_REQUEST_MAX + 1024u,
+                              .waiting_max = 4u * QUEUE_MAX,
+                              .messages_max = 16};
     *door = (struct admin_door){.admin = a, .tcp = strncmp(endpoint, "tcp:", 4) == 0};
     int err = bus_hub_open_curve(&door->hub, c->bus, c->loop, endpoint, door->tcp ? &curve : NULL, FRAME_PART_MAX,
                                  QUEUE_MAX, calls_on_tool, door);

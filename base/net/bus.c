@@ -64,7 +64,7 @@ struct bus_hub {
     struct bus_socket socket;
     struct map by_id;
     struct list blocked;
-    size_t queue_max;
+    size_t queue_max, waiting_max; /* of one peer; of all, 0: no bound */
     bus_hub_cb cb;
     void *arg;
     char domain[BUS_ZAP_DOMAIN_MAX + 1];
@@ -145,23 +145,26 @@ static int bind_private(void *zmq, const char *endpoint) {
     return failed ? bus_err_of_open(error) : ERR_OK;
 }
 
-/* Encryption makes a part a little longer. */
-enum { CURVE_ROOM = 256, CURVE_HWM = 64 };
+/* Encryption makes a part longer, and the handshake needs some. */
+enum { CURVE_ROOM = 1024 };
 
 static int be_server(struct bus_hub *h, struct bus *b, const struct bus_curve *c) {
-    int on = 1, hwm = CURVE_HWM; /* what may wait for us of each connection */
+    int on = 1, hwm = c->messages_max ? (int)c->messages_max : BUS_HWM_MESSAGES;
     size_t receive_max = c->receive_max ? c->receive_max : h->socket.message_max;
     int64_t size_max = (int64_t)receive_max + CURVE_ROOM;
     if (!bus_zap_is_running(b))
         return ERR_CLOSED; /* ZeroMQ would let everybody in */
-    if (c->domain[0] == '\0' || strlen(c->domain) > BUS_ZAP_DOMAIN_MAX || !bus_key_is_good(span_of(c->key->secret_key)))
+    if (c->messages_max == 1 || c->domain[0] == '\0' || strlen(c->domain) > BUS_ZAP_DOMAIN_MAX ||
+        !bus_key_is_good(span_of(c->key->secret_key)))
         return ERR_INVALID;
     snprintf(h->domain, sizeof h->domain, "%s", c->domain);
     h->socket.domain = h->domain;
     h->socket.guarded = b;
+    h->waiting_max = c->waiting_max;
     bool good = zmq_setsockopt(h->socket.zmq, ZMQ_CURVE_SERVER, &on, sizeof on) == 0 &&
                 zmq_setsockopt(h->socket.zmq, ZMQ_MAXMSGSIZE, &size_max, sizeof size_max) == 0 &&
                 zmq_setsockopt(h->socket.zmq, ZMQ_RCVHWM, &hwm, sizeof hwm) == 0 &&
+                zmq_setsockopt(h->socket.zmq, ZMQ_SNDHWM, &hwm, sizeof hwm) == 0 &&
                 zmq_setsockopt(h->socket.zmq, ZMQ_CURVE_SECRETKEY, c->key->secret_key, BUS_KEY_LEN + 1) == 0 &&
                 zmq_setsockopt(h->socket.zmq, ZMQ_ZAP_DOMAIN, h->domain, strlen(h->domain)) == 0;
     return good ? ERR_OK : ERR_UNSUPPORTED;
@@ -226,6 +229,13 @@ void bus_hub_close(struct bus_hub *h) {
         bus_socket_close(&h->socket);
 }
 
+static bool has_room(const struct bus_hub *h, size_t bytes) {
+    size_t waiting = bytes;
+    LIST_FOREACH(node, next, &h->blocked)
+    waiting += LIST_ENTRY(node, struct blocked, in_list)->queue.bytes;
+    return !h->waiting_max || waiting <= h->waiting_max;
+}
+
 int bus_hub_send(struct bus_hub *h, struct span peer, struct span header, struct span meta, struct bus_bytes *body) {
     if (!fits(header, meta, body, h->socket.message_max))
         return ERR_RANGE;
@@ -244,7 +254,7 @@ int bus_hub_send(struct bus_hub *h, struct span peer, struct span header, struct
         }
     }
     if (p)
-        err = bus_queue_push(&p->queue, &parts);
+        err = has_room(h, parts.bytes) ? bus_queue_push(&p->queue, &parts) : ERR_FULL;
     bus_parts_close(&parts);
     return err;
 }

@@ -63,7 +63,10 @@ int bus_hub_open(struct bus_hub **h, struct bus *b, struct loop *l, const char *
 struct bus_curve {
     const struct bus_key *key; /* of the hub */
     const char *domain;        /* of the list of those who may enter */
-    size_t receive_max;        /* of each part that arrives; 0: message_max */
+    /* For guests, who might ask much and read little; 0: as without CURVE. */
+    size_t receive_max;    /* of each part that arrives */
+    size_t waiting_max;    /* bytes waiting for all peers together */
+    uint32_t messages_max; /* that ZeroMQ holds for a peer, each way; at least 2, with 1 it passes on none */
 };
 int bus_hub_open_curve(struct bus_hub **h, struct bus *b, struct loop *l, const char *endpoint,
                        const struct bus_curve *c, size_t message_max, size_t queue_max, bus_hub_cb cb,

@@ -25,7 +25,7 @@
 #include "base/net/tcp.h"
 #include "base/rand.h"
 
-enum { MESSAGES_PER_TURN = 256, HWM_MESSAGES = 1000 };
+enum { MESSAGES_PER_TURN = 256 };
 enum { HANDSHAKE_MS = 10000, HEARTBEAT_MS = 10000, SILENCE_MS = 30000 };
 
 METRIC_COUNTER(refused_total, "posthouse_bus_refused_total",
@@ -284,7 +284,7 @@ static void on_signalled(void *arg, int events, bool failed) {
 }
 
 int bus_socket_open(struct bus_socket *s, void *context, int type, size_t message_max) {
-    int zero = 0, hwm = HWM_MESSAGES;
+    int zero = 0, hwm = BUS_HWM_MESSAGES;
     int64_t size_max = message_max < INT64_MAX ? (int64_t)message_max : INT64_MAX;
     s->zmq = zmq_socket(context, type);
     if (!s->zmq)

@@ -33,6 +33,7 @@ void bus_parts_close(struct bus_parts *p);
 struct bus_bytes *bus_bytes_wrap(zmq_msg_t *m) MUST_CHECK;
 
 /* -- bus_socket.c: one ZeroMQ socket on a loop -- */
+enum { BUS_HWM_MESSAGES = 1000 };
 
 /* Messages that the socket does not take now, with a bound on their bytes. */
 struct bus_queue {

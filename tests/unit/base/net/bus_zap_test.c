@@ -29,6 +29,8 @@ struct world {
     char endpoint[128];
     unsigned hub_got, peer_got, unsent;
     char user[BUS_ZAP_USER_MAX + 1];
+    char ids[4][BUS_PEER_MAX];
+    unsigned id_count;
     bool timed_out;
 };
 
@@ -41,6 +43,8 @@ static void on_guard(void *arg) {
 static void on_hub(void *arg, struct span peer, const struct bus_message *m) {
     struct world *w = arg;
     w->hub_got++;
+    if (w->id_count < 4)
+        span_copy(peer, w->ids[w->id_count++], BUS_PEER_MAX);
     span_copy(m->user, w->user, sizeof w->user);
     if (bus_hub_send(w->hub, peer, SPAN("answer"), SPAN_EMPTY, NULL) != ERR_OK)
         w->unsent++;
@@ -220,6 +224,48 @@ static void lists_are_checked(void **state) {
     world_free(w);
 }
 
+/* Guests who ask and do not read. */
+static void what_waits_for_all_peers_is_bounded(void **state) {
+    (void)state;
+    enum { PEERS = 4, PART = 60000, WAITING = 500000 };
+    static char part[PART];
+    struct world *w = world_new();
+    struct bus_peer *peers[PEERS];
+    assert_int_equal(bus_zap_start(w->bus), ERR_OK);
+    struct bus_curve c = {
+        .key = &w->server, .domain = "admin", .receive_max = 100, .waiting_max = WAITING, .messages_max = 2};
+    assert_int_equal(bus_hub_open_curve(&w->hub, w->bus, w->loop, "tcp://127.0.0.1:0", &c, PART, 1u << 30, on_hub, w),
+                     ERR_OK);
+    assert_int_equal(bus_hub_endpoint(w->hub, w->endpoint, sizeof w->endpoint), ERR_OK);
+    allow(w, "admin", &w->known, "ops");
+    /* Peers of a context of their own, whose loop does not run: they never read. */
+    struct bus *elsewhere = bus_new(1);
+    struct loop *asleep = loop_new();
+    struct bus_login login = {&w->known, w->server.public_key};
+    for (int i = 0; i < PEERS; i++) {
+        assert_int_equal(
+            bus_peer_open_curve(&peers[i], elsewhere, asleep, w->endpoint, &login, "p", PART, 1u << 30, on_peer, w),
+            ERR_OK);
+        assert_int_equal(bus_peer_send(peers[i], SPAN("q"), SPAN("m"), NULL), ERR_OK);
+    }
+    while (w->id_count < PEERS)
+        run(w, QUIET_MS);
+    int err = ERR_OK;
+    size_t sent = 0;
+    for (; err == ERR_OK && sent < (1u << 30); sent += PART)
+        err = bus_hub_send(w->hub, span_of(w->ids[(sent / PART) % PEERS]), SPAN("h"), span_make(part, PART), NULL);
+    assert_int_equal(err, ERR_FULL);
+    assert_int_equal(bus_peer_send(peers[0], SPAN("q"), span_make(part, 3000), NULL), ERR_OK); /* over receive_max */
+    unsigned got = w->hub_got;
+    run(w, QUIET_MS);
+    assert_int_equal(w->hub_got, got);
+    for (int i = 0; i < PEERS; i++)
+        bus_peer_close(peers[i]);
+    loop_free(asleep);
+    bus_free(elsewhere);
+    world_free(w);
+}
+
 /* -- questions as ZeroMQ asks them, and as it never would -- */
 
 struct part {
@@ -372,6 +418,7 @@ int main(void) {
         cmocka_unit_test(a_removed_key_is_not_heard_any_more),
         cmocka_unit_test(without_the_handler_nothing_opens_and_nobody_is_heard),
         cmocka_unit_test(lists_are_checked),
+        cmocka_unit_test(what_waits_for_all_peers_is_bounded),
         cmocka_unit_test(malformed_questions_are_refused),
         cmocka_unit_test(the_call_says_at_once_what_is_wrong),
         cmocka_unit_test(endpoints_are_checked),
