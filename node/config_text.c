@@ -63,7 +63,7 @@ static ptrdiff_t find_text(struct span s, struct span text) {
     return at ? at - s.at : -1;
 }
 
-/* The password of "scheme://user:password@host", and of "password=..." behind it, or an empty span. */
+/* The password of "scheme://user:password@host", or an empty span. */
 static struct span find_password(struct span s) {
     ptrdiff_t scheme = find_text(s, SPAN("://"));
     struct span rest = scheme < 0 ? SPAN_EMPTY : span_from(s, (size_t)scheme + 3);
@@ -72,37 +72,65 @@ static struct span find_password(struct span s) {
     ptrdiff_t at = span_rfind(authority, '@');
     struct span user = at < 0 ? SPAN_EMPTY : span_first(authority, (size_t)at);
     ptrdiff_t colon = span_find(user, ':');
-    if (colon >= 0)
-        return span_from(user, (size_t)colon + 1);
-    ptrdiff_t word = find_text(s, SPAN("password="));
-    if (word < 0)
-        return SPAN_EMPTY;
-    struct span value = span_from(s, (size_t)word + 9);
-    for (size_t i = 0; i < value.len; i++)
-        if (value.at[i] == ' ' || value.at[i] == '&')
-            return span_first(value, i);
-    return value;
+    return colon < 0 ? SPAN_EMPTY : span_from(user, (size_t)colon + 1);
+}
+
+/* "password=": how long, when the text begins with a word that a secret follows; else 0. */
+static size_t secret_word(struct span s) {
+    static const char *const words[] = {"password=", "passwd=", "token=", "secret=", "apikey="};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (span_starts_nocase(s, span_of(words[i])))
+            return strlen(words[i]);
+    return 0;
+}
+
+static size_t value_len(struct span s) {
+    size_t len = 0;
+    while (len < s.len && s.at[len] != ' ' && s.at[len] != '&')
+        len++;
+    return len;
+}
+
+/* The text with what is secret in it blanked; that goes to `secret`. */
+static void blank_parts(struct span s, struct buf *text, struct buf *secret) {
+    struct span password = find_password(s);
+    for (size_t i = 0; i < s.len;) {
+        struct span rest = span_from(s, i);
+        size_t word = secret_word(rest), len = 0;
+        if (password.len && rest.at == password.at) {
+            len = password.len;
+        } else if (word) {
+            buf_add(text, span_first(rest, word));
+            i += word;
+            rest = span_from(rest, word);
+            len = value_len(rest);
+        } else {
+            buf_add_byte(text, s.at[i++]);
+            continue;
+        }
+        buf_add_str(text, blank);
+        buf_add(secret, span_first(rest, len));
+        buf_add_byte(secret, '\n');
+        i += len;
+    }
 }
 
 static void add_scalar(struct writer *w, const struct yaml *y, bool secret) {
-    struct span password = find_password(y->text);
+    struct buf text;
     if (secret) {
         add_quoted(&w->line, span_of(blank));
         buf_add(&w->secret, y->text);
-    } else if (password.len) {
-        struct buf text;
-        buf_init(&text, LINE_MAX_LEN);
-        buf_add(&text, span_make(y->text.at, (size_t)(password.at - y->text.at)));
-        buf_add_str(&text, blank);
-        buf_add(&text, span_from(y->text, (size_t)(password.at - y->text.at) + password.len));
-        add_quoted(&w->line, buf_span(&text));
-        buf_add(&w->secret, password);
-        buf_deinit(&text);
-    } else if (is_plain(y->text)) { /* quotes mean nothing to us */
-        buf_add(&w->line, y->text);
-    } else {
-        add_quoted(&w->line, y->text);
+        return;
     }
+    buf_init(&text, LINE_MAX_LEN * 2);
+    blank_parts(y->text, &text, &w->secret);
+    if (is_plain(buf_span(&text))) /* quotes mean nothing to us */
+        buf_add(&w->line, buf_span(&text));
+    else
+        add_quoted(&w->line, buf_span(&text));
+    if (text.err != ERR_OK)
+        w->err = text.err;
+    buf_deinit(&text);
 }
 
 /* -- lines -- */

@@ -96,12 +96,15 @@ static void it_is_the_same_document_again(void **state) {
 
 static void secrets_are_blanked(void **state) {
     (void)state;
-    static const char yaml[] = "srs: {domain: a.test, secrets: [hush1, hush2]} # hush3\n"
-                               "routes:\n  - {domain: b.test, user: ann, password: \"hush4\", password_file: /etc/p}\n"
-                               "directories:\n  - {uri: \"postgres://joe:hush5@db.test/mail?x=1\"}\n"
-                               "  - {uri: \"host=db user=joe password=hush6 dbname=mail\"}\n"
-                               "admin: {users: [{name: u, password: {deep: [hush7]}}], token: hush8}\n"
-                               "batv: {secrets: hush9}\n";
+    static const char yaml[] =
+        "srs: {domain: a.test, secrets: [hush1, hush2]} # hush3\n"
+        "routes:\n  - {domain: b.test, user: ann, password: \"hush4\", password_file: /etc/p}\n"
+        "directories:\n  - {uri: \"postgres://joe:hush5@db.test/mail?x=1\"}\n"
+        "  - {uri: \"host=db user=joe password=hush6 dbname=mail\"}\n"
+        "admin: {users: [{name: u, password: {deep: [hush7]}}], token: hush8}\n"
+        "batv: {secrets: hush9}\n"
+        "hooks: [{headers: [\"Authorization: Bearer hush10\"], url: \"https://h.test/?a=1&TOKEN=hush11&b=2\"}]\n"
+        "both: \"postgres://joe:hush12@db.test/mail?password=hush13\"\n";
     const char *out = shown(yaml);
     assert_null(strstr(out, "hush"));
     assert_non_null(strstr(out, "uri: \"postgres://joe:***@db.test/mail?x=1\""));
@@ -109,6 +112,8 @@ static void secrets_are_blanked(void **state) {
     assert_non_null(strstr(out, "password_file: /etc/p"));
     assert_non_null(strstr(out, "password: \"***\""));
     assert_non_null(strstr(out, "user: ann"));
+    assert_non_null(strstr(out, "url: \"https://h.test/?a=1&TOKEN=***&b=2\""));
+    assert_non_null(strstr(out, "both: \"postgres://joe:***@db.test/mail?password=***\""));
     assert_null(strstr(diff("password: hush1\n", "password: hush2\n"), "hush"));
 }
 
