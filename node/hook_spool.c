@@ -15,11 +15,13 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/log.h"
 
 enum { SEGMENTS = 16, SEGMENTS_MAX = 64, HEAD = 16, READ_MAX = 64 * 1024 };
 
@@ -373,6 +375,10 @@ void hook_spool_take(struct hook_spool *s, uint64_t last) {
     find_place(s);
     uint64_t both[2] = {s->waiting - 1, 0};
     both[1] = hash_bytes(&both[0], sizeof both[0], 0);
-    if (pwrite(s->taken, both, sizeof both, 0) != (ssize_t)sizeof both)
-        (void)ftruncate(s->taken, 0); /* not known: the lines come again */
+    if (pwrite(s->taken, both, sizeof both, 0) == (ssize_t)sizeof both)
+        return;
+    /* Not known: the lines come again. Half a record is known by its hash, so that it matters little whether this
+     * works. */
+    if (ftruncate(s->taken, 0) != 0)
+        LOG_WARN("hook_place_unkept", LOG_STR("why", strerror(errno)));
 }
