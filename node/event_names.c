@@ -80,6 +80,7 @@ static const char *const names[] = {
     "held_file_failed",
     "hook_dropped",
     "hook_failed",
+    "hook_place_unkept",
     "hook_refused",
     "hook_spool_damaged",
     "hook_spool_failed",
