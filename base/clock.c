@@ -28,6 +28,10 @@ uint64_t clock_mono_us(void) {
     return read_us(CLOCK_MONOTONIC);
 }
 
+uint64_t clock_boot_ms(void) {
+    return read_us(CLOCK_BOOTTIME) / 1000;
+}
+
 struct date {
     unsigned year, month, day; /* month and day from 1 */
     unsigned hour, minute, second, ms;

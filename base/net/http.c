@@ -3,6 +3,8 @@
  * we tell it what happened and then collect what has ended. Callbacks run from that collecting only, so they may ask,
  * cancel and free as they like.
  *
+ * Pieces of answers wait in the request for that collecting, too: libcurl may not be called from its own callbacks.
+ *
  * The time of a question is kept by a timer of our own, since libcurl does not count the time that a question waits for
  * one of the few connections to its host. Answers are bounded in head and body, proxies of the environment are
  * ignored, redirects are answers like others, and certificates are always verified.
@@ -18,7 +20,7 @@
 
 #include "base/net/http.h"
 
-enum { CONNECTIONS_DEFAULT = 16, HEAD_MAX = 64 * 1024, WHY_MAX = 300, IDLE_S = 60 };
+enum { CONNECTIONS_DEFAULT = 16, HEAD_MAX = 64 * 1024, WHY_MAX = 300, IDLE_S = 60, KEEPALIVE_S = 5 };
 
 METRIC_COUNTER(asked, "posthouse_http_requests_total", "Questions to HTTP services");
 METRIC_COUNTER(failed, "posthouse_http_requests_failed_total", "Questions to HTTP services without an answer");
@@ -34,19 +36,22 @@ struct http {
     struct loop_timer *timer;
     CURLM *multi;
     struct list requests, watched;
+    struct list fed; /* requests that have a piece to hand over */
     char *ca_file, *certificate, *key;
     unsigned busy; /* callbacks on the stack */
     bool closing;
 };
 struct http_request {
-    struct list_node node;
+    struct list_node node, fed;
     struct http *h;
     struct loop_timer *timer;
     CURL *easy;
     struct curl_slist *headers, *connect_to;
     struct buf body;
     size_t head;
-    bool full;
+    bool full, once;
+    unsigned sent; /* times that it went, or began to go, out */
+    http_part_cb part;
     http_cb cb;
     void *arg;
     char error[CURL_ERROR_SIZE];
@@ -66,6 +71,8 @@ static void request_free(struct http_request *r) {
         curl_multi_remove_handle(r->h->multi, r->easy);
         list_remove(&r->h->requests, &r->node);
     }
+    if (list_is_linked(&r->fed))
+        list_remove(&r->h->fed, &r->fed);
     if (r->timer)
         loop_timer_close(r->timer);
     if (r->easy)
@@ -136,7 +143,7 @@ static int err_of(const struct http_request *r, CURLcode code) {
 /* The last words of a request: its memory goes when the callback has returned. */
 static void tell(struct http_request *r, int err, const char *why) {
     struct http *h = r->h;
-    struct http_answer a = {.err = err, .why = ""};
+    struct http_answer a = {.err = err, .why = "", .sent = r->sent > 0};
     struct buf line;
     long status = 0;
     const char *type = NULL;
@@ -149,7 +156,7 @@ static void tell(struct http_request *r, int err, const char *why) {
         curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
         curl_easy_getinfo(r->easy, CURLINFO_CONTENT_TYPE, &type);
         a.status = (uint32_t)status;
-        a.body = buf_span(&r->body);
+        a.body = r->part ? SPAN_EMPTY : buf_span(&r->body);
         a.content_type = span_of(type);
     }
     curl_multi_remove_handle(h->multi, r->easy);
@@ -161,12 +168,29 @@ static void tell(struct http_request *r, int err, const char *why) {
     request_free(r);
 }
 
+/* Whoever hears of a piece may end the request, so that its octets are taken out before. */
+static void hand_over(struct http *h) {
+    struct list_node *n;
+    while (!h->closing && (n = list_pop_front(&h->fed))) {
+        struct http_request *r = LIST_ENTRY(n, struct http_request, fed);
+        struct buf octets = r->body;
+        long status = 0;
+        buf_init(&r->body, octets.max);
+        curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+        h->busy++;
+        r->part(r->arg, (uint32_t)status, buf_span(&octets));
+        h->busy--;
+        buf_deinit(&octets);
+    }
+}
+
 /* Tells all that have ended; afterwards h may be gone. */
 static void collect(struct http *h) {
     CURLMsg *m;
     int left;
     if (h->busy)
         return;
+    hand_over(h);
     while (!h->closing && (m = curl_multi_info_read(h->multi, &left))) {
         struct http_request *r = NULL;
         CURLcode code = m->data.result;
@@ -251,7 +275,19 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg) {
     struct http_request *r = arg;
     int err = buf_append(&r->body, bytes, size * count);
     r->full |= err == ERR_FULL;
+    if (r->part && buf_len(&r->body) && !list_is_linked(&r->fed))
+        list_push_back(&r->h->fed, &r->fed);
     return err == ERR_OK ? size * count : 0;
+}
+
+/* Before each sending, on a new connection or on a kept one. */
+static int on_sending(void *arg, char *remote, char *local, int remote_port, int local_port) {
+    struct http_request *r = arg;
+    (void)remote, (void)local, (void)remote_port, (void)local_port;
+    if (r->once && r->sent)
+        return CURL_PREREQFUNC_ABORT;
+    r->sent++;
+    return CURL_PREREQFUNC_OK;
 }
 
 static size_t on_head(char *bytes, size_t size, size_t count, void *arg) {
@@ -278,6 +314,7 @@ int http_new(struct http **out, struct loop *l, const struct http_config *c) {
     h->loop = l;
     list_init(&h->requests);
     list_init(&h->watched);
+    list_init(&h->fed);
     h->multi = curl_multi_init();
     h->timer = loop_timer_new(l, on_timer, h);
     if (!h->multi || !h->timer || !copy_text(&h->ca_file, c->ca_file) || !copy_text(&h->certificate, c->certificate) ||
@@ -348,6 +385,17 @@ static bool set_lists(struct http_request *r, const struct http_question *q) {
     return ok;
 }
 
+/* An endless answer may be silent for long: the connection is looked after by the system. */
+static void set_times(CURL *e, const struct http_question *q) {
+    if (q->connect_ms)
+        curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)q->connect_ms);
+    if (!q->part)
+        return;
+    curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, (long)KEEPALIVE_S);
+    curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_S);
+}
+
 static bool set_question(struct http_request *r, const struct http_question *q) {
     CURL *e = r->easy;
     bool ok = set_lists(r, q) && curl_easy_setopt(e, CURLOPT_URL, q->url) == CURLE_OK;
@@ -370,6 +418,8 @@ static bool set_question(struct http_request *r, const struct http_question *q) 
     curl_easy_setopt(e, CURLOPT_WRITEDATA, r);
     curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_head);
     curl_easy_setopt(e, CURLOPT_HEADERDATA, r);
+    curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, on_sending);
+    curl_easy_setopt(e, CURLOPT_PREREQDATA, r);
     curl_easy_setopt(e, CURLOPT_PRIVATE, r);
     return ok;
 }
@@ -380,7 +430,7 @@ struct http_request *http_ask(struct http *h, const struct http_question *q, htt
     struct http_request *r = may ? calloc(1, sizeof *r) : NULL;
     if (!r)
         return NULL;
-    *r = (struct http_request){.h = h, .cb = cb, .arg = arg};
+    *r = (struct http_request){.h = h, .cb = cb, .arg = arg, .part = q->part, .once = q->once};
     buf_init(&r->body, q->answer_max);
     r->easy = curl_easy_init();
     r->timer = loop_timer_new(h->loop, on_deadline, r);
@@ -389,12 +439,14 @@ struct http_request *http_ask(struct http *h, const struct http_question *q, htt
         return NULL;
     }
     set_safety(h, r->easy);
+    set_times(r->easy, q);
     if (curl_multi_add_handle(h->multi, r->easy) != CURLM_OK) { /* only sets the timer: nothing runs in here */
         request_free(r);
         return NULL;
     }
     list_push_back(&h->requests, &r->node);
-    loop_timer_set(r->timer, q->timeout_ms);
+    if (q->timeout_ms || !q->part)
+        loop_timer_set(r->timer, q->timeout_ms);
     metric_add(&asked, 1);
     return r;
 }

@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ROOMS = ["base", "base/net", "proto", "store", "scheduler", "scheduler/core", "gateway/smtp", "gateway/directory",
+ROOMS = ["base", "base/net", "proto", "store", "scheduler", "scheduler/core", "scheduler/replica", "gateway/smtp", "gateway/directory",
          "gateway/auth", "gateway/filter", "gateway/guard", "gateway/inbound", "gateway/outbound", "admin", "admin/tool", "admin/sendmail",
          "node", "node/daemon"]
 MAY = {  # room -> rooms that it may include, besides itself
@@ -27,8 +27,9 @@ MAY = {  # room -> rooms that it may include, besides itself
     "base/net": ["base"],
     "proto": ["base", "base/net"],
     "store": ["base", "proto", "base/net"],
-    "scheduler": ["base", "base/net", "proto", "store", "scheduler/core"],
+    "scheduler": ["base", "base/net", "proto", "store", "scheduler/core", "scheduler/replica"],
     "scheduler/core": ["base"],
+    "scheduler/replica": ["base"],
     "gateway/smtp": ["base"],
     "gateway/directory": ["base", "base/net", "gateway/smtp"],
     "gateway/auth": ["base", "base/net", "gateway/smtp"],
@@ -53,7 +54,7 @@ DOORS = {  # header -> files that may include it
     r"rocksdb/c\.h": r"store/rocks\w*\.[ch]",
     r"protobuf-c/.*": r"proto/frame\.h",
     r"yaml\.h": r"node/yaml\.c",
-    r"jansson\.h": r"(admin/json|gateway/directory/http|gateway/auth/http)\.c",
+    r"jansson\.h": r"(admin/json|gateway/directory/http|gateway/auth/http|base/net/etcd\w*)\.c",
     r"openssl/.*": r"base/net/(tls\w*|secret)\.[ch]",
     r"microhttpd\.h": r"base/net/httpd\.c",
     r"curl/.*": r"base/net/http\.c",
