@@ -281,6 +281,11 @@ static int visit_unknown(struct judge *j, const struct address *a, unsigned dept
     return ERR_OK;
 }
 
+static bool is_rewritten(const struct judge *j, const struct address *a) {
+    const char *domain = j->r->srs.domain;
+    return domain && srs_is_srs(a->key) && span_eq(a->domain, span_of(domain));
+}
+
 /* A bounce to a return path that we rewrote. */
 static int visit_srs(struct judge *j, const struct address *a, unsigned depth) {
     struct address next;
@@ -331,9 +336,10 @@ static int visit_tagged(struct judge *j, const struct address *a, unsigned depth
     return err;
 }
 
-/* Reports about our mail come to tagged addresses. A postmaster hears from everybody. */
+/* Reports about our mail come to tagged addresses, or to those of SRS, which prove the same. A postmaster hears from
+ * everybody. */
 static void check_untagged(struct judge *j, const struct address *a) {
-    if (!batv_misses(j->r->batv, a->text) || span_eq_nocase(a->key, SPAN("postmaster")))
+    if (!batv_misses(j->r->batv, a->text) || is_rewritten(j, a) || span_eq_nocase(a->key, SPAN("postmaster")))
         return;
     if (!j->who->sender)
         step(j, 0, a->text, "from the null sender it would need a BATV tag");
@@ -343,7 +349,7 @@ static void check_untagged(struct judge *j, const struct address *a) {
 
 static int visit_own(struct judge *j, const struct recipients_domain *d, const struct address *a, unsigned depth) {
     struct recipients_lookup l;
-    if (j->r->srs.domain && srs_is_srs(a->key) && span_eq(d->name, span_of(j->r->srs.domain)))
+    if (is_rewritten(j, a))
         return visit_srs(j, a, depth);
     if (batv_is_tagged(j->r->batv, a->text))
         return visit_tagged(j, a, depth);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "gateway/directory/backend.h"
 #include "gateway/directory/recipients_set.h"
+#include "gateway/directory/srs.h"
 
 #define DAY_MS 86400000ull
 
@@ -263,6 +264,20 @@ static bool told(const char *words) {
 
 /* -- tests -- */
 
+/* The return path of mail that we forward for this sender. */
+static const char *rewritten(const char *from) {
+    static char text[400];
+    struct address a;
+    struct span path_back;
+    struct arena own;
+    arena_init(&own, 1024, 0);
+    assert_int_equal(address_parse(&a, span_of(from), &own), ERR_OK);
+    assert_int_equal(srs_forward(&r->srs, &a, now_ms, &own, &path_back), ERR_OK);
+    span_copy(path_back, text, sizeof text);
+    arena_deinit(&own);
+    return text;
+}
+
 static const char *tagged(const char *address, uint64_t wall_ms) {
     static char text[400];
     struct arena own;
@@ -301,6 +316,8 @@ static void tags(void **state) {
     assert_string_equal(ask("dora@example.net"), "forged 5.7.1"); /* it needs one */
     assert_string_equal(ask("nobody@example.net"), "unknown 5.1.1");
     assert_string_equal(ask("postmaster@example.net"), "local 2.1.5 pm@far.example");
+    assert_string_equal(ask(rewritten("s@origin.example")), "local 2.1.5 s@origin.example"); /* has proof of its own */
+    assert_string_equal(ask("SRS0=AAAAAAAA=AA=origin.example=s@example.net"), "unknown 5.1.1");
     sender = "s@origin.example";
     assert_string_equal(ask("dora@example.net"), "local 2.1.5 *dora@example.net");
     assert_string_equal(ask("prvs=0000000000=dora@example.net"), "forged 5.7.1");
