@@ -217,7 +217,7 @@ static void fail(struct conn *c, enum client_answer answer, int err) {
             snprintf(c->tls_why, sizeof c->tls_why, "%s", tcp_tls_why(c->tcp));
     }
     bool ours = egress_blame(c, answer == CLIENT_ANSWER_TIMEOUT, err);
-    if (stage <= CLIENT_EHLO && !ours)
+    if (stage <= CLIENT_EHLO && !c->established && !ours)
         dead_mark(&c->o->dead, &c->addr, loop_now_ms(c->o->loop));
     metric_add(stage == CLIENT_CONNECT ? &failed_connect : &failed_later, 1);
     const struct client_event e = {.kind = CLIENT_EV_END, .stage = stage, .answer = answer};

@@ -38,9 +38,7 @@ static const struct client_attrs *attributes(struct attempt *a) {
 
 bool forward_attrs_introduce(struct attempt *a) {
     struct conn *c = a->conn;
-    if (!a->rule || !a->rule->xclient)
-        return false;
-    const struct client_attrs *attrs = attributes(a);
+    const struct client_attrs *attrs = a->rule && a->rule->xclient ? attributes(a) : NULL;
     switch (client_speaks_for(&c->client, attrs)) {
     case CLIENT_SPEAKS_MAY_ASK:
         a->introducing = true;

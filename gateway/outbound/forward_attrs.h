@@ -1,8 +1,8 @@
 /*
  * forward_attrs: telling the servers of a route who the client of a message was (XCLIENT, XFORWARD), where the settings
  * ask for it. A connection that was introduced by XCLIENT carries mail of that client only: for the next one it is
- * introduced anew where the server allows it, else it is closed. Mail without a client (our own reports) goes over
- * connections that were never introduced.
+ * introduced anew where the server allows it, else it is closed. Mail without a client (our own reports), and mail of
+ * routes to the same server that tell nothing, goes over connections that were never introduced.
  */
 #ifndef GATEWAY_OUTBOUND_FORWARD_ATTRS_H
 #define GATEWAY_OUTBOUND_FORWARD_ATTRS_H

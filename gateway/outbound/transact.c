@@ -212,7 +212,10 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
 
 static struct outcome_verdict verdict_of(const struct attempt *a, const struct client_event *e) {
     bool lmtp_dot = attempt_is_lmtp(a) && e->kind == CLIENT_EV_RECIPIENT;
-    return outcome_of(e->stage, e->answer, lmtp_dot, a->reused && a->again < ATTEMPT_AGAIN_MAX);
+    struct outcome_verdict v = outcome_of(e->stage, e->answer, lmtp_dot, a->reused && a->again < ATTEMPT_AGAIN_MAX);
+    if (a->introducing) /* a stranger, and how it calls itself, is no reason to think ill of the server */
+        v.scope = SCOPE_MESSAGE;
+    return v;
 }
 
 /* This host comes first again. */

@@ -18,6 +18,7 @@ from real_servers import Dovecot
 from secure import Authority
 
 OFFERED = ("PIPELINING", "8BITMIME", "XCLIENT NAME ADDR PORT PROTO HELO LOGIN", "XFORWARD NAME ADDR PROTO HELO SOURCE IDENT")
+EHLO = "250-sink.test\r\n" + "\r\n".join("250-" + word for word in OFFERED[:-1]) + "\r\n250 " + OFFERED[-1]
 GREETED = {"xclient": "220 sink.test anew"}
 
 
@@ -151,6 +152,29 @@ def reports_have_a_connection_of_their_own(world):
     assert order == ["banner", "xclient", "banner", "dot"], sink.commands
 
 
+def mail_that_nobody_is_to_be_told_of_has_one_too(world):
+    sink = world.sink(GREETED, extensions=OFFERED)
+    post = world.posthouse(gateway='loops: 1\ntrusted_networks: ["127.0.0.1/32"]\nslow: {mode: "off"}\nnames: false', delivery="limits: {per_site: 1}", extra="""
+routes:
+  - {domain: told.test, route: "smtp:127.0.0.1:%d", xclient: true}
+  - {domain: "*", route: "smtp:127.0.0.1:%d"}""" % (sink.port, sink.port)).start()
+    for domain in ("told.test", "untold.test", "told.test"):
+        send(post, "a@here.test", "b@" + domain)
+        post.wait_empty()
+    order = [stage for stage, _ in sink.commands if stage in ("banner", "xclient", "dot")]
+    assert order == ["banner", "xclient", "dot", "banner", "dot", "xclient", "dot"], sink.commands
+
+
+def a_client_that_is_refused_is_no_failure_of_the_server(world):
+    sink = world.sink(dict(GREETED, ehlo=lambda line: "550 5.7.1 not by this name" if "bad.example" in line else EHLO), extensions=OFFERED)
+    post = house(world, sink.port, "xclient: true")
+    send(post, "a@here.test", "b@far.test", helo="bad.example")
+    wait_until("it was put off", lambda: "deferred" in post.log_text(), 20)
+    send(post, "a@here.test", "b@far.test", helo="good.example")
+    sink.wait(1)
+    assert "site_failed" not in post.log_text() and "suspend" not in post.log_text()
+
+
 def refused_and_not_offered_go_on_without(world):
     for number, (script, offered, result) in enumerate((({"xclient": "503 5.5.1 not now", "xforward": "501 5.5.4 bad"}, OFFERED, "refused"),
                                                         ({}, ("PIPELINING",), "not_offered"))):
@@ -189,4 +213,5 @@ def what_is_long_is_split(world):
 
 if __name__ == "__main__":
     main([postfix_believes_xclient, xclient_stays_inside_tls, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client,
-          reports_have_a_connection_of_their_own, refused_and_not_offered_go_on_without, what_is_long_is_split])
+          reports_have_a_connection_of_their_own, mail_that_nobody_is_to_be_told_of_has_one_too,
+          a_client_that_is_refused_is_no_failure_of_the_server, refused_and_not_offered_go_on_without, what_is_long_is_split])
