@@ -373,7 +373,8 @@ bool httpd_argument(const struct httpd_request *r, const char *name, struct span
 /* -- life -- */
 
 static int start(struct httpd *h, int fd, uint32_t connections) {
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
+    /* not epoll: it waits in vain for the end of who says half a request and closes */
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
     if (listen(fd, BACKLOG) != 0) {
         close(fd);
         return ERR_IO;
