@@ -7,9 +7,17 @@
 #include "base/hash.h"
 #include "scheduler/core/core.h"
 
+/* What an operator has suspended: the whole site, or the one destination that it stands for. */
+static const struct suspension *stop_of(const struct site *site) {
+    const struct list_node *first = list_first(&site->dests);
+    const struct suspension *stop = first ? LIST_ENTRY(first, const struct dest, of_site)->stop : NULL;
+    return stop && (site->own || stop->scope == SCHED_SUSPEND_SITE) ? stop : NULL;
+}
+
 void survey_sites(const struct sched *s, void (*each)(void *arg, const struct survey_site *v), void *arg) {
     LIST_FOREACH(n, tmp, &s->all_sites) {
         const struct site *site = LIST_ENTRY(n, const struct site, all);
+        const struct suspension *stop = stop_of(site);
         struct survey_site v = {
             .name = span_make(site->name, site->len),
             .own = site->own,
@@ -19,6 +27,9 @@ void survey_sites(const struct sched *s, void (*each)(void *arg, const struct su
             .suspended = site->failures > 0 || site->resume_ms > s->now,
             .resume_ms = site->resume_ms > s->now ? site->resume_ms : 0,
         };
+        v.suspended |= stop != NULL;
+        if (stop && (stop->until_ms == 0 || stop->until_ms > v.resume_ms))
+            v.resume_ms = stop->until_ms;
         if (!v.ready && !v.busy && !v.suspended)
             continue;
         each(arg, &v);

@@ -13,8 +13,8 @@ struct survey_site {
     uint32_t ready;       /* recipients */
     uint32_t busy;        /* jobs under way */
     uint32_t concurrency; /* jobs allowed now */
-    bool suspended;       /* it rests, or is probed after a rest */
-    uint64_t resume_ms;   /* 0: it does not rest */
+    bool suspended;       /* it rests, or is probed after a rest, or an operator wants it so */
+    uint64_t resume_ms;   /* 0: it does not rest, or until it is resumed */
 };
 /* Calls each for every site in memory that has work or is suspended. */
 void survey_sites(const struct sched *s, void (*each)(void *arg, const struct survey_site *v), void *arg);
