@@ -7,7 +7,8 @@
  * changed since the walk is judged by what it has become. A page is on disk before the next one is read, and before any
  * count is told.
  *
- * It works in slices and rests four times as long after each, so that reception and delivery go on beside it.
+ * It works in slices and rests four times as long after each, and after a page twice as long as that took, so that
+ * reception and delivery go on beside it: the busier the node, the longer its rests.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,8 @@
 #define PAGE_MESSAGES 512u
 #define PAGE_BYTES (8u * 1024u * 1024u)
 #define PAGE_SEEN 65536u /* messages looked at for one page */
-#define SLICE_US 2000u
+#define SLICE_US 500u
+#define REST_MAX_MS 100u
 #define PROGRESS_MS 500u
 #define CHANGES_MAX 8u
 #define AGAIN_MAX 200u /* readings of one message that is stale each time */
@@ -48,7 +50,7 @@ struct change {
     bool dry_run;
     char note[SCHED_NOTE_MAX + 1];
     char route[ROUTE_MAX + 1];
-    uint64_t now_ms, told_ms;
+    uint64_t now_ms, told_ms, begun_ms; /* begun: the page */
     uint64_t done;
     /* the walk */
     uint32_t shard;
@@ -345,7 +347,8 @@ static void page_over(struct change *c) {
         c->next_id = 0;
         c->shard_over = false;
     }
-    later(c, 1, begin_page);
+    uint64_t rest_ms = 1 + 2 * (clock_mono_ms() - c->begun_ms);
+    later(c, rest_ms < REST_MAX_MS ? rest_ms : REST_MAX_MS, begin_page);
 }
 
 static void on_disk(void *arg, int err) {
@@ -400,6 +403,7 @@ static void begin_page(struct change *c) {
     }
     arena_reset(&c->mem);
     c->count = 0;
+    c->begun_ms = clock_mono_ms();
     shard_reading_begin(c->sc->shards[c->shard], &c->reading);
     c->is_reading = true;
     c->is_working = scheduler_work(c->sc, read_page, page_read, c);
