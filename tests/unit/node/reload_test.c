@@ -130,6 +130,53 @@ static void takes_new_settings_and_tables_together(void **state) {
     assert_false(knows(w, "alice@example.net"));
 }
 
+struct told {
+    uint64_t reading;
+    int err;
+    bool named;
+};
+static struct told told[8];
+static unsigned told_count;
+
+static void on_told(void *arg, uint64_t reading, int err, const struct buf *problems) {
+    struct span text = buf_span(problems);
+    (void)arg;
+    if (told_count < 8)
+        told[told_count++] = (struct told){reading, err, text.len && memmem(text.at, text.len, "colour", 6)};
+}
+
+static void tells_how_each_reading_ended(void **state) {
+    struct world *w = *state;
+    told_count = 0;
+    reload_tell(w->reload, on_told);
+    write_file(file, "node: {hostname: mx3.example.net, colour: blue}\n");
+    uint64_t first = reload_all(w->reload);
+    assert_true(first > 0);
+    assert_int_equal(told_count, 0); /* not inside the call */
+    uint64_t second = reload_all(w->reload), third = reload_all(w->reload);
+    assert_int_equal(second, first + 1); /* served by the reading after that which is under way */
+    assert_int_equal(third, second);
+    for (int i = 0; i < 50 && told_count < 2; i++)
+        run_for(w, 100);
+    assert_int_equal(told_count, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(told[i].reading, first + i);
+        assert_int_equal(told[i].err, ERR_INVALID);
+        assert_true(told[i].named);
+    }
+    write_settings("mx4.example.net");
+    uint64_t fourth = reload_all(w->reload);
+    for (int i = 0; i < 50 && told_count < 3; i++)
+        run_for(w, 100);
+    assert_int_equal(told[2].reading, fourth);
+    assert_int_equal(told[2].err, ERR_OK);
+    assert_string_equal(w->settings->hostname, "mx4.example.net");
+    replace_table("bob\n"); /* files alone are no reading of all */
+    reload_files(w->reload);
+    run_for(w, 600);
+    assert_int_equal(told_count, 3);
+}
+
 static void keeps_the_old_when_anything_is_wrong(void **state) {
     struct world *w = *state;
     write_file(file, "node: {hostname: mx3.example.net, colour: blue}\n");
@@ -191,6 +238,7 @@ static void ends_in_the_middle_of_a_reading(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(takes_new_settings_and_tables_together, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(tells_how_each_reading_ended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(keeps_the_old_when_anything_is_wrong, set_up, tear_down),
         cmocka_unit_test_setup_teardown(sees_a_changed_table_by_itself, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_request_in_a_reading_is_done_after_it, set_up, tear_down),
