@@ -39,6 +39,9 @@ struct hook_spool {
     uint64_t at;      /* where the oldest waiting line stands in it */
     uint64_t waiting; /* number of the oldest line that waits, or of the next one */
     int taken;
+    struct { /* behind the last line that was looked at: where to go on when it is taken */
+        uint64_t last, first, at;
+    } peeked;
 };
 struct head { /* as it is on disk, in this machine's order: a spool does not travel */
     uint32_t len, check;
@@ -297,32 +300,32 @@ uint64_t hook_spool_count(const struct hook_spool *s) {
 }
 
 /* Reads on in one segment. ERR_FULL: `to` takes no more. */
-static int read_lines(int fd, const struct segment *g, uint64_t at, uint64_t from, size_t *max, struct buf *to,
-                      uint64_t *last) {
+static int read_lines(struct hook_spool *s, int fd, const struct segment *g, uint64_t at, size_t *max, struct buf *to) {
     char mem[READ_MAX];
     while (*max && at < g->size) {
         ssize_t got = pread(fd, mem, sizeof mem, (off_t)at);
         struct span rest = span_make(mem, got > 0 ? (size_t)got : 0);
         struct head h;
-        size_t one, before = 0;
+        size_t one, all = rest.len;
         if (got < HEAD)
             return ERR_IO;
         while (*max && (one = check_record(rest, &h))) {
-            if (h.number >= from) {
+            if (h.number >= s->waiting) {
                 if (to->max - buf_len(to) < h.len + 1)
                     return ERR_FULL;
                 buf_append(to, rest.at + HEAD, h.len);
                 if (buf_add_byte(to, '\n') != ERR_OK)
                     return ERR_NOMEM;
-                *last = h.number;
+                s->peeked.last = h.number;
+                s->peeked.first = g->first;
+                s->peeked.at = at + one;
                 --*max;
             }
+            at += one;
             rest = span_from(rest, one);
-            before += one;
         }
-        if (!before)
+        if (rest.len == all)
             return ERR_IO;
-        at += before;
     }
     return ERR_OK;
 }
@@ -330,7 +333,7 @@ static int read_lines(int fd, const struct segment *g, uint64_t at, uint64_t fro
 int hook_spool_peek(struct hook_spool *s, size_t max, struct buf *to, uint64_t *last) {
     int err = ERR_OK;
     buf_clear(to);
-    *last = 0;
+    s->peeked.last = 0;
     for (size_t i = 0; !err && max && i < s->count; i++) {
         const struct segment *g = &s->segments[i];
         if (g->next == g->first || g->next <= s->waiting)
@@ -338,10 +341,11 @@ int hook_spool_peek(struct hook_spool *s, size_t max, struct buf *to, uint64_t *
         int fd = i == 0 && s->reading >= 0 ? s->reading : open_segment(s, g->first, O_RDONLY);
         if (i == 0)
             s->reading = fd;
-        err = fd < 0 ? ERR_IO : read_lines(fd, g, i == 0 ? s->at : 0, s->waiting, &max, to, last);
+        err = fd < 0 ? ERR_IO : read_lines(s, fd, g, i == 0 ? s->at : 0, &max, to);
         if (fd >= 0 && i > 0)
             close(fd);
     }
+    *last = s->peeked.last;
     return err == ERR_FULL || *last ? ERR_OK : err;
 }
 
@@ -350,6 +354,10 @@ static void find_place(struct hook_spool *s) {
     struct head h;
     const struct segment *g = &s->segments[0];
     uint64_t number = g->first;
+    if (g->first == s->peeked.first && s->waiting == s->peeked.last + 1) {
+        s->at = s->peeked.at;
+        return;
+    }
     if (s->reading < 0)
         s->reading = open_segment(s, g->first, O_RDONLY);
     else if (s->at && pread(s->reading, &h, HEAD, (off_t)s->at) == HEAD)
