@@ -43,11 +43,11 @@ static struct named *named(const char *name, bool add) {
     return NULL;
 }
 
-/* A copy that lasts for the next thousand questions. */
+/* A copy that lasts for the next thousands of questions. */
 static char *tag_of(const char *tag) {
-    static char tags[1024][NAME_MAX];
+    static char tags[4096][NAME_MAX];
     static size_t last;
-    char *to = tags[last++ % 1024];
+    char *to = tags[last++ % 4096];
     snprintf(to, NAME_MAX, "%s", tag);
     return to;
 }
