@@ -46,6 +46,7 @@ struct change {
     enum sched_operator_verb verb;
     struct filter *filter;
     uint64_t only; /* one message alone; or 0 */
+    bool must_be;  /* then it is an error when it is not there */
     uint64_t limit;
     bool dry_run;
     char note[SCHED_NOTE_MAX + 1];
@@ -94,7 +95,7 @@ static void read_one(struct change *c, uint64_t id) {
     int err = queue_get_message(c->sc->store, c->shard, id, &c->mem, &m->envelope, &m->states);
     if (err == ERR_OK && may_match(c, id, m->envelope))
         c->count++;
-    else if (err == ERR_NOT_FOUND && c->only)
+    else if (err == ERR_NOT_FOUND && c->must_be)
         c->err = err;
     else if (err != ERR_OK && err != ERR_NOT_FOUND)
         c->err = err;
@@ -393,6 +394,10 @@ static void page_read(void *arg) {
 }
 
 static void begin_page(struct change *c) {
+    if (c->shard >= c->sc->config.shards) { /* the message that the filter names cannot be here */
+        finish(c, ERR_OK, NULL);
+        return;
+    }
     if (c->sc->draining) {
         finish(c, ERR_AGAIN, "the scheduler ends; what was counted is changed");
         return;
@@ -501,14 +506,18 @@ static int fill(struct change *c, const Words__AdminRequest *m, const char **pro
         int err = filter_parse(&c->filter, filter, problem);
         if (err != ERR_OK)
             return err;
+        c->must_be = c->only && !filter_id(c->filter);
         c->only = filter_id(c->filter) ? filter_id(c->filter) : c->only;
     } else if (!c->only && !m->has_filter) {
         *problem = "a filter or a message is needed (an empty filter matches everything)";
         return ERR_INVALID;
+    } else {
+        c->must_be = c->only != 0;
     }
-    if (c->only && !scheduler_shard_of(c->sc, c->only))
+    bool elsewhere = c->only && !scheduler_shard_of(c->sc, c->only);
+    if (elsewhere && c->must_be)
         return ERR_NOT_FOUND;
-    c->shard = c->only ? id_shard(c->only) : 0;
+    c->shard = elsewhere ? c->sc->config.shards : c->only ? id_shard(c->only) : 0;
     if (c->verb == SCHED_OP_REROUTE && m->has_target && m->target.len && !read_route(frame_span(m->target), c->route)) {
         *problem = "a route is smtp:HOST[:PORT], lmtp:HOST[:PORT], lmtp:unix:/PATH or mx:DOMAIN";
         return ERR_INVALID;

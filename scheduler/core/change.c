@@ -143,8 +143,8 @@ static void release(struct sched *s, struct message *m, struct recipient *r, str
     core_mark_dirty(s, r);
 }
 
-static void retry(struct sched *s, struct message *m, struct recipient *r) {
-    core_trace(s, m, SCHED_TRACE_RETRIED, r->index, 0, 0, SPAN_EMPTY, NULL);
+static void retry(struct sched *s, struct message *m, struct recipient *r, struct span note) {
+    core_trace(s, m, SCHED_TRACE_RETRIED, r->index, 0, 0, span_first(note, SCHED_NOTE_MAX), NULL);
     core_admit(s, m, r, admission(s, CORE_ADMIT_FORCED));
     core_mark_dirty(s, r);
 }
@@ -256,7 +256,7 @@ static void change_one(struct sched *s, struct message *m, struct recipient *r, 
     }
     if (e->verb == SCHED_OP_RETRY) {
         if (r->state == SCHED_DEFERRED) {
-            retry(s, m, r);
+            retry(s, m, r, e->note);
             s->changed++;
         } else {
             s->changed += r->dest->site->resume_ms > s->now;
