@@ -50,10 +50,14 @@ static void read_kind(struct web_failures *f, size_t kind) {
     arena_deinit(&mem);
 }
 
-static void on_timer(void *arg) {
-    struct web_failures *f = arg;
+static void read_all(struct web_failures *f) {
     for (size_t kind = 0; kind < 2; kind++)
         read_kind(f, kind);
+}
+
+static void on_timer(void *arg) {
+    struct web_failures *f = arg;
+    read_all(f);
     loop_timer_set(f->timer, POLL_MS);
 }
 
@@ -118,6 +122,7 @@ int web_failure_line(struct span line, struct buf *to) {
 }
 
 int web_failures_dump(struct web_failures *f, size_t max, struct buf *to) {
+    read_all(f);
     buf_add_str(to, "{\"failures\":[");
     for (size_t i = 0; i < f->count && i < max && to->err == ERR_OK; i++) {
         size_t at = (f->next + WEB_FAILURES_MAX - 1 - i) % WEB_FAILURES_MAX;

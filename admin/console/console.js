@@ -6,6 +6,7 @@
 const POLL_MS = 2000, SAMPLES = 120, PAGE = 100;
 const AGES = ["≤ 5 min", "≤ 10 min", "≤ 20 min", "≤ 40 min", "≤ 80 min", "≤ 160 min", "≤ 320 min", "≤ 640 min",
   "≤ 1280 min", "older"];
+const SHORT = new Set(["State", "Next", "Received", "When", "Stage", "Until"]); /* columns that stay on one line */
 const SERIES = [
   ["accepted", "messages accepted", f => f["posthouse_smtp_messages_total"]],
   ["delivered", "recipients delivered", f => f['posthouse_delivery_recipients_total{outcome="delivered"}']],
@@ -48,7 +49,7 @@ function table(label, columns, rows, nothing) {
   const body = rows.map(row => el("tr", { role: "row" }, columns.map(([name, value, number]) => {
     const shown = value(row);
     const empty = shown === "" || shown === null || shown === undefined;
-    return el("td", { role: "cell", "data-label": name, class: (number ? "number" : "") + (empty ? " empty" : "") },
+    return el("td", { role: "cell", "data-label": name, class: (number ? "number" : SHORT.has(name) ? "short" : "") + (empty ? " empty" : "") },
       el("span", {}, shown));
   })));
   return el("table", { role: "table", "aria-label": label }, el("thead", { role: "rowgroup" }, head),

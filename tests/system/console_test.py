@@ -17,7 +17,8 @@ from selenium.webdriver.common.keys import Keys
 
 ROUTES = "routes:\n  - {domain: \"*\", route: \"smtp:127.0.0.1:%d\"}\n"
 NASTY = "<img src=x onerror=document.hit=1><script>document.hit=1</script>"
-VIEWS = ("overview", "queue", "search?", "failures", "changes")
+VIEWS = {"overview": ("#shards", "Messages"), "queue": ("#shape", "other.test"), "search?": ("#results", "other.test"),
+         "failures": ("#failures", "nobody@far.test"), "changes": ("#view-changes", "Changes")}  # and what each shows in time
 
 
 def answer_of(line):
@@ -257,12 +258,13 @@ def narrow(world):
     b = c.browser
     c.fill()
     c.enter("otto")
-    for view in VIEWS + ("message/" + c.waiting, "message/" + c.failed):
+    messages = {"message/" + c.waiting: ("#trace", "deferred"), "message/" + c.failed: ("#trace", "failed")}
+    for view, (place, part) in {**VIEWS, **messages}.items():
         b.open(c.port, "#" + view)
         b.until_text("#link", "Up to date")
-        b.until("something is there", lambda: b.text("main"))
+        b.until("%s is in %s" % (part, place), lambda: part.lower() in b.text(place).lower())
         wide = b.js("return [document.scrollingElement.scrollWidth, [...document.querySelectorAll('main *')].filter(e => e.getClientRects().length"
-                    " && e.getBoundingClientRect().right > 361 && !e.closest('pre, svg')).map(e => e.outerHTML.slice(0, 120)).slice(0, 3)]")
+                    " && e.getBoundingClientRect().right > 361 && !e.closest('pre, svg, thead')).map(e => e.outerHTML.slice(0, 120)).slice(0, 3)]")
         if wide[0] > 360 or wide[1]:
             raise AssertionError("%s is %d wide: %s" % (view, wide[0], wide[1]))
         small = b.js("return [...document.querySelectorAll('button, nav a, input')].filter(e => e.getClientRects().length"
@@ -299,9 +301,10 @@ def accessible(world):
     look("the dialog")
     c.sign_in("otto")
     b.until_text("#who", "otto")
-    for view in VIEWS + ("message/" + c.waiting,):
+    for view, (place, part) in {**VIEWS, "message/" + c.waiting: ("#trace", "deferred")}.items():
         b.open(c.port, "#" + view)
         b.until_text("#link", "Up to date")
+        b.until("%s is in %s" % (part, place), lambda: part.lower() in b.text(place).lower())
         for scheme in ("light", "dark"):
             b.scheme(scheme)
             for name, width in (("wide", 1280), ("narrow", 360)):
