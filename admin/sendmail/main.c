@@ -267,8 +267,8 @@ static int send_message(struct command *c, char **words, int count, struct arena
 int main(int argc, char **argv) {
     struct command c = {0};
     struct arena mem;
-    const char *slash = strrchr(argv[0] ? argv[0] : "", '/');
-    if (strcmp(slash ? slash + 1 : "", "newaliases") == 0)
+    const char *called = argv[0] ? argv[0] : "", *slash = strrchr(called, '/');
+    if (strcmp(slash ? slash + 1 : called, "newaliases") == 0)
         return EX_OK;
     find_names(&c);
     for (int o; (o = getopt(argc, argv, "A:B:C:F:GL:N:O:R:UV:X:b:d:f:h:imno:p:q::r:tvx")) != -1;) {

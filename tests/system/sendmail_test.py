@@ -140,6 +140,10 @@ def old_options_are_taken(world):
         done = sendmail(sink.port, *words)
         check(done.returncode == status, (words, done))
     check(len(sink.messages) == 1, "nothing more")
+    os.symlink(MAILER, os.path.join(world.directory, "newaliases"))
+    for word in (os.path.join(world.directory, "newaliases"), "newaliases"):  # by its path, and as a shell finds it
+        done = subprocess.run([word], capture_output=True, timeout=30, executable=os.path.join(world.directory, "newaliases"))
+        check(done.returncode == OK and done.stderr == b"", (word, done))
 
 
 def through_the_daemon(world):
