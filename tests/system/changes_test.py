@@ -157,6 +157,7 @@ def rerouted_mail_takes_the_other_way(world):
     assert count(post, "reroute", "domain:there.test", "--to", route, *WHY, "--dry-run") == 3
     assert count(post, "reroute", "to:a@there.test", "--to", route.upper(), *WHY, "--yes") == 1
     assert other.wait(1)[0][1] == ["a@there.test"]
+    wait_until("it is settled", lambda: len(post.queue()) == 2)
     assert count(post, "reroute", "to:b@there.test", "--to", route, *WHY, "--yes") == 1
     assert count(post, "reroute", "to:b@there.test", "--to", route, *WHY, "--yes") == 0
     killed(post)

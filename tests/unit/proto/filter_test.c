@@ -91,6 +91,34 @@ static void an_id_is_found_without_a_search(void **state) {
     filter_free(f);
 }
 
+/* What a walk over the store may leave out: state and site are known later. */
+static void what_may_match_later(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool may;
+    } cases[] = {{"", true},           {"state:held", true},          {"site:elsewhere", true},
+                 {"from:<>", false},   {"state:held from:<>", false}, {"older:1ms state:ready site:x", true},
+                 {"domain:x.y", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct filter *f;
+        const char *problem;
+        assert_int_equal(filter_parse(&f, span_of(cases[i].text), &problem), ERR_OK);
+        assert_int_equal(filter_may_match(f, &subject, NOW_MS), cases[i].may);
+        filter_free(f);
+    }
+    struct filter *f;
+    const char *problem;
+    struct filter_subject held = subject;
+    held.state = 7;
+    assert_int_equal(filter_parse(&f, SPAN("state:HELD"), &problem), ERR_OK);
+    assert_true(filter_matches(f, &held, NOW_MS));
+    assert_false(filter_matches(f, &subject, NOW_MS));
+    assert_string_equal(filter_state_name(7), "held");
+    assert_string_equal(filter_state_name(8), "?");
+    filter_free(f);
+}
+
 static void what_is_no_filter(void **state) {
     (void)state;
     static const char *const wrong[] = {
@@ -128,6 +156,7 @@ int main(void) {
         cmocka_unit_test(every_term),
         cmocka_unit_test(the_null_path),
         cmocka_unit_test(an_id_is_found_without_a_search),
+        cmocka_unit_test(what_may_match_later),
         cmocka_unit_test(what_is_no_filter),
         cmocka_unit_test(long_ones_are_refused),
     };
