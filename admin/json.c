@@ -267,13 +267,37 @@ static json_t *array_of(json_t *root, const char *name) {
             json_array_append_new(list_, of((items)[i_]));                                                             \
     } while (0)
 
+/* Octets that mean something to the one who made them alone. */
+static void set_cursor(json_t *to, struct span cursor) {
+    char text[2 * JSON_CURSOR_MAX + 1];
+    size_t len = cursor.len < JSON_CURSOR_MAX ? cursor.len : JSON_CURSOR_MAX;
+    for (size_t i = 0; i < len; i++)
+        snprintf(text + 2 * i, 3, "%02x", (unsigned char)cursor.at[i]);
+    json_object_set_new(to, "cursor", json_stringn(text, 2 * len));
+}
+
+bool json_cursor_read(struct span text, struct buf *to) {
+    static const char digits[] = "0123456789abcdef";
+    if (text.len % 2 || text.len > 2 * JSON_CURSOR_MAX)
+        return false;
+    for (size_t i = 0; i < text.len; i += 2) {
+        const char *high = memchr(digits, text.at[i], 16), *low = memchr(digits, text.at[i + 1], 16);
+        if (!high || !low || buf_add_byte(to, (char)((high - digits) << 4 | (low - digits))) != ERR_OK)
+            return false;
+    }
+    return true;
+}
+
 static void add_values(json_t *root, const Words__AdminReply *r) {
     json_t *count = json_object_get(root, "count");
     if (r->has_text && !json_object_get(root, "text"))
         set_bytes(root, "text", true, r->text);
     set_number(root, "code", r->has_code, r->code);
     set_number(root, "count", r->has_count, r->count + (uint64_t)json_integer_value(count));
-    set_bytes(root, "cursor", r->has_cursor && r->cursor.len, r->cursor);
+    if (r->has_cursor && r->cursor.len)
+        set_cursor(root, frame_span(r->cursor));
+    else /* that of the last reply counts */
+        json_object_del(root, "cursor");
     set_number(root, "number", r->has_number, r->number);
     set_number(root, "missed", r->has_missed, r->missed);
     if (r->has_more)

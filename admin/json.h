@@ -1,7 +1,8 @@
 /*
  * json: answers of the operators' RPC as one JSON value, for programs: the tool's --json and the HTTP face. Field names
  * are those of proto/admin.proto; ids are base32 text; times are milliseconds since 1970; bytes that are not UTF-8 are
- * escaped as \xHH text. Also reads the small JSON objects that the HTTP face is sent.
+ * escaped as \xHH text; a cursor is in hexadecimal digits. Also reads the small JSON objects that the HTTP face is
+ * sent.
  */
 #ifndef ADMIN_JSON_H
 #define ADMIN_JSON_H
@@ -24,6 +25,9 @@ int json_answer_dump(const struct json_answer *a, bool indent, struct buf *to) M
 int json_line_dump(const Words__AdminLine *line, uint64_t missed, struct buf *to) MUST_CHECK;
 
 /* -- what is sent to us -- */
+#define JSON_CURSOR_MAX 1024u /* octets */
+/* Appends the octets of a cursor as it was shown. False: it is none. */
+bool json_cursor_read(struct span text, struct buf *to);
 #define JSON_FIELDS_MAX 16u
 struct json_fields {
     size_t count;

@@ -141,12 +141,23 @@ static bool take_limit(struct web_exchange *x, Words__AdminRequest *q) {
     return true;
 }
 
-static void ask_question(struct web_exchange *x, const struct question *s) {
+static bool take_cursor(struct web_exchange *x, Words__AdminRequest *q, struct buf *cursor) {
+    if (!take_text(x, "after", false, &q->has_after, &q->after))
+        return false;
+    if (!json_cursor_read(frame_span(q->after), cursor)) {
+        web_fail(x, 400, "after= takes the cursor of an answer");
+        return false;
+    }
+    q->after = frame_bytes(buf_span(cursor));
+    return true;
+}
+
+static void ask_question(struct web_exchange *x, const struct question *s, struct buf *cursor) {
     Words__AdminRequest q = WORDS__ADMIN_REQUEST__INIT;
     q.verb = s->verb;
     if ((s->takes & FILTER) && !take_text(x, "filter", false, &q.has_filter, &q.filter))
         return;
-    if ((s->takes & AFTER) && !take_text(x, "after", false, &q.has_after, &q.after))
+    if ((s->takes & AFTER) && !take_cursor(x, &q, cursor))
         return;
     if ((s->takes & ADDRESS) && !take_text(x, "address", s->needs & ADDRESS, &q.has_address, &q.address))
         return;
@@ -203,7 +214,10 @@ void web_api_get(struct web_exchange *x, const char *path) {
     for (size_t i = 0; i < sizeof questions / sizeof *questions; i++) {
         if (strcmp(path, questions[i].path) != 0)
             continue;
-        ask_question(x, &questions[i]);
+        struct buf cursor;
+        buf_init(&cursor, JSON_CURSOR_MAX);
+        ask_question(x, &questions[i], &cursor);
+        buf_deinit(&cursor);
         return;
     }
     web_fail(x, 404, "there is nothing here");

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from console import Face, free_face, http_settings
@@ -92,14 +93,21 @@ def questions(world):
     has("accepted", [t["kind"] for t in face.api("msg/" + message.lower() + "/trace")["traces"]])
     has("450", face.api("msg/%s/why" % message)["text"])
     equal(face.api("queue?filter=to:later1@far.test")["rows"][0]["recipient"], "later1@far.test")
-    equal(len(face.api("queue?limit=2")["rows"]), 2)
+    pages, after = [], ""
+    while True:  # page by page, each once
+        page = face.api("queue?filter=state:deferred&limit=2&after=" + urllib.parse.quote(after))
+        pages.append(len(page["rows"]))
+        after = page.get("cursor", "")
+        if not after:
+            break
+    equal((sum(pages), max(pages)), (5, 2))
     has("far.test", [r["destination"] for r in face.api("queue/summary")["rows"]])
     has("smtp:127.0.0.1", json.dumps(face.api("route?address=x@far.test")))
     equal(face.api("verify?address=x@far.test&client=127.0.0.1")["code"], 250)
     face.api("limits?domain=far.test")
     failure = wait_until("the failure is listed", lambda: [f for f in face.api("failures")["failures"] if f["to"] == "nobody@far.test"])[0]
     equal((failure["id"], failure["code"], failure["status"]), (message, "550", "5.1.1"))
-    for path in ("queue?filter=nonsense", "queue?limit=0", "queue?limit=9999", "queue?limit=x", "route", "verify", "limits", "msg/short",
+    for path in ("queue?filter=nonsense", "queue?limit=0", "queue?limit=9999", "queue?limit=x", "queue?after=zz", "queue?after=00", "route", "verify", "limits", "msg/short",
                  "msg/", "queue?filter=" + "x" * 3000):
         face.api(path, 400)
     face.api("msg/0000000000001", 404)

@@ -111,7 +111,29 @@ static void test_fields(void **state) {
     arena_deinit(&mem);
 }
 
+static void test_cursor(void **state) {
+    (void)state;
+    Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
+    struct json_answer *a = json_answer_new();
+    struct buf b;
+    r.has_cursor = true;
+    r.cursor = frame_bytes(SPAN("\0\x01\xff z"));
+    json_answer_add(a, &r);
+    buf_init(&b, 1000);
+    assert_int_equal(json_answer_dump(a, false, &b), ERR_OK);
+    assert_non_null(strstr(buf_cstr(&b), "\"cursor\":\"0001ff207a\""));
+    buf_clear(&b);
+    assert_true(json_cursor_read(SPAN("0001ff207a"), &b));
+    assert_true(span_eq(buf_span(&b), SPAN("\0\x01\xff z")));
+    static const char *const bad[] = {"0", "0G", "FF", "0 ", "-1"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(json_cursor_read(span_of(bad[i]), &b));
+    buf_deinit(&b);
+    json_answer_free(a);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answer), cmocka_unit_test(test_fields)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answer), cmocka_unit_test(test_fields),
+                                       cmocka_unit_test(test_cursor)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
