@@ -308,7 +308,7 @@ static void apply(struct change *c, const struct page_message *m) {
     }
     if (c->limit && c->limit - c->done < j.most)
         j.most = (uint32_t)(c->limit - c->done);
-    bool in_memory = sched_look(shard_core(s), m->id, on_view, &j) == ERR_OK;
+    bool in_memory = sched_glance(shard_core(s), m->id, on_view, &j) == ERR_OK;
     if (!in_memory && shard_was_dropped(s, m->id))
         return;
     if (!in_memory && shard_is_stale(s, m->id)) {

@@ -41,7 +41,6 @@ static void view_one(const struct sched *s, const struct recipient *r, struct sc
         .site_resume_ms = site->resume_ms > s->now ? site->resume_ms : 0,
         .site_concurrency = site->failures ? 1 : site->concurrency,
         .site_busy = site->busy,
-        .ahead = r->state == SCHED_READY ? ahead_of(r) : 0,
         .site = site->own ? SPAN_EMPTY : span_make(site->name, site->len),
         .destination = core_dest_name(r->dest),
     };
@@ -52,14 +51,25 @@ static void view_one(const struct sched *s, const struct recipient *r, struct sc
     v->has_result = core_view_result(r, &v->last);
 }
 
-int sched_look(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v), void *arg) {
+static int view_all(const struct sched *s, uint64_t id, bool places,
+                    void (*each)(void *arg, const struct sched_view *v), void *arg) {
     const struct message *m = core_message_find(s, id);
     if (!m)
         return ERR_NOT_FOUND;
     for (uint32_t i = 0; i < m->count; i++) {
         struct sched_view v;
         view_one(s, &m->at[i], &v);
+        if (places && v.state == SCHED_READY)
+            v.ahead = ahead_of(&m->at[i]);
         each(arg, &v);
     }
     return ERR_OK;
+}
+
+int sched_look(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v), void *arg) {
+    return view_all(s, id, true, each, arg);
+}
+
+int sched_glance(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v), void *arg) {
+    return view_all(s, id, false, each, arg);
 }

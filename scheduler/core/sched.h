@@ -406,6 +406,9 @@ struct sched_view { /* of one recipient in memory */
 /* Calls each for every recipient of the message in memory; ERR_NOT_FOUND: it is not in memory. */
 int sched_look(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v),
                void *arg) MUST_CHECK;
+/* The same without .ahead, which takes as long as the line is. */
+int sched_glance(const struct sched *s, uint64_t id, void (*each)(void *arg, const struct sched_view *v),
+                 void *arg) MUST_CHECK;
 /* READY recipients of the destinations that such a suspension stops, or would; its name is not empty. */
 uint64_t sched_ready_under(const struct sched *s, const struct sched_suspension *of);
 /* The site of a destination as far as it is remembered, or empty; valid until the next step. */

@@ -18,6 +18,11 @@ static void tells_where_it_stands(void **state) {
     struct sched_view v = world_look(&w, last, 0);
     assert_int_equal(v.state, SCHED_READY);
     assert_int_equal(v.ahead, 3 + 3 + 1);
+    struct wview glance = {.index = 0};
+    assert_int_equal(sched_glance(w.core, last, world_on_view, &glance), ERR_OK);
+    assert_int_equal(glance.v.state, SCHED_READY);
+    assert_int_equal(glance.v.ahead, 0); /* it does not walk the line */
+    assert_int_equal(sched_glance(w.core, 1, world_on_view, &glance), ERR_NOT_FOUND);
     assert_int_equal(v.site_busy, 1);
     assert_int_equal(v.site_concurrency, 5);
     assert_int_equal(v.site.len, 0);
