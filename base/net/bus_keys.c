@@ -104,10 +104,12 @@ static int read_text(const char *file, char text[FILE_MAX], size_t *len, bool *s
     return err;
 }
 
-/* "NAME KEY" */
+/* "NAME KEY", or with no name a key alone */
 static bool take_line(struct span line, const char *name, char to[BUS_KEY_LEN + 1]) {
-    struct span value, word = span_cut(line, ' ', &value);
-    if (!span_eq(word, span_of(name)) || !bus_key_is_good(value))
+    struct span value = line;
+    if (name && !span_eq(span_cut(line, ' ', &value), span_of(name)))
+        return false;
+    if (!bus_key_is_good(value))
         return false;
     span_copy(value, to, BUS_KEY_LEN + 1);
     return true;
@@ -119,7 +121,7 @@ static bool take_lines(struct bus_key *k, struct span rest) {
         if (line.len && line.at[line.len - 1] == '\r')
             line.len--;
         bool known = line.len == 0 || line.at[0] == '#' || take_line(line, "public", k->public_key) ||
-                     take_line(line, "secret", k->secret_key);
+                     take_line(line, "secret", k->secret_key) || take_line(line, NULL, k->public_key);
         if (!known)
             return false;
     }

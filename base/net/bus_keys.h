@@ -2,7 +2,7 @@
  * bus_keys: CURVE keys as people handle them: 40 characters of Z85, in files that only their owner may read.
  *
  * A key file has two lines, "public KEY" and "secret KEY"; lines that begin with '#' are comments. Where only a public
- * key is wanted, a file without the secret will do.
+ * key is wanted, a file without the secret will do, also one with the bare key, as it was printed.
  */
 #ifndef BASE_NET_BUS_KEYS_H
 #define BASE_NET_BUS_KEYS_H

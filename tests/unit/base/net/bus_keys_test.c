@@ -91,6 +91,12 @@ static void secrets_that_others_could_read_are_refused(void **state) {
     assert_int_equal(bus_key_read(file, &got), ERR_INVALID);
     assert_int_equal(bus_key_read_public(file, got.public_key), ERR_OK);
     assert_string_equal(got.public_key, k.public_key);
+    snprintf(text, sizeof text, "%s\n", k.public_key); /* as it was printed */
+    write_text(text, 0644);
+    memset(&got, 0, sizeof got);
+    assert_int_equal(bus_key_read_public(file, got.public_key), ERR_OK);
+    assert_string_equal(got.public_key, k.public_key);
+    assert_int_equal(bus_key_read(file, &got), ERR_INVALID);
 }
 
 static void what_is_no_key_file_is_refused(void **state) {
