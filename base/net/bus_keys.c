@@ -120,9 +120,9 @@ static bool take_lines(struct bus_key *k, struct span rest) {
         struct span line = span_cut(rest, '\n', &rest);
         if (line.len && line.at[line.len - 1] == '\r')
             line.len--;
-        bool known = line.len == 0 || take_line(line, "public", k->public_key) ||
-                     take_line(line, "secret", k->secret_key) || take_line(line, NULL, k->public_key) ||
-                     line.at[0] == '#'; /* last, since a key may begin with it */
+        bool known = line.len == 0 || line.at[0] == '#' /* no key begins so */ ||
+                     take_line(line, "public", k->public_key) || take_line(line, "secret", k->secret_key) ||
+                     take_line(line, NULL, k->public_key);
         if (!known)
             return false;
     }
