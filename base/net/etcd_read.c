@@ -99,17 +99,21 @@ static void header(struct reader *r, json_t *object) {
 
 /* -- faults -- */
 
+static bool says(struct span why, const char *words) {
+    return why.len && memmem(why.at, why.len, words, strlen(words));
+}
+
 /* The numbers are gRPC's; some say too little, then the text decides. */
 static int fault_of(uint64_t code, struct span why) {
     static const int errs[] = {[1] = ERR_AGAIN,       [2] = ERR_IO,           [3] = ERR_INVALID, [4] = ERR_TIMEOUT,
                                [5] = ERR_NOT_FOUND,   [6] = ERR_EXISTS,       [7] = ERR_DENIED,  [8] = ERR_AGAIN,
                                [9] = ERR_UNSUPPORTED, [10] = ERR_AGAIN,       [11] = ERR_RANGE,  [12] = ERR_UNSUPPORTED,
                                [13] = ERR_IO,         [14] = ERR_UNREACHABLE, [15] = ERR_IO,     [16] = ERR_DENIED};
-    if (memmem(why.at, why.len, "authentication failed", 21))
+    if (says(why, "authentication failed"))
         return ERR_DENIED;
-    if (memmem(why.at, why.len, "database space exceeded", 23))
+    if (says(why, "database space exceeded"))
         return ERR_NO_SPACE;
-    if (memmem(why.at, why.len, "timed out", 9))
+    if (says(why, "timed out"))
         return ERR_TIMEOUT;
     return code > 0 && code < sizeof errs / sizeof *errs ? errs[code] : ERR_IO;
 }
@@ -117,15 +121,15 @@ static int fault_of(uint64_t code, struct span why) {
 bool etcd_words_is_token_fault(struct span why) {
     static const char *const texts[] = {"invalid auth token", "user name is empty", "revision of auth store is old"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (memmem(why.at, why.len, texts[i], strlen(texts[i])))
+        if (says(why, texts[i]))
             return true;
     return false;
 }
 
 bool etcd_words_is_undone(int fault, struct span why) {
     if (fault == ERR_UNREACHABLE)
-        return memmem(why.at, why.len, "no leader", 9) != NULL;
-    return fault != ERR_TIMEOUT && fault != ERR_IO && !(fault == ERR_AGAIN && !memmem(why.at, why.len, "too many", 8));
+        return says(why, "no leader");
+    return fault != ERR_TIMEOUT && fault != ERR_IO && !(fault == ERR_AGAIN && !says(why, "too many"));
 }
 
 static void set_why(struct reader *r, struct span text) {
