@@ -37,18 +37,12 @@ void follower_on_open(struct replica *r, uint32_t from, const struct replica_mes
     follower_tell(r, false);
 }
 
-static bool fits(const struct replica *r, const struct replica_operation *o) {
-    if (o->number != r->state.last.number + 1)
-        return false;
-    return o->previous_epoch == r->state.last.epoch || FAULT(FAULT_PREVIOUS);
-}
-
 void follower_on_operation(struct replica *r, uint32_t from, const struct replica_message *m) {
     struct replica_operation *o = m->operation;
     if (!replica_hears(r, from, m->epoch))
         return;
     note_committed(r, m->committed);
-    if (!fits(r, o)) {
+    if (o->number != r->state.last.number + 1 || o->previous_epoch != r->state.last.epoch) {
         follower_tell(r, o->number > r->state.last.number + 1);
         return;
     }

@@ -203,7 +203,7 @@ static void open_peer(struct replica *r, struct peer *p) {
 }
 
 static void stream(struct replica *r, struct peer *p) {
-    uint64_t limit = p->state == REPLICA_COPYING ? p->hold : r->state.last.number, flight = 0;
+    uint64_t limit = p->state == REPLICA_COPYING && !FAULT(FAULT_CHUNK) ? p->hold : r->state.last.number, flight = 0;
     if (p->sent > p->acked && r->now >= p->moved_ms + r->config.resend_ms) {
         p->sent = p->acked;
         p->moved_ms = r->now;

@@ -236,7 +236,7 @@ static uint32_t made_batch(const struct cluster *w, uint64_t epoch, uint64_t num
     return 0;
 }
 
-static void note_made(struct cluster *w, uint64_t epoch, uint64_t number, uint32_t batch) {
+static void book_made(struct cluster *w, uint64_t epoch, uint64_t number, uint32_t batch) {
     if (number >= NUMBERS || epoch >= EPOCHS) {
         cluster_fail(w, "the world is too small: epoch %llu number %llu", (unsigned long long)epoch,
                      (unsigned long long)number);
@@ -279,7 +279,7 @@ static void set_drop(struct replica_set *s, uint32_t node) {
             s->nodes[i--] = s->nodes[--s->count];
 }
 
-static void note_committed(struct cluster *w, struct wnode *x, uint64_t upto) {
+static void book_committed(struct cluster *w, struct wnode *x, uint64_t upto) {
     struct replica_status s;
     replica_status(x->r, w->now, &s);
     unsigned long long n = upto, e = s.epoch;
@@ -315,7 +315,7 @@ static void note_committed(struct cluster *w, struct wnode *x, uint64_t upto) {
     w->commits++;
 }
 
-static void note_lead(struct cluster *w, struct wnode *x) {
+static void book_lead(struct cluster *w, struct wnode *x) {
     for (uint32_t b = 1; b <= w->batches; b++)
         if (w->told[b] && x->disk.kv[b] != batch_hash(b, 0))
             return cluster_fail(w, "batch %u was committed, and node %u leads without it", b, x->id);
@@ -424,6 +424,24 @@ static void write_begin(struct cluster *w, struct wnode *n, const struct replica
 
 static void node_step(struct cluster *w, struct wnode *n, const struct replica_event *e, int *result);
 
+static void network_put(struct cluster *w, uint32_t from, uint32_t to, const struct replica_message *m,
+                        uint64_t delay) {
+    struct wevent *e = event_new(w, W_MESSAGE, to, delay);
+    e->from = from;
+    e->message = *m;
+    if (m->operation)
+        e->message.operation = replica_operation_hold(m->operation);
+    if (m->history) {
+        e->history = copy_of(m->history, sizeof *m->history);
+        e->message.history = e->history;
+    }
+    if (m->octets.len) {
+        e->octets = copy_of(m->octets.at, m->octets.len);
+        e->message.octets.at = e->octets;
+    }
+    heap_put(w, e);
+}
+
 static void network_send(struct cluster *w, uint32_t from, uint32_t to, const struct replica_message *m) {
     uint32_t copies = chance(w, w->doubled) ? 2 : 1;
     if (w->parted[from][to] || to == 0 || to > w->count)
@@ -439,21 +457,11 @@ static void network_send(struct cluster *w, uint32_t from, uint32_t to, const st
             *last = w->now + delay > *last ? w->now + delay : *last;
             delay = *last - w->now;
         }
-        struct wevent *e = event_new(w, W_MESSAGE, to, delay);
-        e->from = from;
-        e->message = *m;
-        if (m->operation)
-            e->message.operation = replica_operation_hold(m->operation);
-        if (m->history) {
-            e->history = copy_of(m->history, sizeof *m->history);
-            e->message.history = e->history;
-        }
-        if (m->octets.len) {
-            e->octets = copy_of(m->octets.at, m->octets.len);
-            e->message.octets.at = e->octets;
-        }
-        heap_put(w, e);
+        network_put(w, from, to, m, delay);
     }
+    /* The most dangerous word comes again, late. */
+    if (m->kind == REPLICA_COPY_BEGIN && !w->in_order && !w->healed && chance(w, 50))
+        network_put(w, from, to, m, dice(w, 3000));
 }
 
 static bool service_lost(struct cluster *w, uint32_t node) {
@@ -469,14 +477,23 @@ static void service_tell(struct cluster *w, uint32_t node, bool answer) {
     heap_put(w, e);
 }
 
+/* Who joins has all that clients were told of, unless its disk was lost meanwhile. */
+static void check_joins(struct cluster *w, struct wnode *n) {
+    for (uint32_t b = 1; b <= w->batches && n->intact; b++)
+        if (w->told[b] && n->disk.kv[b] != batch_hash(b, 0))
+            return cluster_fail(w, "node %u joins the set without batch %u", n->id, b);
+}
+
 static void service_changed(struct cluster *w, const struct replica_set *before) {
     w->record.version++;
     w->sets++;
     for (uint32_t i = 1; i <= w->count; i++) {
         struct wnode *n = &w->node[i];
         bool in = set_has(&w->record.in_sync, i);
-        if (in && !set_has(before, i))
+        if (in && !set_has(before, i)) {
             n->intact = n->disk.mark.complete;
+            check_joins(w, n);
+        }
         service_tell(w, i, false);
     }
 }
@@ -563,11 +580,11 @@ static void node_act(struct cluster *w, struct wnode *n, const struct replica_ac
         return;
     case REPLICA_LEAD:
         w->leads++;
-        note_committed(w, n, a->number);
-        note_lead(w, n);
+        book_committed(w, n, a->number);
+        book_lead(w, n);
         return;
     case REPLICA_COMMITTED:
-        note_committed(w, n, a->number);
+        book_committed(w, n, a->number);
         return;
     case REPLICA_ACCEPT:
         n->accepting = true;
@@ -616,7 +633,7 @@ static void node_step(struct cluster *w, struct wnode *n, const struct replica_e
         uint32_t batch;
         memcpy(&batch, e->batch.octets.at, sizeof batch);
         struct replica_position p = replica_last(n->r);
-        note_made(w, p.epoch, p.number, batch);
+        book_made(w, p.epoch, p.number, batch);
     }
     w->hash = hash_bytes(&(uint64_t[3]){w->now, out.count, (uint64_t)e->kind << 8 | n->id}, 24, w->hash);
     check_leaders(w);
