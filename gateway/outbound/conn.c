@@ -118,19 +118,24 @@ static void end(struct conn *c, bool gently) {
     else
         tcp_close(c->tcp);
     loop_timer_close(c->timer);
-    client_deinit(&c->client);
-    login_deinit(&c->login);
-    setup_free(c->setup);
     list_remove(&c->o->conns, &c->in_all);
     list_push_back(&c->o->gone_conns, &c->in_all);
     site_free_slot(c->site);
     metric_sub(&open_now, 1);
 }
 
+/* What an attempt asks of a connection that has ended is there until now. */
+static void conn_free(struct conn *c) {
+    client_deinit(&c->client);
+    login_deinit(&c->login);
+    setup_free(c->setup);
+    free(c);
+}
+
 void conns_reap(struct outbound *o) {
     struct list_node *n;
     while ((n = list_pop_front(&o->gone_conns)))
-        free(LIST_ENTRY(n, struct conn, in_all));
+        conn_free(LIST_ENTRY(n, struct conn, in_all));
 }
 
 /* Ends it and lets others have its slot; the attempt, when there is one, hears `e` first. */

@@ -255,6 +255,25 @@ static void test_throttled(void **state) {
     server_stop(a);
 }
 
+/* A connection outlives the settings that it was opened by: they are there until its end has been told. */
+static void test_old_settings(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){.rcpt = "250 fine|" CLOSE});
+    struct hub *h = hub_new(port);
+    const struct outbound_source at[] = {source("127.0.0.101", NULL)};
+    const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 1}};
+    h->s.pools = pools;
+    h->s.pool_count = 1;
+    hub_go(h, NULL);
+    DELIVERED(deliver(h, "one.example"));
+    assert_int_equal(outbound_reconfigure(h->out, &h->s), ERR_OK);
+    expect(deliver(h, "one.example"), OUTCOME_DEFERRED, 0, "4.4.2"); /* on the old connection */
+    assert_int_equal(still(a)->connections, 1);
+    hub_stop(h);
+    server_stop(a);
+}
+
 static void test_accounts(void **state) {
     (void)state;
     uint16_t port = 0;
@@ -303,6 +322,7 @@ int main(void) {
         cmocka_unit_test(test_cannot_bind),
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_throttled),
+        cmocka_unit_test(test_old_settings),
         cmocka_unit_test(test_accounts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
