@@ -210,10 +210,15 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
     return r;
 }
 
-static struct outcome_verdict verdict_of(const struct attempt *a, const struct client_event *e) {
+/* XCLIENT was used: a stranger, and how it calls itself, is no reason to think ill of the server. */
+static bool stands_for_client(const struct attempt *a, const struct conn *c) {
+    return a->introducing || buf_len(&c->client.introduced) > 0;
+}
+
+static struct outcome_verdict verdict_of(const struct attempt *a, const struct conn *c, const struct client_event *e) {
     bool lmtp_dot = attempt_is_lmtp(a) && e->kind == CLIENT_EV_RECIPIENT;
     struct outcome_verdict v = outcome_of(e->stage, e->answer, lmtp_dot, a->reused && a->again < ATTEMPT_AGAIN_MAX);
-    if (a->introducing) /* a stranger, and how it calls itself, is no reason to think ill of the server */
+    if (v.scope == SCOPE_HOST && v.outcome == OUTCOME_DEFERRED && stands_for_client(a, c))
         v.scope = SCOPE_MESSAGE;
     return v;
 }
@@ -229,7 +234,7 @@ void attempt_on_event(struct attempt *a, struct conn *c, const struct client_eve
         a->recipients[a->sent[e->index]].fate = FATE_PENDING;
         return;
     }
-    struct attempt_result r = result_of(a, c, verdict_of(a, e), e, ERR_OK);
+    struct attempt_result r = result_of(a, c, verdict_of(a, c, e), e, ERR_OK);
     throttle_judge(a, c, e, &r);
     a->answered = a->answered || r.verdict.scope < SCOPE_HOST;
     if (e->kind == CLIENT_EV_RECIPIENT) {
@@ -284,7 +289,7 @@ void attempt_on_end(struct attempt *a, struct conn *c, const struct client_event
         convert_cancel(a);
     if (egress_on_end(a, c))
         return;
-    struct outcome_verdict v = verdict_of(a, e);
+    struct outcome_verdict v = verdict_of(a, c, e);
     if (e->stage == CLIENT_CONNECT && attempt_lost_rival(a, c)) {
         a->tried++;
         a->last = result_of(a, c, v, e, err);
