@@ -153,7 +153,7 @@ static int judge(const struct etcd_config *c, struct buf *problems) {
         {!c->certificate != !c->key, "certificate and key belong together"},
         {plain && (c->ca_file || c->certificate), "certificates need endpoints of https"},
         {!c->user != !c->password, "user and password belong together"},
-        {c->user && (!*c->user || strlen(c->user) > USER_MAX || strlen(c->password) > USER_MAX),
+        {c->user && c->password && (!*c->user || strlen(c->user) > USER_MAX || strlen(c->password) > USER_MAX),
          "user or password is empty or too long"},
         {!is_time(c->timeout_ms) || !is_time(c->probe_ms), "a time is out of bounds"},
     };

@@ -33,6 +33,7 @@ struct etcd_ask {
     uint64_t token_number;
     bool waiting; /* for a token */
     int end_err;  /* ends in the next turn */
+    int last_err; /* of the repetition before */
     char why[ETCD_WHY_MAX];
     etcd_ask_cb cb;
     void *arg;
@@ -89,9 +90,13 @@ static void again(struct etcd_ask *a, int err, const char *why, bool in_doubt) {
         pause = rounds < 5 ? (uint64_t)PAUSE_MS << rounds : PAUSE_MAX_MS;
     }
     if (in_doubt || pause >= left_ms(a)) {
-        fail(a, err, why, in_doubt);
+        if (err == ERR_TIMEOUT && !in_doubt && a->last_err) /* tells more than that time ran out */
+            fail(a, a->last_err, a->why, false);
+        else
+            fail(a, err, why, in_doubt);
         return;
     }
+    a->last_err = err;
     snprintf(a->why, sizeof a->why, "%s", why);
     loop_timer_set(a->timer, pause);
 }

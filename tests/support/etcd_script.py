@@ -232,6 +232,9 @@ class Handler(BaseHTTPRequestHandler):
             self.chunk(bytes([octet]))
         time.sleep(60)
 
+    def watch_quiet(self, prefix, start, times):
+        time.sleep(60)
+
     def watch_resume(self, prefix, start, times):
         """Two revisions a stream, then it breaks within a line."""
         for revision in range(start, start + 2):
