@@ -57,6 +57,14 @@ bool sources_has_family(const struct outbound_pool *p, const struct tcp_addr *to
     return false;
 }
 
+bool sources_has(const struct outbound_pool *p, const struct tcp_addr *ip) {
+    for (size_t i = 0; i < p->source_count; i++) {
+        if (tcp_addr_same_ip(&p->sources[i].address, ip))
+            return true;
+    }
+    return false;
+}
+
 uint32_t sources_limit(const struct outbound_source *s, uint32_t day) {
     uint64_t limit = s->warm_first;
     if (!limit)

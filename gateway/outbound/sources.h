@@ -17,6 +17,7 @@
 const struct outbound_pool *sources_pool(const struct outbound_pool *pools, size_t count, struct span account,
                                          struct span sender);
 bool sources_has_family(const struct outbound_pool *p, const struct tcp_addr *to);
+bool sources_has(const struct outbound_pool *p, const struct tcp_addr *ip);
 /* Messages that it may carry on this day (days since 1970); SOURCES_UNLIMITED: any number; 0: its time has not come. */
 uint32_t sources_limit(const struct outbound_source *s, uint32_t day);
 /* Draws one of the family of `to` (NULL: of any) for which usable() holds; NULL: there is none. */

@@ -402,8 +402,13 @@ uint32_t throttle_recipients(const struct attempt *a, uint32_t max) {
     return max;
 }
 
+/* Newer settings do not have its address. */
+static bool is_taken_out(const struct conn *c) {
+    return c->source && c->site->pool && !sources_has(c->site->pool, &c->source->address);
+}
+
 bool throttle_conn_is_worn(const struct conn *c) {
-    if (c->site->per_connection && c->messages >= c->site->per_connection)
+    if (is_taken_out(c) || (c->site->per_connection && c->messages >= c->site->per_connection))
         return true;
     return c->source && (source_left_ms(c->o, c->site->name, c->source) || health_left_ms(c->o, c->site, c->source) ||
                          is_used_up(c->o, c->source));

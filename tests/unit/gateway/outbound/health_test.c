@@ -274,6 +274,29 @@ static void test_old_settings(void **state) {
     server_stop(a);
 }
 
+/* An address that is taken out of its pool is used no more, over an idle connection either. */
+static void test_taken_out(void **state) {
+    (void)state;
+    uint16_t port = 0;
+    struct server *a = server_start("127.0.0.2", &port, (struct script){0});
+    struct hub *h = hub_new(port);
+    const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
+    struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 1}};
+    h->s.pools = pools;
+    h->s.pool_count = 1;
+    hub_go(h, NULL);
+    DELIVERED(deliver(h, "one.example"));
+    DELIVERED(deliver(h, "one.example"));
+    assert_int_equal(still(a)->connections, 1);
+    pools[0].sources = &at[1];
+    assert_int_equal(outbound_reconfigure(h->out, &h->s), ERR_OK);
+    for (int i = 0; i < 2; i++)
+        DELIVERED(deliver(h, "one.example"));
+    assert_true(still(a)->from[101] == 1 && a->from[102] == 1 && a->connections == 2);
+    hub_stop(h);
+    server_stop(a);
+}
+
 static void test_accounts(void **state) {
     (void)state;
     uint16_t port = 0;
@@ -323,6 +346,7 @@ int main(void) {
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_throttled),
         cmocka_unit_test(test_old_settings),
+        cmocka_unit_test(test_taken_out),
         cmocka_unit_test(test_accounts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -120,6 +120,7 @@ static void test_choice(void **state) {
     assert_non_null(sources_draw(&v4, NULL, all, NULL, &r));
     assert_true(sources_has_family(&p, &to6.address) && sources_has_family(&p, &to4.address));
     assert_false(sources_has_family(&v4, &to6.address));
+    assert_true(sources_has(&p, &p.sources[0].address) && !sources_has(&p, &to6.address));
 }
 
 static void test_warm_up(void **state) {
