@@ -19,15 +19,15 @@
 
 /* -- the leader's side -- */
 
-void copy_drop_chunk(struct peer *p) {
-    free(p->chunk);
+void copy_drop_chunk(struct replica *r, struct peer *p) {
+    replica_bury(r, p->chunk);
     p->chunk = NULL;
     p->chunk_len = 0;
     p->reading = false;
 }
 
 void copy_begin(struct replica *r, struct peer *p) {
-    copy_drop_chunk(p);
+    copy_drop_chunk(r, p);
     p->state = REPLICA_COPYING;
     p->copy = ++r->copies;
     p->base = r->state.last;
@@ -154,7 +154,7 @@ void copy_on_position(struct replica *r, struct peer *p, const struct replica_me
     }
     if (p->chunk && m->chunk == p->chunks + 1) {
         bool last = p->chunk_last;
-        copy_drop_chunk(p);
+        copy_drop_chunk(r, p);
         p->chunks++;
         p->cursor = p->next;
         p->hold = r->state.last.number;
@@ -166,7 +166,7 @@ void copy_on_position(struct replica *r, struct peer *p, const struct replica_me
         }
     } else if (p->chunk && p->acked > p->chunk_at) {
         /* A late operation has overtaken it: what the chunk says may be older. */
-        copy_drop_chunk(p);
+        copy_drop_chunk(r, p);
         p->hold = r->state.last.number;
     }
 }

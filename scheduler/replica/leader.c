@@ -49,14 +49,14 @@ void leader_on_gone(struct replica *r, uint32_t node) {
         p->gone = true;
 }
 
-static void peer_free(struct peer *p) {
-    copy_drop_chunk(p);
-    free(p);
+static void peer_free(struct replica *r, struct peer *p) {
+    copy_drop_chunk(r, p);
+    replica_bury(r, p);
 }
 
 /* Asks anew where it is; what it said before does not count. */
 static void peer_probe(struct replica *r, struct peer *p) {
-    copy_drop_chunk(p);
+    copy_drop_chunk(r, p);
     p->state = REPLICA_PROBING;
     p->probe = ++r->probes;
     p->opened = p->complete = p->joining = false;
@@ -64,8 +64,8 @@ static void peer_probe(struct replica *r, struct peer *p) {
     p->copy = 0;
 }
 
-static void peer_lost(struct peer *p) {
-    copy_drop_chunk(p);
+static void peer_lost(struct replica *r, struct peer *p) {
+    copy_drop_chunk(r, p);
     p->state = REPLICA_LOST;
     p->acked = p->sent = 0;
     p->joining = p->complete = false;
@@ -91,7 +91,7 @@ static void peers_match(struct replica *r) {
             i++;
             continue;
         }
-        peer_free(p);
+        peer_free(r, p);
         r->peers[i] = r->peers[--r->peer_count];
     }
     for (uint32_t i = 0; i < r->record.in_sync.count; i++)
@@ -114,7 +114,7 @@ void leader_begin(struct replica *r) {
 
 void leader_end(struct replica *r) {
     for (uint32_t i = 0; i < r->peer_count; i++)
-        peer_free(r->peers[i]);
+        peer_free(r, r->peers[i]);
     r->peer_count = 0;
 }
 
@@ -216,7 +216,7 @@ static void stream(struct replica *r, struct peer *p) {
            r->action_count + ACTIONS_SPARE < r->action_cap) {
         struct replica_operation *o = oplog_get(&r->log, p->sent + 1);
         if (!o) {
-            peer_lost(p);
+            peer_lost(r, p);
             return;
         }
         if (p->sent == p->acked)
@@ -251,7 +251,7 @@ static void judge(struct replica *r, struct peer *p, const struct replica_messag
     if (FAULT(FAULT_WIPE) && number > r->state.last.number)
         number = r->state.last.number;
     if (!m->complete || !ours || (number < r->state.last.number && !oplog_get(&r->log, number + 1))) {
-        peer_lost(p);
+        peer_lost(r, p);
         return;
     }
     p->state = REPLICA_STREAMING;
@@ -271,7 +271,7 @@ static void on_progress(struct replica *r, struct peer *p, const struct replica_
         return; /* said before the copy */
     p->complete = m->complete;
     if (!history_has(&r->history, r->state.last, m->position) && !FAULT(FAULT_WIPE)) {
-        peer_lost(p);
+        peer_lost(r, p);
         return;
     }
     if (m->position.number > p->acked) {

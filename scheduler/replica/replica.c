@@ -12,6 +12,11 @@
 
 /* -- life -- */
 
+static void free_buried(struct replica *r) {
+    while (r->buried_count)
+        free(r->buried[--r->buried_count]);
+}
+
 static bool config_is_valid(const struct replica_config *c) {
     return c->self && c->min_in_sync >= 1 && c->min_in_sync <= REPLICA_SET_MAX && c->window_count >= 1 &&
            c->window_count <= REPLICA_WINDOW_MAX && c->flight_count >= 1 && c->flight_count <= 1024 && c->keep_count;
@@ -42,6 +47,7 @@ void replica_free(struct replica *r) {
     if (!r)
         return;
     leader_end(r);
+    free_buried(r);
     oplog_deinit(&r->log);
     free(r->actions);
     free(r);
@@ -56,6 +62,13 @@ int replica_remember(struct replica *r, struct replica_operation *o) {
 }
 
 /* -- actions and writes -- */
+
+void replica_bury(struct replica *r, void *memory) {
+    if (!memory)
+        return;
+    CHECK(r->buried_count < sizeof r->buried / sizeof r->buried[0]);
+    r->buried[r->buried_count++] = memory;
+}
 
 struct replica_action *replica_act(struct replica *r, enum replica_action_kind kind) {
     CHECK(r->action_count < r->action_cap);
@@ -302,6 +315,7 @@ static int dispatch(struct replica *r, const struct replica_event *e) {
 
 int replica_step(struct replica *r, const struct replica_event *e, uint64_t now_ms, struct replica_actions *out) {
     r->action_count = 0;
+    free_buried(r);
     if (now_ms > r->now)
         r->now = now_ms;
     oplog_trim(&r->log, r->committed);

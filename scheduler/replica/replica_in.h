@@ -108,6 +108,9 @@ struct replica {
     struct peer *peers[PEERS_MAX];
     uint32_t peer_count;
     uint64_t full, bad, stale;
+    /* What actions of this step may point at is freed by the next one. */
+    void *buried[PEERS_MAX * 6];
+    uint32_t buried_count;
     /* actions of this step */
     struct replica_action *actions;
     uint32_t action_count, action_cap;
@@ -123,6 +126,8 @@ void replica_step_down(struct replica *r, enum replica_why why);
 void replica_adopt(struct replica *r, uint64_t epoch, uint32_t leader);
 /* What a leader says: false: it is none, and its message is not for us. */
 bool replica_hears(struct replica *r, uint32_t from, uint64_t epoch);
+/* Frees at the next step. */
+void replica_bury(struct replica *r, void *memory);
 bool replica_set_has(const struct replica_set *s, uint32_t node);
 
 /* leader.c */
@@ -146,7 +151,7 @@ void follower_tell(struct replica *r, bool gap);
 
 /* copy.c */
 void copy_begin(struct replica *r, struct peer *p);
-void copy_drop_chunk(struct peer *p);
+void copy_drop_chunk(struct replica *r, struct peer *p);
 void copy_drive(struct replica *r, struct peer *p);
 void copy_on_position(struct replica *r, struct peer *p, const struct replica_message *m);
 int copy_on_read(struct replica *r, const struct replica_event *e) MUST_CHECK;

@@ -225,6 +225,9 @@ static void test_slow_member_leaves(void **unused) {
     written(&g);
     tick(&g, 600);
     position(&g, 2, 4, 4, 6);
+    position(&g, 3, 4, 3, 5); /* it had all that there was when it last spoke */
+    tick(&g, 600);
+    position(&g, 2, 4, 4, 6);
     position(&g, 3, 4, 3, 5); /* it speaks, but does not come on */
     tick(&g, 400);
     assert_null(act(&g, REPLICA_PROPOSE, 0));
