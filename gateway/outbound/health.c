@@ -168,8 +168,9 @@ static void rest_those(struct attempt *a, uint64_t bits) {
     }
 }
 
-/* The kernel refuses to use it: it rests at all sites, which is told once for as long as it lasts. */
-static void rest_everywhere(struct outbound *o, const struct outbound_source *s, int err) {
+/* The kernel refuses to use it: it rests at all sites, which is told once for as long as it lasts. False: there is no
+ * room to note that. */
+static bool rest_everywhere(struct outbound *o, const struct outbound_source *s, int err) {
     struct pace_entry *e = note(o, NULL, s);
     char ip[128];
     tcp_addr_ip(&s->address, ip, sizeof ip);
@@ -179,6 +180,7 @@ static void rest_everywhere(struct outbound *o, const struct outbound_source *s,
             LOG_WARN("source_cannot_bind", LOG_STR("source", ip), LOG_ERR("why", err));
     }
     pace_put(e);
+    return e != NULL;
 }
 
 static void forget_failures(struct pace_entry *e, const struct conn *c, const char *where) {
@@ -328,9 +330,7 @@ static bool has_failed_to_bind(const struct attempt *a, const struct conn *c, co
     if (e->stage != CLIENT_CONNECT || err == ERR_OK || err == ERR_TIMEOUT || c->source->egress.kind != EGRESS_DIRECT)
         return false;
     int why = try_bind(c->source);
-    if (why)
-        rest_everywhere(a->o, c->source, why);
-    return why != ERR_OK;
+    return why && rest_everywhere(a->o, c->source, why); /* else it would be drawn again at once, without end */
 }
 
 /* One that has sessions there now and fails with another was told that these are enough. */
