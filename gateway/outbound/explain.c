@@ -259,6 +259,7 @@ static void start(struct explain *x) {
     struct tcp_addr addr;
     const struct outbound_route *rule = x->rule = routes_find(x->setup->routes, span_of(x->domain));
     char name[SITE_NAME_MAX];
+    explain_add(x, arena_printf(&x->mem, "destination %s", x->domain));
     if (rule) {
         route_format(&rule->route, x->setup->s.port, name, sizeof name);
         explain_add(x, arena_printf(&x->mem, "rule for %s: %s", rule->domain, name));

@@ -46,6 +46,8 @@ void explain_answer(struct explain *x, const char *verdict);
 void explain_tls(struct explain *x);
 /* explain_pace.c: pauses, rates and sources, for ADMIN_LIMITS. */
 void explain_pace(struct explain *x);
+/* explain_pace.c: the rates of the site and of the domain. */
+void explain_rates(struct explain *x);
 /* explain_pace.c: the addresses of ours that mail may go out from, and how; which pool it is depends on the sender. */
 void explain_sources(struct explain *x);
 /* probe.c: tries the addresses one after the other; then the answer. */

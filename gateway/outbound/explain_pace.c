@@ -76,7 +76,7 @@ static void add_rate(struct explain *x, const struct outbound_rate *r, const cha
 }
 
 /* As for a message: the first that fits, for the site and for the domain. */
-static void add_rates(struct explain *x) {
+void explain_rates(struct explain *x) {
     bool has_site = false, has_domain = false;
     for (size_t i = 0; i < x->setup->s.rate_count; i++) {
         const struct outbound_rate *r = &x->setup->s.rates[i];
@@ -119,6 +119,6 @@ void explain_sources(struct explain *x) {
 
 void explain_pace(struct explain *x) {
     add_notes(x);
-    add_rates(x);
+    explain_rates(x);
     explain_sources(x);
 }

@@ -32,13 +32,18 @@ static void add_site(struct explain *x, const struct site *s) {
                                     (unsigned long long)(now - s->failed_ms) / 1000));
 }
 
-static void add_limits(struct explain *x) {
-    const struct outbound *o = x->o;
+static void add_settings(struct explain *x) {
     const struct outbound_settings *s = &x->setup->s;
     explain_add(x, arena_printf(&x->mem,
                                 "settings: %u connections to a site, %u messages to a connection, %u recipients to a "
                                 "transaction",
                                 s->per_site, s->messages_per_connection, s->recipients_per_transaction));
+}
+
+static void add_limits(struct explain *x) {
+    const struct outbound *o = x->o;
+    const struct outbound_settings *s = &x->setup->s;
+    add_settings(x);
     explain_add(x, arena_printf(&x->mem, "node: %u of %u connections to all sites together, %zu of %u jobs", o->slots,
                                 s->connections, o->running.count, o->config.jobs_max));
     const struct site *site = find_site(o, x->site);
@@ -58,8 +63,12 @@ static void finish(struct explain *x) {
     if (x->verb == WORDS__ADMIN_VERB__ADMIN_LIMITS) {
         add_limits(x);
         explain_pace(x);
-    } else if (!x->rule || x->rule->route.kind != ROUTE_LMTP) {
-        explain_sources(x);
+    } else {
+        explain_add(x, arena_printf(&x->mem, "home of the site: %s", x->setup->s.name));
+        add_settings(x);
+        explain_rates(x);
+        if (!x->rule || x->rule->route.kind != ROUTE_LMTP)
+            explain_sources(x);
     }
     explain_answer(x,
                    arena_printf(&x->mem, "%u address%s, site %s%s", x->addresses, x->addresses == 1 ? "" : "es",

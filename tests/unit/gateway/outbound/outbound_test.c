@@ -1182,6 +1182,9 @@ static void test_operator(void **state) {
     ask(p.w, WORDS__ADMIN_VERB__ADMIN_ROUTE, "someone@Two.example");
     has_text(p.w->answer, "2 addresses, site mx1.example+mx2.example");
     has_text(p.w->answer, "no rule: by MX");
+    has_text(p.w->answer, "destination two.example");
+    has_text(p.w->answer, "home of the site: ");
+    has_text(p.w->answer, "connections to a site");
     has_text(p.w->answer, "[10 mx1.example ]");
     const char *first = strstr(p.w->answer, "tried [10 mx1.example 127.0.0.2]"),
                *second = strstr(p.w->answer, "tried [20 mx2.example 127.0.0.3]");
