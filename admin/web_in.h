@@ -30,7 +30,6 @@ struct web {
     struct web_sessions sessions;
     struct guess *guess;
     struct web_failures failures;
-    char decoy[128]; /* a hash that nothing fits */
 };
 
 struct web_exchange {

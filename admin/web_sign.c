@@ -114,6 +114,12 @@ static void answer_bad(struct sign *s, uint32_t failures) {
 
 static void start_next(struct web *w);
 
+/* A reload may have removed or changed the user meanwhile. */
+static bool is_as_it_was(const struct sign *s) {
+    const struct web_user *u = web_find_user(s->w, span_of(s->name));
+    return u && s->role == (unsigned)u->role + 1 && strcmp(s->hash, u->password) == 0;
+}
+
 static void on_verified(void *arg) {
     struct sign *s = arg;
     struct web *w = s->w;
@@ -122,7 +128,7 @@ static void on_verified(void *arg) {
         return;
     }
     w->verifying--;
-    bool good = s->known && s->result == ERR_OK;
+    bool good = s->known && s->result == ERR_OK && is_as_it_was(s);
     uint64_t now_ms = clock_mono_ms();
     uint32_t failures = guess_end(w->guess, s->client, !good, WINDOW_MS, now_ms);
     (void)guess_end(w->guess, s->account, !good, WINDOW_MS, now_ms);
@@ -175,6 +181,14 @@ static bool is_admitted(struct sign *s) {
     return false;
 }
 
+/* What a name that cannot sign in is tried against, for nothing: it takes as long as that of a name that can. */
+static const char *decoy_of(const struct web *w) {
+    for (size_t i = 0; i < w->user_count; i++)
+        if (password_kind(w->users[i].password) != PASSWORD_LOCKED)
+            return w->users[i].password;
+    return w->users[0].password;
+}
+
 /* False: not a name and a password. */
 static bool read_try(struct sign *s, struct web_exchange *x) {
     struct json_fields f;
@@ -188,9 +202,9 @@ static bool read_try(struct sign *s, struct web_exchange *x) {
         if (good) {
             span_copy(name, s->name, sizeof s->name);
             span_copy(password, s->password, sizeof s->password);
-            s->known = u != NULL;
+            s->known = u && password_kind(u->password) != PASSWORD_LOCKED;
             s->role = u ? (unsigned)u->role + 1 : 0;
-            span_copy(span_of(u ? u->password : x->w->decoy), s->hash, sizeof s->hash);
+            span_copy(span_of(s->known ? u->password : decoy_of(x->w)), s->hash, sizeof s->hash);
         }
         secret_wipe((void *)(uintptr_t)password.at, password.len);
     }

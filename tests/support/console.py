@@ -13,8 +13,8 @@ PASSWORDS = {"vera": "look only", "otto": "may change", "anna": "may all"}
 ROLES = {"vera": "viewer", "otto": "operator", "anna": "admin"}
 
 
-def hash_of(password):
-    return crypt.crypt(password, crypt.mksalt(crypt.METHOD_SHA512, rounds=1000))
+def hash_of(password, rounds=1000):
+    return crypt.crypt(password, crypt.mksalt(crypt.METHOD_SHA512, rounds=rounds))
 
 
 def http_settings(port, users=True, address="127.0.0.1"):

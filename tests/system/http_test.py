@@ -16,7 +16,7 @@ import time
 import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from console import Face, free_face, http_settings
+from console import PASSWORDS, Face, free_face, hash_of, http_settings
 from posthouse_test import BUILD, main, wait_until
 
 ROUTES = "routes:\n  - {domain: \"*\", route: \"smtp:127.0.0.1:%d\"}\n"
@@ -150,6 +150,8 @@ def roles(world):
     has("Secure", face.post("session", {"name": "vera", "password": "look only"}, headers={"X-Forwarded-Proto": "https"})[1]["set-cookie"])
     face.api("status")
     face.post("suspend", {"domain": "far.test", "reason": "x"}, 403)
+    refused = wait_until("the refusal is in the audit", lambda: face.api("audit").get("audits"))[0]
+    equal([refused[name] for name in ("actor", "verb", "stage", "what", "origin")], ["vera", "suspend", "refused", "far.test", "http 127.0.0.1"])
     face.api("msg/%s/headers" % message, 403)  # the words of mail are not for viewers
     otto = Face(face.port)
     otto.sign_in("otto")
@@ -347,5 +349,31 @@ def settings(world):
     equal(face.sign_in("otto")[0]["role"], "viewer")
 
 
+def removed_while_signing_in(world):
+    """Who is removed while a password is being checked has no session afterwards."""
+    port, face = free_face()
+    slow = hash_of(PASSWORDS["otto"], rounds=500000)
+    post = world.posthouse(extra=re.sub(r'name: otto, password: "[^"]*"', 'name: otto, password: "%s"' % slow, http_settings(port))).start()
+    faces = [Face(port) for _ in range(6)]
+
+    def sign_in(one, client):
+        _, headers, _ = one.request("POST", "/api/v1/session", json.dumps({"name": "otto", "password": PASSWORDS["otto"]}),
+                                    {"Content-Type": "application/json", "X-Forwarded-For": client})
+        one.cookie = headers.get("set-cookie", "none=").split(";")[0]
+    tries = [threading.Thread(target=sign_in, args=(one, "192.0.2.%d" % i)) for i, one in enumerate(faces)]
+    for t in tries:
+        t.start()
+    with open(post.config) as f:
+        text = re.sub(r"    - \{name: otto,.*\n", "", f.read())
+    with open(post.config, "w") as f:
+        f.write(text)
+    post.reload()
+    for t in tries:
+        t.join()
+    wait_until("reloaded", lambda: " reloaded " in post.log_text())
+    equal([one.request("GET", "/api/v1/status")[0] for one in faces], [401] * 6)
+
+
 if __name__ == "__main__":
-    main([metrics, health, questions, guests, roles, changes, guessing, hostile_mail, hostile_requests, pages, settings])
+    main([metrics, health, questions, guests, roles, changes, guessing, hostile_mail, hostile_requests, pages, settings,
+          removed_while_signing_in])
