@@ -281,10 +281,11 @@ class Handler(BaseHTTPRequestHandler):
                  json.dumps({"result": {"header": self.header(100), "events": [self.event(prefix + "x", 7, kind="MAYBE")]}}).encode() + b"\n",
                  json.dumps({"result": {"header": {"cluster_id": "666", "revision": "100"}}}).encode() + b"\n",
                  json.dumps({"result": {"header": self.header(), "canceled": True, "cancel_reason": "for no reason"}}).encode() + b"\n"]
-        if times > len(lines):
+        if times > 4:
             return False
-        for i in range(0, len(lines[times - 1]), 65536):
-            self.chunk(lines[times - 1][i:i + 65536])
+        line = lines[4 * int(prefix.split("/")[2]) + times - 1]
+        for i in range(0, len(line), 65536):
+            self.chunk(line[i:i + 65536])
         time.sleep(60)
 
     def do_POST(self):

@@ -7,7 +7,7 @@ A small HTTP server whose answers are told by the path or, for the questions of 
 Prints "port N" when it listens on 127.0.0.1, ends when its standard input ends. Paths: /echo gives back method, body and the
 headers that matter; /status/N; /slow answers after a minute; /silent says nothing; /cut promises more than it sends; /huge sends
 one megabyte; /heads sends headers without end; /redirect leads to /echo; /garbage is no HTTP; /count tells how many
-connections there were; /directory answers a recipient's question by the local part (see DIRECTORY).
+connections there were; /pieces/N sends N lines one by one; /hangup takes the question and says nothing, /hangups tells how often; /directory answers a recipient's question by the local part (see DIRECTORY).
 """
 import argparse
 import base64
@@ -79,6 +79,17 @@ class Handler(BaseHTTPRequestHandler):
             status, value = DIRECTORY.get(local, (404, {}))
             self.answer(status, json.dumps(value).encode())
 
+    def pieces(self, count):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for n in range(count):
+            line = b"piece %d\n" % n
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            self.wfile.flush()
+            time.sleep(0.02)
+        self.wfile.write(b"0\r\n\r\n")
+
     def hostile(self, word):
         self.close_connection = True
         if word == "slow":
@@ -87,6 +98,8 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(1)
         elif word == "cut":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")
+        elif word == "hangup":
+            self.server.hangups += 1
         elif word == "garbage":
             self.wfile.write(b"220 mail.example.net ESMTP\r\n")
         elif word == "heads":
@@ -114,6 +127,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/echo")
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif words[0] == "pieces":
+            self.pieces(int(words[1]))
+        elif words[0] == "hangups":
+            self.answer(200, b"%d" % self.server.hangups)
         elif words[0] == "count":
             self.answer(200, b"%d" % self.server.connections)
         else:
@@ -124,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    connections = 0
+    connections = hangups = 0
 
     def handle_error(self, request, client_address):
         pass

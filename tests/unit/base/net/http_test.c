@@ -6,6 +6,8 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "base/net/http.h"
@@ -19,7 +21,11 @@ struct world {
     struct loop_timer *guard;
     struct http *http;
     unsigned wanted, answered;
-    bool timed_out, ask_again, free_inside;
+    bool timed_out, ask_again, free_inside, sent;
+    unsigned parts, cancel_at, free_at;
+    uint32_t part_status;
+    struct http_request *stream;
+    char pieces[256];
     int err;
     uint32_t status;
     char body[4096], why[400], type[64];
@@ -55,6 +61,7 @@ static void on_answer(void *arg, const struct http_answer *a) {
     struct world *w = arg;
     w->err = a->err;
     w->status = a->status;
+    w->sent = a->sent;
     span_copy(a->body, w->body, sizeof w->body);
     span_copy(a->content_type, w->type, sizeof w->type);
     snprintf(w->why, sizeof w->why, "%s", a->why);
@@ -291,6 +298,130 @@ static void test_password(void **state) {
     child_end(&c);
 }
 
+static void on_part(void *arg, uint32_t status, struct span octets) {
+    struct world *w = arg;
+    size_t len = strlen(w->pieces);
+    w->parts++;
+    w->part_status = status;
+    if (len + octets.len < sizeof w->pieces)
+        span_copy(octets, w->pieces + len, sizeof w->pieces - len);
+    if (w->parts == w->cancel_at) {
+        http_cancel(w->stream);
+        w->stream = NULL;
+        loop_stop(w->loop);
+    }
+    if (w->parts == w->free_at) {
+        http_free(w->http);
+        w->http = NULL;
+        loop_stop(w->loop);
+    }
+}
+
+static struct http_question stream_of(const char *path, size_t answer_max) {
+    return (struct http_question){
+        .method = "GET", .url = url(&plain, "http", "127.0.0.1", path), .answer_max = answer_max, .part = on_part};
+}
+
+static void test_streams(void **state) {
+    (void)state;
+    struct world w;
+    start(&w, &(struct http_config){0});
+    struct http_question q = stream_of("/pieces/10", 1000); /* without a time-out */
+    ask(&w, &q);
+    assert_int_equal(w.err, ERR_OK);
+    assert_true(w.sent && w.parts > 1 && w.part_status == 200);
+    assert_string_equal(w.body, "");
+    assert_string_equal(w.pieces, "piece 0\npiece 1\npiece 2\npiece 3\npiece 4\npiece 5\npiece 6\npiece 7\npiece 8\n"
+                                  "piece 9\n");
+    w.pieces[0] = 0;
+    q = stream_of("/status/404", 1000);
+    ask(&w, &q);
+    assert_true(w.err == ERR_OK && w.status == 404 && w.part_status == 404);
+    assert_string_equal(w.pieces, "as asked");
+    q = stream_of("/huge", 10); /* too much in one turn */
+    ask(&w, &q);
+    assert_int_equal(w.err, ERR_FULL);
+    q = stream_of("/slow", 1000);
+    q.timeout_ms = 100;
+    ask(&w, &q);
+    assert_int_equal(w.err, ERR_TIMEOUT);
+    stop(&w);
+}
+
+static void test_streams_end_inside(void **state) {
+    (void)state;
+    struct world w;
+    start(&w, &(struct http_config){0});
+    struct http_question q = stream_of("/pieces/1000", 1000);
+    w.cancel_at = 3;
+    w.stream = http_ask(w.http, &q, on_answer, &w);
+    assert_non_null(w.stream);
+    loop_run(w.loop);
+    assert_true(!w.timed_out && w.parts == 3 && !w.answered);
+    get(&w, "/echo");
+    assert_int_equal(w.status, 200);
+    q = stream_of("/pieces/1000", 1000);
+    w.free_at = 5;
+    assert_non_null(http_ask(w.http, &q, on_answer, &w));
+    loop_run(w.loop);
+    assert_true(!w.timed_out && w.parts == 5);
+    stop(&w);
+}
+
+/* libcurl sends a question again when a kept connection ends without an answer: not those that must go once. */
+static void test_once(void **state) {
+    (void)state;
+    struct world w;
+    start(&w, &(struct http_config){.connections_max = 1});
+    for (int once = 0; once < 2; once++) {
+        get(&w, "/hangups");
+        long before = strtol(w.body, NULL, 10);
+        struct http_question q = {.method = "POST",
+                                  .url = url(&plain, "http", "127.0.0.1", "/hangup"),
+                                  .timeout_ms = 5000,
+                                  .answer_max = 99,
+                                  .once = once};
+        ask(&w, &q);
+        assert_true(w.err == ERR_IO && w.sent);
+        get(&w, "/hangups");
+        assert_int_equal(strtol(w.body, NULL, 10) - before, once ? 1 : 2);
+    }
+    struct http_question refused = {
+        .method = "GET", .url = "http://127.0.0.1:1/", .timeout_ms = 5000, .answer_max = 99, .once = true};
+    ask(&w, &refused);
+    assert_true(w.err == ERR_UNREACHABLE && !w.sent);
+    stop(&w);
+}
+
+/* A host that takes no more connections does not even say so. */
+static void test_connect_time(void **state) {
+    (void)state;
+    struct world w;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int listener = socket(AF_INET, SOCK_STREAM, 0), fillers[8];
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+    for (size_t i = 0; i < 8; i++) {
+        fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)!connect(fillers[i], (struct sockaddr *)&a, len);
+    }
+    start(&w, &(struct http_config){0});
+    const struct child full = {.port = ntohs(a.sin_port)};
+    struct http_question q = {.method = "GET",
+                              .url = url(&full, "http", "127.0.0.1", "/"),
+                              .timeout_ms = 1000000, /* the guard would come first */
+                              .connect_ms = 200,
+                              .answer_max = 99};
+    ask(&w, &q);
+    assert_true(w.err == ERR_TIMEOUT && !w.sent);
+    stop(&w);
+    for (size_t i = 0; i < 8; i++)
+        close(fillers[i]);
+    close(listener);
+}
+
 static int run_openssl(const char *key, const char *cert) {
     pid_t pid = fork();
     int status = -1;
@@ -338,6 +469,8 @@ int main(void) {
         cmocka_unit_test(test_bad_servers),  cmocka_unit_test(test_bad_questions),
         cmocka_unit_test(test_connections),  cmocka_unit_test(test_ends_inside_callbacks),
         cmocka_unit_test(test_certificates), cmocka_unit_test(test_password),
+        cmocka_unit_test(test_streams),      cmocka_unit_test(test_streams_end_inside),
+        cmocka_unit_test(test_once),         cmocka_unit_test(test_connect_time),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
