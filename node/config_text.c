@@ -75,25 +75,41 @@ static struct span find_password(struct span s) {
     return colon < 0 ? SPAN_EMPTY : span_from(user, (size_t)colon + 1);
 }
 
-/* "password=": how long, when the text begins with a word that a secret follows; else 0. */
+static bool is_blank(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* "password=" or "password = ": how long, when the text begins with a word that a secret follows; else 0. */
 static size_t secret_word(struct span s) {
-    static const char *const words[] = {"password=", "passwd=", "token=", "secret=", "apikey="};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (span_starts_nocase(s, span_of(words[i])))
-            return strlen(words[i]);
+    static const char *const words[] = {"password", "passwd", "pwd", "token", "secret", "apikey", "api_key"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        size_t len = strlen(words[i]);
+        if (!span_starts_nocase(s, span_of(words[i])))
+            continue;
+        while (len < s.len && is_blank(s.at[len]))
+            len++;
+        if (len == s.len || s.at[len++] != '=')
+            continue;
+        while (len < s.len && is_blank(s.at[len]))
+            len++;
+        return len;
+    }
     return 0;
 }
 
-static size_t value_len(struct span s) {
-    size_t len = 0;
-    while (len < s.len && s.at[len] != ' ' && s.at[len] != '&')
-        len++;
-    return len;
+/* In a URI up to '&'; in a connection string of libpq 'in quotes', or a word, where a backslash takes an octet more. */
+static size_t value_len(struct span s, bool in_uri) {
+    bool quoted = !in_uri && s.len && s.at[0] == '\'';
+    size_t len = quoted;
+    while (len < s.len && !(in_uri ? s.at[len] == '&' : quoted ? s.at[len] == '\'' : is_blank(s.at[len])))
+        len += !in_uri && s.at[len] == '\\' ? 2 : 1;
+    return len < s.len ? len + quoted : s.len;
 }
 
 /* The text with what is secret in it blanked; that goes to `secret`. */
 static void blank_parts(struct span s, struct buf *text, struct buf *secret) {
     struct span password = find_password(s);
+    bool is_uri = find_text(s, SPAN("://")) >= 0;
     for (size_t i = 0; i < s.len;) {
         struct span rest = span_from(s, i);
         size_t word = secret_word(rest), len = 0;
@@ -103,7 +119,7 @@ static void blank_parts(struct span s, struct buf *text, struct buf *secret) {
             buf_add(text, span_first(rest, word));
             i += word;
             rest = span_from(rest, word);
-            len = value_len(rest);
+            len = value_len(rest, is_uri);
         } else {
             buf_add_byte(text, s.at[i++]);
             continue;

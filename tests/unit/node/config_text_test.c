@@ -104,7 +104,11 @@ static void secrets_are_blanked(void **state) {
         "admin: {users: [{name: u, password: {deep: [hush7]}}], token: hush8}\n"
         "batv: {secrets: hush9}\n"
         "hooks: [{headers: [\"Authorization: Bearer hush10\"], url: \"https://h.test/?a=1&TOKEN=hush11&b=2\"}]\n"
-        "both: \"postgres://joe:hush12@db.test/mail?password=hush13\"\n";
+        "both: \"postgres://joe:hush12@db.test/mail?password=hush13\"\n"
+        "libpq: [\"password\\t= hush14\\tuser=j\", \"password='hush15 \\\\' hush16' user=k\", \"password=a&hush17 "
+        "user=l\",\n"
+        "  \"password=a\\\\ hush18 user=m\", \"user=n password='hush19\", \"password=hush20\\\\\"]\n"
+        "web: \"https://h.test/?pwd=hush21 hush22&x=api_key\"\n";
     const char *out = shown(yaml);
     assert_null(strstr(out, "hush"));
     assert_non_null(strstr(out, "uri: \"postgres://joe:***@db.test/mail?x=1\""));
@@ -114,6 +118,10 @@ static void secrets_are_blanked(void **state) {
     assert_non_null(strstr(out, "user: ann"));
     assert_non_null(strstr(out, "url: \"https://h.test/?a=1&TOKEN=***&b=2\""));
     assert_non_null(strstr(out, "both: \"postgres://joe:***@db.test/mail?password=***\""));
+    assert_non_null(
+        strstr(out, "- \"password\\x09= ***\\x09user=j\"\n  - \"password=*** user=k\"\n  - \"password=*** user=l\"\n"));
+    assert_non_null(strstr(out, "- \"password=*** user=m\"\n  - \"user=n password=***\"\n  - \"password=***\"\n"));
+    assert_non_null(strstr(out, "web: \"https://h.test/?pwd=***&x=api_key\""));
     assert_null(strstr(diff("password: hush1\n", "password: hush2\n"), "hush"));
 }
 
