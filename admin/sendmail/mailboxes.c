@@ -70,7 +70,7 @@ static int take(struct reader *r) {
     return err == ERR_NOMEM ? ERR_NOMEM : ERR_INVALID;
 }
 
-/* Past a comment, which may hold others. */
+/* Past a comment, which may hold others. At the end of s or behind it: the comment does not end. */
 static size_t skip_comment(struct span s, size_t i) {
     unsigned depth = 0;
     for (; i < s.len; i++) {
@@ -93,6 +93,8 @@ static int take_quoted(struct reader *r, struct span s, size_t *i) {
         if (err == ERR_OK && s.at[*i] != '\r' && s.at[*i] != '\n')
             err = put(r, s.at[*i]);
     }
+    if (err == ERR_OK && *i >= s.len) /* what stands behind would be lost in silence */
+        return ERR_INVALID;
     return err == ERR_OK ? put(r, '"') : err;
 }
 
@@ -130,6 +132,7 @@ int mailboxes_add(struct recipient_list *l, struct span value, const char *domai
         char c = value.at[i];
         if (c == '(' && !literal) {
             i = skip_comment(value, i);
+            err = i < value.len ? ERR_OK : ERR_INVALID;
         } else if (c == '"' && !literal) {
             err = take_quoted(&r, value, &i);
         } else if (c == '[' || c == ']') {

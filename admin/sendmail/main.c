@@ -17,6 +17,7 @@
 #define SUBMIT_FILE "/etc/posthouse/submit"
 #define MAILNAME_FILE "/etc/mailname"
 #define NAME_MAX_OCTETS 256
+#define COMPLAINT_MAX 1024u
 
 struct command {
     struct message_options message;
@@ -28,9 +29,19 @@ struct command {
     char from[2 * NAME_MAX_OCTETS + 2];
 };
 
-static int refuse(int status, const char *what, const char *which) {
-    fprintf(stderr, "sendmail: %s%s%s\n", what, which ? ": " : "", which ? which : "");
+/* What is told comes from the command line or the message, and may be a stranger's. */
+static int refuse_span(int status, const char *what, struct span which) {
+    struct buf text;
+    buf_init(&text, COMPLAINT_MAX);
+    buf_add_escaped(&text, span_first(which, COMPLAINT_MAX / 4)); /* an octet becomes four */
+    struct span shown = buf_span(&text);
+    fprintf(stderr, "sendmail: %s%s%.*s\n", what, shown.len ? ": " : "", SPAN_FMT(shown));
+    buf_deinit(&text);
     return status;
+}
+
+static int refuse(int status, const char *what, const char *which) {
+    return refuse_span(status, what, span_of(which));
 }
 
 /* The first line of a small file; false: there is none. */
@@ -167,6 +178,9 @@ static int take_option(struct command *c, int option, const char *value) {
         return EX_OK;
     case 'q': /* the daemon runs its queue by itself */
         return -1;
+    case 'X': /* whatever is to be written there, it is not ours to write */
+        return refuse(EX_USAGE, "not offered: -X", value);
+    case 'A':
     case 'B':
     case 'C':
     case 'G':
@@ -177,6 +191,7 @@ static int take_option(struct command *c, int option, const char *value) {
     case 'O':
     case 'p':
     case 'U':
+    case 'd':
     case 'x':
         return EX_OK;
     default:
@@ -216,9 +231,7 @@ static int status_of_reading(int err, struct span bad) {
     case ERR_OK:
         return EX_OK;
     case ERR_INVALID:
-        fprintf(stderr, "sendmail: the message has a NUL, or a field an address that is none: %.*s\n",
-                (int)(bad.len < 200 ? bad.len : 200), bad.at ? bad.at : "");
-        return EX_DATAERR;
+        return refuse_span(EX_DATAERR, "the message has a NUL, or a field an address that is none", bad);
     case ERR_NOT_FOUND:
         return refuse(EX_USAGE, "no recipient in the header or on the command line", NULL);
     case ERR_RANGE:
@@ -271,7 +284,8 @@ int main(int argc, char **argv) {
     if (strcmp(slash ? slash + 1 : called, "newaliases") == 0)
         return EX_OK;
     find_names(&c);
-    for (int o; (o = getopt(argc, argv, "A:B:C:F:GL:N:O:R:UV:X:b:d:f:h:imno:p:q::r:tvx")) != -1;) {
+    /* '+': the first word that is no option ends them, so that no recipient behind it becomes one */
+    for (int o; (o = getopt(argc, argv, "+A:B:C:F:GL:N:O:R:UV:X:b:d:f:h:imno:p:q::r:tvx")) != -1;) {
         int status = take_option(&c, o, optarg);
         if (status != EX_OK)
             return status < 0 ? EX_OK : status;

@@ -134,16 +134,30 @@ def many_recipients_by_the_servers_limits(world):
 
 def old_options_are_taken(world):
     sink = Sink()
-    check(sendmail(sink.port, "-bm", "-B", "8BITMIME", "-G", "-om", "-oem", "-O", "x=y", "-U", "-f", "a@a.test", "--", "b@b.test").returncode == OK, "old")
+    check(sendmail(sink.port, "-bm", "-B", "8BITMIME", "-G", "-om", "-oem", "-O", "x=y", "-U", "-Am", "-d0", "-f", "a@a.test", "--", "b@b.test").returncode == OK, "old")
     sink.wait(1)
-    for words, status in ((["-bi"], OK), (["-q"], OK), (["-q15m"], OK), (["-bs"], USAGE), (["-bd"], USAGE), (["-Z"], USAGE), ([], USAGE), (["two words"], USAGE)):
+    for words, status in ((["-bi"], OK), (["-q"], OK), (["-q15m"], OK), (["-bs"], USAGE), (["-bd"], USAGE), (["-Z"], USAGE), ([], USAGE), (["two words"], USAGE),
+                          (["-X", os.path.join(world.directory, "log"), "b@b.test"], USAGE)):
         done = sendmail(sink.port, *words)
-        check(done.returncode == status, (words, done))
-    check(len(sink.messages) == 1, "nothing more")
+        check(done.returncode == status and bool(done.stderr) == (status != OK), (words, done))
+    check(len(sink.messages) == 1 and not os.path.exists(os.path.join(world.directory, "log")), "nothing more")
     os.symlink(MAILER, os.path.join(world.directory, "newaliases"))
     for word in (os.path.join(world.directory, "newaliases"), "newaliases"):  # by its path, and as a shell finds it
         done = subprocess.run([word], capture_output=True, timeout=30, executable=os.path.join(world.directory, "newaliases"))
         check(done.returncode == OK and done.stderr == b"", (word, done))
+
+
+def what_strangers_wrote_is_no_option_and_no_escape(world):
+    """A recipient behind another one is never an option; octets of a message or a server do nothing to a terminal."""
+    sink = Sink({"rcpt": "550 \x1b[31m no"})
+    text = b"To: victim@b.test\nBcc: hidden@b.test\n\nx\n"
+    done = sendmail(sink.port, "-f", "a@a.test", "bob@b.test", "-t", text=text)
+    check(done.returncode == UNAVAILABLE and b"\x1b" not in done.stderr and b"bob@b.test: 550 " in done.stderr, done)
+    recipients = [argument for stage, argument in sink.commands if stage == "rcpt"]
+    check(len(recipients) == 2 and "<-t@" in recipients[1], recipients)
+    for words, octets in ((["-t"], b"To: a \x1b[31m\n\nx\n"), (["a\x1b[31m b"], b"x\n")):
+        done = sendmail(sink.port, *words, text=octets)
+        check(done.returncode in (USAGE, DATA) and b"\x1b" not in done.stderr and b"\\x1B[31m" in done.stderr, done)
 
 
 def through_the_daemon(world):
@@ -156,4 +170,5 @@ def through_the_daemon(world):
 
 if __name__ == "__main__":
     main([one_message_with_what_it_lacks, recipients_of_the_header, dots_and_line_ends, the_null_path_and_users, reports_are_asked_for,
-          refusals_are_exit_status, many_recipients_by_the_servers_limits, old_options_are_taken, through_the_daemon])
+          refusals_are_exit_status, many_recipients_by_the_servers_limits, old_options_are_taken,
+          what_strangers_wrote_is_no_option_and_no_escape, through_the_daemon])

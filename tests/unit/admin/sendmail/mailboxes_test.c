@@ -63,6 +63,9 @@ static void test_none(void **state) {
     expect("a@@b.test", "!a@@b.test");
     expect("a@b.test c@d.test", "!a@b.test c@d.test");
     expect("a@-b.test", "!a@-b.test");
+    expect("a@b.test (not closed, c@d.test", "!a@b.test (not closed, c@d.test");
+    expect("a@b.test (ends in \\)", "!a@b.test (ends in \\)");
+    expect("a@b.test, \"not closed, c@d.test", "!a@b.test, \"not closed, c@d.test");
 }
 
 static void test_bounds(void **state) {
