@@ -157,7 +157,7 @@ def what_strangers_wrote_is_no_option_and_no_escape(world):
     check(len(recipients) == 2 and "<-t@" in recipients[1], recipients)
     for words, octets in ((["-t"], b"To: a \x1b[31m\n\nx\n"), (["a\x1b[31m b"], b"x\n")):
         done = sendmail(sink.port, *words, text=octets)
-        check(done.returncode in (USAGE, DATA) and b"\x1b" not in done.stderr and b"\\x1B[31m" in done.stderr, done)
+        check(done.returncode in (USAGE, DATA) and b"\x1b" not in done.stderr and b"\\x1b[31m" in done.stderr, done)
 
 
 def through_the_daemon(world):
