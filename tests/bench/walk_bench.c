@@ -2,13 +2,16 @@
  * walk_bench: what it costs to count or list a long queue: fills a store with deferred recipients, once, and walks over
  * it as `queue summary` and the first page of `queue list` do.
  *
- *     walk_bench DIR [MESSAGES [RECIPIENTS_OF_EACH [DESTINATIONS]]]
+ *     walk_bench DIR [MESSAGES [RECIPIENTS_OF_EACH [DESTINATIONS [BODY_OCTETS]]]]
  *
- * DIR is filled when it is absent, and left behind, so that a second run shows it after a restart.
+ * DIR is filled when it is absent, and left behind, so that a second run shows it after a restart, and so that a daemon
+ * whose node is named "bench" can have it as its queue (tests/bench/operator). Every other message is from example.com.
+ * All came an hour ago, and are due in six.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -18,14 +21,18 @@
 #include "store/queue.h"
 #include "store/queue_walk.h"
 
-enum { SHARD = 0, IN_A_BATCH = 500, PAGE = 1000 };
-static const uint64_t start_ms = UINT64_C(1790000000000);
+enum { SHARD = 0, IN_A_BATCH = 500, PAGE = 1000, HOUR_MS = 3600000 };
 
-static uint64_t id_of(uint64_t n) {
-    return ((start_ms + n / 16) << 22) | (n % 16);
+struct queue_size {
+    uint64_t messages, recipients, destinations, body, start_ms;
+};
+
+static uint64_t id_of(const struct queue_size *q, uint64_t n) {
+    return ((q->start_ms + n / 16) << 22) | (n % 16);
 }
 
-static void put_message(struct store_batch *b, uint64_t n, uint64_t recipients, uint64_t destinations) {
+static void put_message(struct store_batch *b, const struct queue_size *q, uint64_t n, struct span body) {
+    uint64_t recipients = q->recipients, destinations = q->destinations, due_ms = q->start_ms + 7 * HOUR_MS + n / 16;
     Words__Envelope e = WORDS__ENVELOPE__INIT;
     Words__Recipient *r = calloc(recipients, sizeof *r), **list = calloc(recipients, sizeof *list);
     char(*names)[64] = calloc(recipients, sizeof *names);
@@ -40,17 +47,18 @@ static void put_message(struct store_batch *b, uint64_t n, uint64_t recipients, 
         r[i].destination = frame_bytes(span_of(names[i] + at));
         list[i] = &r[i];
     }
-    e.sender = frame_bytes(SPAN("a.sender@example.org"));
+    e.sender = frame_bytes(n % 2 ? SPAN("a.sender@example.com") : SPAN("a.sender@example.org"));
     e.n_recipients = recipients;
     e.recipients = list;
-    e.received_ms = start_ms + n / 16;
+    e.received_ms = q->start_ms + n / 16;
+    e.size = body.len;
     e.has_client = e.has_helo = e.has_protocol = e.has_checksum = true;
     e.client = frame_bytes(SPAN("192.0.2.17"));
     e.helo = frame_bytes(SPAN("client.example.org"));
     e.protocol = frame_bytes(SPAN("ESMTP"));
     buf_init(&packed, FRAME_META_MAX);
     CHECK(frame_pack(&e.base, &packed) == ERR_OK);
-    queue_put_message(b, SHARD, id_of(n), buf_span(&packed), SPAN_EMPTY, SPAN_EMPTY, start_ms);
+    queue_put_message(b, SHARD, id_of(q, n), buf_span(&packed), body, SPAN_EMPTY, q->start_ms);
     buf_deinit(&packed);
     for (uint32_t i = 0; i < recipients; i++) {
         Words__RecipientState s = WORDS__RECIPIENT_STATE__INIT;
@@ -58,31 +66,36 @@ static void put_message(struct store_batch *b, uint64_t n, uint64_t recipients, 
         s.state = SCHED_DEFERRED;
         s.has_attempts = s.has_due_ms = true;
         s.attempts = 1;
-        s.due_ms = start_ms + 3600000;
+        s.due_ms = due_ms;
         s.last = &last;
         last.outcome = SCHED_OUT_DEFERRED;
         last.has_code = last.has_text = last.has_remote = true;
         last.code = 451;
         last.text = frame_bytes(SPAN("4.3.0 try again later"));
         last.remote = frame_bytes(SPAN("mx.example.net (192.0.2.25)"));
-        queue_put_recipient(b, SHARD, id_of(n), i, &s);
+        queue_put_recipient(b, SHARD, id_of(q, n), i, &s);
+        queue_put_due(b, SHARD, due_ms, frame_span(r[i].destination), id_of(q, n), i);
     }
     free(r);
     free(list);
     free(names);
 }
 
-static void fill(struct store *s, uint64_t messages, uint64_t recipients, uint64_t destinations) {
+static void fill(struct store *s, const struct queue_size *q) {
     struct store_batch *b = store_batch_new();
-    CHECK(b);
-    for (uint64_t n = 0; n < messages; n++) {
-        put_message(b, n, recipients, destinations);
-        if ((n + 1) % IN_A_BATCH && n + 1 < messages)
+    char *body = calloc(1, q->body + 1);
+    CHECK(b && body);
+    memset(body, 'x', q->body);
+    queue_put_number(b, SHARD, QUEUE_LAST_ID, id_of(q, q->messages));
+    for (uint64_t n = 0; n < q->messages; n++) {
+        put_message(b, q, n, span_make(body, q->body));
+        if ((n + 1) % IN_A_BATCH && n + 1 < q->messages)
             continue;
-        CHECK(store_write(s, b, n + 1 == messages) == ERR_OK);
+        CHECK(store_write(s, b, n + 1 == q->messages) == ERR_OK);
         store_batch_clear(b);
     }
     store_batch_free(b);
+    free(body);
 }
 
 static void count_all(struct store *s) {
@@ -90,7 +103,7 @@ static void count_all(struct store *s) {
     struct queue_glance g = {0};
     struct tally t;
     uint64_t begun_us = clock_mono_us();
-    tally_init(&t, start_ms + 3600000);
+    tally_init(&t, clock_wall_ms());
     queue_walk_init(&w, s, SHARD, 0);
     while (queue_walk_next(&w)) {
         uint32_t at = 0;
@@ -141,7 +154,7 @@ int main(int argc, char **argv) {
     struct store_report opened;
     struct store *s;
     if (argc < 2) {
-        fprintf(stderr, "usage: walk_bench DIR [MESSAGES [RECIPIENTS_OF_EACH [DESTINATIONS]]]\n");
+        fprintf(stderr, "usage: walk_bench DIR [MESSAGES [RECIPIENTS_OF_EACH [DESTINATIONS [BODY_OCTETS]]]]\n");
         return 2;
     }
     struct store_config c = {.path = argv[1], .node = "bench"};
@@ -151,7 +164,11 @@ int main(int argc, char **argv) {
         return 1;
     }
     if (opened.created)
-        fill(s, argument(argc, argv, 2, 10000), argument(argc, argv, 3, 100), argument(argc, argv, 4, 10000));
+        fill(s, &(struct queue_size){.messages = argument(argc, argv, 2, 10000),
+                                     .recipients = argument(argc, argv, 3, 100),
+                                     .destinations = argument(argc, argv, 4, 10000),
+                                     .body = argument(argc, argv, 5, 1),
+                                     .start_ms = clock_wall_ms() - HOUR_MS});
     for (int i = 0; i < 3; i++)
         count_all(s);
     list_first_page(s);
