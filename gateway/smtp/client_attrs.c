@@ -6,7 +6,7 @@
 
 #include "gateway/smtp/client_attrs.h"
 
-enum { VALUE_MAX = 255, WORD_MAX = VALUE_MAX + 16, GROUPS = 4 };
+enum { LABEL_MAX = 63, VALUE_MAX = 255, WORD_MAX = VALUE_MAX + 16, GROUPS = 4 };
 enum { IN_XCLIENT = 1, IN_XFORWARD = 2 };
 enum attr { ATTR_NAME, ATTR_ADDR, ATTR_PORT, ATTR_SOURCE, ATTR_IDENT, ATTR_HELO, ATTR_PROTO, ATTR_LOGIN, ATTRS };
 
@@ -52,11 +52,22 @@ static bool holds_only(struct span s, const char *more) {
     return s.len > 0;
 }
 
+/* As Postfix has it. */
+static bool is_host_name(struct span s) {
+    struct span rest = s;
+    bool fine = holds_only(s, ".-_") && s.at[s.len - 1] != '.';
+    while (fine && rest.len) {
+        struct span label = span_cut(rest, '.', &rest);
+        fine = label.len > 0 && label.len <= LABEL_MAX && label.at[0] != '-' && label.at[label.len - 1] != '-';
+    }
+    return fine;
+}
+
 bool client_attrs_is_hello(struct span helo) {
     if (helo.len > VALUE_MAX || !helo.len)
         return false;
     bool literal = helo.len > 2 && helo.at[0] == '[' && helo.at[helo.len - 1] == ']';
-    return literal ? holds_only(span_first(span_from(helo, 1), helo.len - 2), ".:") : holds_only(helo, ".-_");
+    return literal ? holds_only(span_first(span_from(helo, 1), helo.len - 2), ".:") : is_host_name(helo);
 }
 
 /* The value before it is coded; text is room for what has to be written. */
@@ -64,7 +75,7 @@ static struct span value_of(enum attr which, const struct client_attrs *a, char 
     int n = 0;
     switch (which) {
     case ATTR_NAME:
-        return holds_only(a->name, ".-_") ? a->name : SPAN_EMPTY;
+        return is_host_name(a->name) ? a->name : SPAN_EMPTY;
     case ATTR_ADDR:
         if (!holds_only(a->addr, ".:"))
             return SPAN_EMPTY;

@@ -97,12 +97,39 @@ static void test_hostile(void **state) {
     }
 }
 
+static void fill_name(char *name, size_t len, char c) {
+    for (size_t i = 0; i < len; i++)
+        name[i] = i % 64 == 63 ? '.' : c;
+}
+
+/* Names that Postfix refuses with the whole command, which would make the mail look like ours. */
+static void test_names(void **state) {
+    (void)state;
+    static const char *const bad[] = {"-a.example", "a-.example", "a.-b", "a.b-", "a..example",
+                                      ".example",   "example.",   "-",    "."};
+    struct client_attrs a = alice;
+    char label[80];
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        a.name = span_of(bad[i]);
+        assert_non_null(strstr(commands(CLIENT_ATTRS_XCLIENT, &a), " NAME=[UNAVAILABLE] ADDR=192.0.2.7 "));
+        assert_false(client_attrs_is_hello(a.name));
+    }
+    memset(label, 'x', 64);
+    snprintf(label + 64, sizeof label - 64, ".example");
+    a.name = span_of(label);
+    assert_non_null(strstr(commands(CLIENT_ATTRS_XCLIENT, &a), " NAME=[UNAVAILABLE] "));
+    a.name = span_of(label + 1);
+    assert_non_null(strstr(commands(CLIENT_ATTRS_XCLIENT, &a), " NAME=xxx"));
+    a.name = SPAN("a_b.4-2.example");
+    assert_non_null(strstr(commands(CLIENT_ATTRS_XCLIENT, &a), " NAME=a_b.4-2.example "));
+}
+
 /* What is long goes out in several commands; HELO, PROTO and LOGIN in the last one together. */
 static void test_split(void **state) {
     (void)state;
     char name[256], helo[256];
-    memset(name, 'n', 255);
-    memset(helo, 'h', 255);
+    fill_name(name, 255, 'n');
+    fill_name(helo, 255, 'h');
     struct client_attrs a = alice;
     a.name = span_make(name, 255);
     a.helo = span_make(helo, 255);
@@ -232,8 +259,8 @@ static void test_half_introduced(void **state) {
     char name[255], helo[255];
     struct talk t;
     struct client_attrs a = alice, bob = alice;
-    memset(name, 'n', sizeof name);
-    memset(helo, 'h', sizeof helo);
+    fill_name(name, sizeof name, 'n');
+    fill_name(helo, sizeof helo, 'h');
     a.name = span_make(name, sizeof name);
     a.helo = span_make(helo, sizeof helo);
     open_session(&t, EHLO_LINES);
@@ -285,15 +312,11 @@ static void test_forward(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_offered),
-        cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_split),
-        cmocka_unit_test(test_hello),
-        cmocka_unit_test(test_introduction),
-        cmocka_unit_test(test_introduction_refused),
-        cmocka_unit_test(test_half_introduced),
-        cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_commands),        cmocka_unit_test(test_offered),
+        cmocka_unit_test(test_hostile),         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_split),           cmocka_unit_test(test_hello),
+        cmocka_unit_test(test_introduction),    cmocka_unit_test(test_introduction_refused),
+        cmocka_unit_test(test_half_introduced), cmocka_unit_test(test_forward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
