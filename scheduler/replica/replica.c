@@ -211,7 +211,8 @@ static void consider(struct replica *r) {
         r->unfit_version = rec->version;
         replica_act(r, REPLICA_UNFIT)->record = *rec;
     }
-    if (!fit || r->now >= r->lease_ms)
+    /* Whoever has said so keeps to it: somebody else may have been chosen for it. */
+    if (!fit || r->unfit_version == rec->version || r->now >= r->lease_ms)
         return;
     if (rec->epoch > r->state.promised || (FAULT(FAULT_TWICE) && rec->epoch))
         lead(r);

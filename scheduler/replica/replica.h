@@ -127,7 +127,9 @@ enum replica_event_kind {
                              * version, whatever became of it */
     REPLICA_PROPOSE_FAILED, /* the last PROPOSE was certainly not done and never will be, the record is unchanged. When
                              * its fate is not known the owner tries the same again, or reads the record */
-    REPLICA_LEASE,          /* .until_ms: the node's own lease certainly holds until then (monotonic) */
+    REPLICA_LEASE,          /* .until_ms: the node's own lease certainly holds until then (monotonic): counted from when
+                             * the renewal was sent. Of a new lease (not a renewal) it is told only after the record
+                             * was read behind its grant: somebody may have been chosen while there was none */
     REPLICA_BATCH,          /* .batch: of the owner, who leads. Becomes operation replica_last().number */
     REPLICA_WRITTEN,        /* .write and all before it are synced */
     REPLICA_WRITE_FAILED,   /* some write not yet told of has failed: the replica is broken */

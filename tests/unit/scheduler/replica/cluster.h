@@ -65,7 +65,8 @@ struct wnode {
     uint64_t disk_free_at, disk_slow_ms;
     bool accepting;
     /* agreement */
-    uint64_t session_until; /* at the service */
+    uint64_t session_until;          /* at the service */
+    uint64_t session, session_known; /* number of the session; as the node knows it */
     uint64_t lease_asked_ms;
     bool proposing, sent;
     struct replica_record proposal;
@@ -649,7 +650,7 @@ static void node_start(struct cluster *w, struct wnode *n) {
     n->up = true;
     n->life++;
     n->accepting = n->proposing = false;
-    n->frozen_until = n->lease_asked_ms = 0;
+    n->frozen_until = n->lease_asked_ms = n->session_known = 0;
     n->disk_free_at = w->now;
     struct replica_config c = w->config;
     c.self = n->id;
@@ -703,6 +704,7 @@ static void node_tick(struct cluster *w, struct wnode *n) {
         if (!service_lost(w, n->id)) {
             struct wevent *e = event_new(w, W_LEASE_ASK, n->id, 1 + dice(w, 20));
             e->number = w->now;
+            e->copy = n->session_known;
             heap_put(w, e);
         }
     }
@@ -924,13 +926,20 @@ static void handle(struct cluster *w, struct wevent *e) {
     case W_LEASE_ASK: {
         if (w->away || w->parted[e->node][0])
             break;
-        n->session_until = w->now + TTL_MS;
         struct wevent *answer = event_new(w, W_LEASE, e->node, 1 + dice(w, 20));
+        n->session += !session_holds(w, e->node);
+        answer->copy = n->session;
+        if (n->session != e->copy) /* a new lease: the record is read behind it */
+            answer->record = w->record;
+        n->session_until = w->now + TTL_MS;
         answer->number = e->number + TTL_MS;
         heap_put(w, answer);
         break;
     }
     case W_LEASE:
+        if (e->record.version)
+            node_record(w, n, e);
+        n->session_known = e->copy;
         node_step(w, n, &(struct replica_event){.kind = REPLICA_LEASE, .until_ms = e->number}, NULL);
         break;
     case W_CHAOS:
