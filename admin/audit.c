@@ -59,14 +59,23 @@ static void fill(Words__AdminAudit *u, const struct admin_asker *asker, const Wo
     set(&u->has_origin, &u->origin, span_of(asker->origin));
 }
 
-static void log_record(const Words__AdminAudit *u) {
+/* What the log alone keeps is in it whatever its level is. */
+static void log_record(const struct admin *a, const Words__AdminAudit *u) {
     static const char *const stages[] = {"", "begun", "done", "refused"};
     const struct access_verb *v = access_verb(u->verb);
-    LOG_INFO("audit", LOG_STR("stage", stages[u->stage]), LOG_SPAN("actor", frame_span(u->actor)),
-             LOG_STR("role", access_role_name(u->role)), LOG_STR("verb", v ? v->name : "unknown"),
-             LOG_SPAN("what", frame_span(u->what)), LOG_SPAN("target", frame_span(u->target)),
-             LOG_SPAN("reason", frame_span(u->reason)), LOG_U64("count", u->count),
-             LOG_STR("error", u->error ? err_text(-(int)u->error) : ""), LOG_SPAN("origin", frame_span(u->origin)));
+    const char *verb = v ? v->name : "unknown", *error = u->error ? err_text(-(int)u->error) : "";
+    struct span actor = frame_span(u->actor), what = frame_span(u->what), target = frame_span(u->target),
+                reason = frame_span(u->reason), origin = frame_span(u->origin);
+    if (roles_have(a, ROLE_SCHEDULER))
+        LOG_INFO("audit", LOG_STR("stage", stages[u->stage]), LOG_SPAN("actor", actor),
+                 LOG_STR("role", access_role_name(u->role)), LOG_STR("verb", verb), LOG_SPAN("what", what),
+                 LOG_SPAN("target", target), LOG_SPAN("reason", reason), LOG_U64("count", u->count),
+                 LOG_STR("error", error), LOG_SPAN("origin", origin));
+    else
+        LOG_ERROR("audit", LOG_STR("stage", stages[u->stage]), LOG_SPAN("actor", actor),
+                  LOG_STR("role", access_role_name(u->role)), LOG_STR("verb", verb), LOG_SPAN("what", what),
+                  LOG_SPAN("target", target), LOG_SPAN("reason", reason), LOG_U64("count", u->count),
+                  LOG_STR("error", error), LOG_SPAN("origin", origin));
 }
 
 static int put(struct admin *a, uint64_t correlation, Words__AdminAudit *u) {
@@ -82,7 +91,7 @@ int admin_audit_begun(struct admin *a, const struct call *c, const Words__AdminR
     Words__AdminAudit u;
     char id[32];
     fill(&u, &c->asker, q, BEGUN, id);
-    log_record(&u);
+    log_record(a, &u);
     metric_add(&metric_changes, 1);
     return put(a, c->correlation, &u);
 }
@@ -109,7 +118,7 @@ void admin_audit_done(struct admin *a, const struct call *c) {
     u.count = c->count;
     u.has_error = c->error != ERR_OK;
     u.error = (uint32_t)-c->error;
-    log_record(&u);
+    log_record(a, &u);
     put_and_go_on(a, &u);
     arena_deinit(&mem);
 }
@@ -141,7 +150,7 @@ void admin_audit_refused(struct admin *a, const struct admin_asker *asker, const
     fill(&u, asker, q, REFUSED, id);
     u.has_error = true;
     u.error = (uint32_t)-err;
-    log_record(&u);
+    log_record(a, &u);
     put_and_go_on(a, &u);
 }
 

@@ -12,6 +12,7 @@
 
 #include "admin/access.h"
 #include "admin/admin.h"
+#include "base/log.h"
 #include "base/net/bus_keys.h"
 #include "base/net/bus_zap.h"
 #include "proto/admin.pb-c.h"
@@ -342,8 +343,18 @@ static void questions_and_dry_runs_are_not_audited(void **state) {
     assert_int_equal(w->ticket_count, 0);
 }
 
+static int audit_levels[LOG_LEVEL_ERROR + 1];
+
+static void on_event(enum log_level level, const char *event, const struct log_field *fields, size_t count) {
+    (void)fields;
+    (void)count;
+    audit_levels[level] += strcmp(event, "audit") == 0;
+}
+
 static void without_a_scheduler_the_log_is_the_audit(void **state) {
     struct world *w = *state;
+    memset(audit_levels, 0, sizeof audit_levels);
+    log_set_tap(on_event);
     ask(&w->local, 1, VERB(DRAIN));
     wait_for(w, &w->ticket_count, 1);
     Words__AdminReply r = WORDS__ADMIN_REPLY__INIT;
@@ -358,6 +369,13 @@ static void without_a_scheduler_the_log_is_the_audit(void **state) {
     assert_int_equal(w->local.got[1].error, -ERR_UNREACHABLE);
     pass_time(w);
     assert_int_equal(w->local.count, 2);
+    assert_int_equal(audit_levels[LOG_LEVEL_ERROR], 4); /* whatever the level of the log is */
+    hello(w, ROLE_SCHEDULER);
+    ask(&w->local, 3, VERB(RETRY));
+    wait_for(w, &w->local.count, 3);
+    log_set_tap(NULL);
+    assert_int_equal(audit_levels[LOG_LEVEL_ERROR], 4);
+    assert_int_equal(audit_levels[LOG_LEVEL_INFO], 2);
 }
 
 /* -- keys and roles -- */
