@@ -76,7 +76,7 @@ int adopt_hooks(struct node *n) {
 }
 
 static void take_settings(struct node *n, struct settings *s) {
-    n->restart_needed = needs_restart(n->settings, s);
+    n->restart_needed = needs_restart(n->started, s);
     if (n->restart_needed)
         LOG_WARN("restart_needed", LOG_STR("why", "node name, roles, user, memory, data_dir, listeners, loops, shards, "
                                                   "the RPC endpoints or the node's key, admin.http, "
@@ -92,7 +92,8 @@ static void take_settings(struct node *n, struct settings *s) {
         LOG_ERROR("reload_incomplete", LOG_STR("part", "scheduler"));
     if (n->web && web_reconfigure(n->web, &s->web) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "http"));
-    settings_free(n->settings);
+    if (n->settings != n->started)
+        settings_free(n->settings);
     n->settings = s;
     if (adopt_hooks(n) != ERR_OK)
         LOG_ERROR("reload_incomplete", LOG_STR("part", "hooks"));

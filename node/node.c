@@ -303,7 +303,7 @@ static int open_parts(struct node *n) {
 int node_open(struct node **out, struct settings *s) {
     struct node *n = calloc(1, sizeof *n);
     CHECK(n);
-    n->settings = s;
+    n->settings = n->started = s;
     n->log_level = s->log_level;
     n->started_ms = clock_wall_ms();
     n->web_fd = -1;
@@ -370,6 +370,8 @@ void node_close(struct node *n) {
     parts_unref(n->parts);
     directory_settle();
     close_fds(n);
-    settings_free(n->settings);
+    if (n->settings != n->started)
+        settings_free(n->settings);
+    settings_free(n->started);
     free(n);
 }

@@ -26,6 +26,7 @@ struct node_waiter {
 
 struct node {
     struct settings *settings;
+    struct settings *started; /* those of the start, for what a reload cannot change */
     struct bus *bus;
     struct loop *loop;
     struct loop_timer *ready; /* until readiness is announced */
