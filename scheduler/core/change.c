@@ -147,6 +147,8 @@ static void retry(struct sched *s, struct message *m, struct recipient *r, struc
     core_trace(s, m, SCHED_TRACE_RETRIED, r->index, 0, 0, span_first(note, SCHED_NOTE_MAX), NULL);
     core_admit(s, m, r, admission(s, CORE_ADMIT_FORCED));
     core_mark_dirty(s, r);
+    if (r->state == SCHED_READY && r->dest->stop)
+        core_site_spill_soon(s, r->dest->site); /* more than may wait in memory */
 }
 
 static void trace_reroute(struct sched *s, struct message *m, struct recipient *r, const struct sched_operator *e) {

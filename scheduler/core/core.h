@@ -28,6 +28,7 @@
 #define CORE_KEEP_DEST 100u      /* READY recipients kept per destination of a suspended site, */
 #define CORE_KEEP_SITE 1000u     /* and in all of it; */
 #define CORE_KEEP_PRESSED 2u     /* for both when the hot set is more than half full */
+#define CORE_AGE_EVERY_MS 60000u /* READY recipients that are suspended are looked at */
 #define CORE_SPILL_STEP 512u     /* recipients put to disk for suspended sites in one step */
 #define CORE_DEADLINES_STEP 512u /* messages whose DELIVERBY time is acted on in one step */
 #define CORE_WORKERS_MAX 64u
@@ -205,6 +206,7 @@ struct sched {
     struct rand rand;
     uint64_t now;
     uint64_t last_id, last_attempt, last_serial, last_compose;
+    uint64_t aged_ms;     /* when what is suspended was looked at last */
     uint64_t batch, done; /* current one; last one that ended */
     struct map messages, attempts, dests, sites, fairs, lanes, suspensions;
     struct list workers, all_sites, idle, pins, timers, spills, suspension_list;
@@ -301,6 +303,8 @@ int core_on_resume(struct sched *s, const struct sched_suspension *e);
 /* Finds what stops d, now that it is new or has another site. Its turns stand in no line, and the caller puts them
  * there. */
 void core_suspension_choose(struct sched *s, struct dest *d);
+/* Gives up, and tells senders of, what is READY and suspended: nothing else would look at it. A step's worth. */
+void core_suspension_age(struct sched *s);
 void core_suspension_free_all(struct sched *s);
 
 /* -- ready.c -- */
@@ -347,6 +351,7 @@ void core_site_suspend(struct sched *s, struct site *site, uint64_t ms);
 void core_site_pause(struct sched *s, struct site *site, uint64_t ms);
 void core_site_probe_now(struct sched *s, struct site *site);
 void core_site_resume_due(struct sched *s);
+void core_site_spill_soon(struct sched *s, struct site *site);
 void core_site_spill(struct sched *s); /* READY ones of suspended sites to disk, a step's worth */
 void core_site_rehome(struct sched *s, struct site *site);
 
@@ -363,6 +368,8 @@ void core_worker_free_all(struct sched *s);
 int core_on_reported(struct sched *s, const struct sched_report *e);
 /* An attempt whose end nobody knows. r is in no lane and no attempt any more. draw: for the jitter. */
 void core_in_doubt(struct sched *s, struct message *m, struct recipient *r, uint64_t attempt, uint64_t draw);
+/* No attempt may be made at due_ms any more. */
+bool core_is_over(const struct sched *s, const struct message *m, uint64_t due_ms);
 /* Puts off without an attempt counted: for want of room, or for its site, which is suspended (then it is
  * given up when due_ms is too late). */
 enum core_want { CORE_WANT_ROOM, CORE_WANT_SITE, CORE_WANT_RELEASE };

@@ -64,7 +64,7 @@ static void expire(struct sched *s, struct message *m, struct recipient *r, uint
     expire_as(s, m, r, attempt, SPAN("4.4.7"), why);
 }
 
-static bool is_over(const struct sched *s, const struct message *m, uint64_t due_ms) {
+bool core_is_over(const struct sched *s, const struct message *m, uint64_t due_ms) {
     return core_message_is_overdue(s, m) || retry_is_over(&s->config.retry, m->from_ms, due_ms);
 }
 
@@ -72,7 +72,10 @@ void core_put_off(struct sched *s, struct message *m, struct recipient *r, uint6
     if (m->by_ms > s->now && due_ms > m->by_ms)
         due_ms = m->by_ms;
     core_set_state(s, m, r, SCHED_DEFERRED);
-    if (want == CORE_WANT_SITE && is_over(s, m, due_ms)) {
+    bool later = want == CORE_WANT_SITE && r->dest->stop && !core_is_over(s, m, s->now);
+    if (later && core_is_over(s, m, due_ms))
+        due_ms = m->from_ms + s->config.retry.give_up_ms; /* it may be resumed before that */
+    if (want == CORE_WANT_SITE && core_is_over(s, m, due_ms)) {
         expire(s, m, r, 0);
         return;
     }
@@ -93,7 +96,7 @@ static void retry_at(struct sched *s, struct message *m, struct recipient *r, ui
     core_set_state(s, m, r, SCHED_DEFERRED);
     if (rerouted && kind == SCHED_TRACE_DEFERRED)
         due_ms = s->now; /* another way, at once */
-    bool over = is_over(s, m, due_ms);
+    bool over = core_is_over(s, m, due_ms);
     core_trace(s, m, kind, r->index, attempt, over || ordered ? 0 : due_ms, SPAN_EMPTY, known ? &result : NULL);
     if (core_order_apply(s, m, r))
         return;

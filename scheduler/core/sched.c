@@ -298,6 +298,7 @@ int sched_step(struct sched *s, const struct sched_event *e, uint64_t now_ms, st
     int err = dispatch(s, e);
     if (e->kind != SCHED_LOADED)
         let_go(s, visitor);
+    core_suspension_age(s);
     core_site_spill(s);
     core_assign(s);
     *out = (struct sched_actions){s->actions, s->action_count};

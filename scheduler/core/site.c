@@ -201,6 +201,11 @@ void core_site_shrink(struct sched *s, struct site *site) {
     site->concurrency = site->concurrency > step ? site->concurrency - step : 1;
 }
 
+void core_site_spill_soon(struct sched *s, struct site *site) {
+    if (!list_is_linked(&site->spill))
+        list_push_back(&s->spills, &site->spill);
+}
+
 void core_site_fail(struct sched *s, struct site *site) {
     if (core_site_is_suspended(s, site))
         return; /* the others of the same moment */
@@ -213,8 +218,7 @@ void core_site_fail(struct sched *s, struct site *site) {
     site->failures++;
     site->pause_ms = retry_jitter_ms(ms, rand_u64(&s->rand));
     set_resume(s, site, s->now + site->pause_ms);
-    if (!list_is_linked(&site->spill))
-        list_push_back(&s->spills, &site->spill);
+    core_site_spill_soon(s, site);
 }
 
 void core_site_suspend(struct sched *s, struct site *site, uint64_t ms) {
@@ -227,8 +231,7 @@ void core_site_suspend(struct sched *s, struct site *site, uint64_t ms) {
     site->held = true;
     site->pause_ms = ms;
     set_resume(s, site, s->now + ms);
-    if (!list_is_linked(&site->spill))
-        list_push_back(&s->spills, &site->spill);
+    core_site_spill_soon(s, site);
 }
 
 void core_site_pause(struct sched *s, struct site *site, uint64_t ms) {
@@ -394,8 +397,8 @@ static void dest_move(struct sched *s, struct dest *d, struct site *to) {
     list_push_back(&to->dests, &d->of_site);
     core_suspension_choose(s, d);
     core_site_lay(s, d);
-    if ((d->stop || core_site_is_suspended(s, to)) && !list_is_linked(&to->spill))
-        list_push_back(&s->spills, &to->spill);
+    if (d->stop || core_site_is_suspended(s, to))
+        core_site_spill_soon(s, to);
     core_site_wake(s, from);
     site_let_go(s, from);
 }

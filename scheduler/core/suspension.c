@@ -3,7 +3,8 @@
  *
  * A destination that is stopped keeps its READY recipients out of every line, so that nothing of it is assigned; what
  * is under way goes on. All but a few of its recipients go to disk (site.c), as those of a failed site do, and look
- * again now and then. Each destination knows what stops it: found by its name and by its parents' with a leading dot,
+ * again now and then. The others are looked at now and then in memory, for nothing else would tell of them or give them
+ * up. Each destination knows what stops it: found by its name and by its parents' with a leading dot,
  * and by its site's, when it is made, when it moves to another site, and when a suspension comes or goes.
  */
 #include <stdlib.h>
@@ -85,8 +86,8 @@ static void judge_all(struct sched *s, struct suspension *p, bool comes) {
             core_site_lift(d);
             set_stop(d, to);
             core_site_lay(s, d);
-            if (to && d->ready && !list_is_linked(&site->spill))
-                list_push_back(&s->spills, &site->spill);
+            if (to && d->ready)
+                core_site_spill_soon(s, site);
         }
         core_site_wake(s, site);
     }
@@ -140,6 +141,48 @@ int core_on_resume(struct sched *s, const struct sched_suspension *e) {
     CHECK(!p->ready);
     free(p);
     return ERR_OK;
+}
+
+/* -- age -- */
+
+static struct recipient *next_of(const struct lane *l, struct recipient *r) {
+    return r->queue.next == &l->fifo.head ? NULL : LIST_ENTRY(r->queue.next, struct recipient, queue);
+}
+
+/* The lane may be gone afterwards. */
+static void age_lane(struct sched *s, struct lane *l, uint32_t *budget) {
+    struct recipient *next;
+    for (struct recipient *r = LIST_ENTRY(list_first(&l->fifo), struct recipient, queue); r && *budget; r = next) {
+        struct message *m = core_message_of(r);
+        next = next_of(l, r);
+        if (!core_is_over(s, m, s->now)) {
+            core_report_delay(s, m, r);
+            continue;
+        }
+        --*budget;
+        core_ready_take(s, r);
+        core_put_off(s, m, r, s->now, CORE_WANT_SITE);
+        core_message_check(s, m);
+    }
+}
+
+void core_suspension_age(struct sched *s) {
+    uint32_t budget = CORE_SPILL_STEP;
+    if (s->now < s->aged_ms + CORE_AGE_EVERY_MS)
+        return;
+    LIST_FOREACH(n, tmp, &s->all_sites) {
+        struct site *site = LIST_ENTRY(n, struct site, all);
+        bool suspended = core_site_is_suspended(s, site);
+        LIST_FOREACH(i, tmp2, &site->stocked) {
+            struct dest *d = LIST_ENTRY(i, struct dest, stock);
+            for (int c = 0; c < CORE_CLASSES && (d->stop || suspended); c++) {
+                LIST_FOREACH(k, tmp3, &d->turn[c].lanes)
+                age_lane(s, LIST_ENTRY(k, struct lane, ring), &budget);
+            }
+        }
+    }
+    if (budget)
+        s->aged_ms = s->now;
 }
 
 void core_suspension_free_all(struct sched *s) {

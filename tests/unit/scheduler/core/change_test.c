@@ -536,6 +536,58 @@ static void most_of_it_goes_to_disk(void **state) {
     world_deinit(&w);
 }
 
+/* Nor does a retry of all that it holds. */
+static void retried_while_suspended_goes_back_to_disk(void **state) {
+    (void)state;
+    struct world w;
+    begin(&w, true);
+    assert_int_equal(suspend(&w, SCHED_SUSPEND_DOMAIN, "a.test", 0), ERR_OK);
+    for (int i = 0; i < 300; i++)
+        world_submit(&w, "a.test");
+    world_flush(&w);
+    assert_int_equal(world_counts(&w).ready, 100);
+    for (uint32_t i = 0; i < w.msg_count; i++)
+        if (w.msgs[i].at[0].record)
+            assert_int_equal(change_stored(&w, SCHED_OP_RETRY, w.msgs[i].id), 1);
+    world_flush(&w);
+    assert_int_equal(w.traces[SCHED_TRACE_RETRIED], 200);
+    assert_int_equal(world_counts(&w).ready, 100);
+    world_deinit(&w);
+}
+
+/* Time goes on below a suspension, in memory and on disk: not sooner, and not later than without it. */
+static void suspended_is_told_of_and_given_up_in_time(void **state) {
+    (void)state;
+    struct sched_config c = world_config();
+    c.retry.give_up_ms = 20 * MINUTE_MS; /* sooner than what is on disk looks again */
+    c.retry.delay_notice_ms = 10 * MINUTE_MS;
+    struct world w;
+    world_init(&w, &c);
+    world_worker(&w, 1, 10);
+    assert_int_equal(suspend(&w, SCHED_SUSPEND_DOMAIN, "a.test", 0), ERR_OK);
+    for (int i = 0; i < 150; i++)
+        world_submit(&w, "a.test");
+    uint64_t end_ms = w.now + c.retry.give_up_ms;
+    world_flush(&w);
+    assert_int_equal(w.traces[SCHED_TRACE_EXPIRED], 0);
+    for (uint32_t i = 0; i < w.msg_count; i++)
+        assert_true(!w.msgs[i].at[0].record || w.msgs[i].at[0].due_ms <= end_ms);
+    for (int i = 0; i < 13; i++)
+        world_tick(&w, MINUTE_MS);
+    assert_int_equal(w.compose_count, 100); /* those that wait in memory */
+    assert_int_equal(w.traces[SCHED_TRACE_EXPIRED], 0);
+    for (int i = 0; i < 9; i++)
+        world_tick(&w, MINUTE_MS);
+    assert_int_equal(w.traces[SCHED_TRACE_EXPIRED], 100);
+    for (uint32_t i = 0; i < w.msg_count; i++)
+        if (w.msgs[i].at[0].record && w.msgs[i].at[0].state == SCHED_DEFERRED)
+            assert_int_equal(world_load(&w, w.msgs[i].id), ERR_OK);
+    world_tick(&w, MINUTE_MS);
+    assert_int_equal(w.traces[SCHED_TRACE_EXPIRED], 150);
+    assert_int_equal(w.job_count, 0);
+    world_deinit(&w);
+}
+
 static void suspensions_are_bounded(void **state) {
     (void)state;
     struct world w;
@@ -594,6 +646,8 @@ int main(void) {
         cmocka_unit_test(a_site_is_suspended),
         cmocka_unit_test(a_site_is_suspended_whole),
         cmocka_unit_test(most_of_it_goes_to_disk),
+        cmocka_unit_test(retried_while_suspended_goes_back_to_disk),
+        cmocka_unit_test(suspended_is_told_of_and_given_up_in_time),
         cmocka_unit_test(suspensions_are_bounded),
         cmocka_unit_test(retry_takes_what_is_named_alone),
     };
