@@ -49,7 +49,7 @@ bool forward_attrs_introduce(struct attempt *a) {
         attempt_go_on(a);
         return true;
     case CLIENT_SPEAKS_PLAIN:
-        if (attrs && !c->client.xclient_refused)
+        if (attrs && !c->client.ext.xclient)
             metric_add(&x_missing, 1);
         return false;
     case CLIENT_SPEAKS_FOR_IT:

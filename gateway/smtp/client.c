@@ -51,13 +51,15 @@ void client_init(struct client *c, enum client_protocol protocol, const char *ho
     c->login = NULL;
     c->attrs = NULL;
     c->attrs_offered = c->attrs_group = 0;
-    c->attrs_taken = c->xclient_refused = c->xforward_refused = false;
+    c->attrs_taken = c->attrs_bad = c->xclient_refused = c->xforward_refused = false;
     buf_init(&c->introduced, CLIENT_INTRODUCED_MAX);
+    buf_init(&c->declined, CLIENT_INTRODUCED_MAX);
 }
 
 void client_deinit(struct client *c) {
     buf_deinit(&c->out);
     buf_deinit(&c->introduced);
+    buf_deinit(&c->declined);
 }
 
 static enum client_answer classify(const struct reply *r) {
@@ -242,10 +244,11 @@ enum client_speaks client_speaks_for(const struct client *c, const struct client
         return own ? CLIENT_SPEAKS_PLAIN : CLIENT_SPEAKS_OTHER;
     buf_init(&wanted, CLIENT_INTRODUCED_MAX);
     render_introduction(c->attrs_offered, a, &wanted);
-    bool same = !own && !wanted.err && span_eq(buf_span(&wanted), buf_span(&c->introduced));
+    bool same =
+        !wanted.err && buf_len(&wanted) && span_eq(buf_span(&wanted), buf_span(own ? &c->declined : &c->introduced));
     buf_deinit(&wanted);
     if (same)
-        return CLIENT_SPEAKS_FOR_IT;
+        return own ? CLIENT_SPEAKS_PLAIN : CLIENT_SPEAKS_FOR_IT;
     return c->ext.xclient && !c->xclient_refused ? CLIENT_SPEAKS_MAY_ASK : CLIENT_SPEAKS_OTHER;
 }
 
@@ -256,8 +259,19 @@ void client_introduce(struct client *c, const struct client_attrs *a) {
         c->attrs_offered = c->ext.xclient;
     c->attrs_group = 0;
     c->attrs_taken = c->announce = false;
+    c->attrs_bad = true;
     client_attrs_put(&c->out, CLIENT_ATTRS_XCLIENT, c->attrs_offered, a, &c->attrs_group);
     c->state = CLIENT_XCLIENT;
+}
+
+/* Nothing was taken. Where the values were at fault, the next client may fare better: no stranger is to bring it about
+ * that others pass for us. */
+static enum client_event_kind go_on_plain(struct client *c) {
+    buf_clear(&c->declined);
+    if (c->attrs_bad)
+        render_introduction(c->attrs_offered, c->attrs, &c->declined);
+    c->xclient_refused = !c->attrs_bad || c->declined.err;
+    return become_ready(c);
 }
 
 /* Each accepted command has begun the session anew; the last one is followed by EHLO. A session that stood for
@@ -267,13 +281,14 @@ static enum client_event_kind on_xclient(struct client *c, struct client_event *
         return end(c);
     bool taken = e->answer == CLIENT_ANSWER_2;
     c->xclient_refused |= !taken;
+    c->attrs_bad &= taken || e->reply->code == 501;
     if (!taken && buf_len(&c->introduced))
         return leave(c);
     c->attrs_taken |= taken;
     if (client_attrs_put(&c->out, CLIENT_ATTRS_XCLIENT, c->attrs_offered, c->attrs, &c->attrs_group))
         return CLIENT_EV_MORE;
     if (!c->attrs_taken)
-        return become_ready(c);
+        return go_on_plain(c);
     buf_clear(&c->introduced);
     render_introduction(c->attrs_offered, c->attrs, &c->introduced);
     if (c->introduced.err)

@@ -154,8 +154,10 @@ struct client {
     uint32_t attrs_offered;                 /* of XCLIENT, when the telling began */
     uint32_t attrs_group;                   /* next to be told */
     bool attrs_taken;                       /* a command of the telling under way was accepted */
+    bool attrs_bad;                         /* every refusal of the telling under way was 501 */
     bool xclient_refused, xforward_refused; /* not tried again in this session */
     struct buf introduced;                  /* the XCLIENT commands that hold; empty: we are ourselves */
+    struct buf declined;                    /* those whose values were refused last, with nothing taken */
     uint32_t next_rcpt;                     /* the recipient whose reply is due next */
     uint32_t accepted;
     uint32_t transactions; /* begun */

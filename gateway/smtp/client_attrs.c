@@ -52,13 +52,15 @@ static bool holds_only(struct span s, const char *more) {
     return s.len > 0;
 }
 
-/* As Postfix has it. */
+/* As Postfix has it; the last label is no number, so that it is no address either. */
 static bool is_host_name(struct span s) {
     struct span rest = s;
+    uint64_t number;
     bool fine = holds_only(s, ".-_") && s.at[s.len - 1] != '.';
     while (fine && rest.len) {
         struct span label = span_cut(rest, '.', &rest);
-        fine = label.len > 0 && label.len <= LABEL_MAX && label.at[0] != '-' && label.at[label.len - 1] != '-';
+        fine = label.len > 0 && label.len <= LABEL_MAX && label.at[0] != '-' && label.at[label.len - 1] != '-' &&
+               (rest.len || !span_u64(label, &number));
     }
     return fine;
 }

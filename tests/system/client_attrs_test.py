@@ -74,6 +74,23 @@ def postfix_believes_xclient(world):
     assert figure(post, "xclient", "told") == 2
 
 
+def names_that_postfix_refuses_stay_here(world):
+    behind = world.sink()
+    server = postfix(world, behind, "smtpd_authorized_xclient_hosts")
+    post = house(world, server.port, "xclient: true", more='\nbalancers: ["127.0.0.1/32"]')
+    for number, name in enumerate(("-a.example", "a..example", "a-.example", "x" * 64 + ".example", ".example", "1.2.3", "a_b.example")):
+        with smtplib.SMTP("127.0.0.1", post.port) as s:
+            check(s.ehlo("balancer"), 250)
+            check(s.docmd("XCLIENT", "ADDR=192.0.2.7 LOGIN=alice NAME=" + name), 220)
+            check(s.ehlo("pc.example"), 250)
+            check(s.mail("a@here.test"), 250)
+            check(s.rcpt("b@far.test"), 250)
+            check(s.data("Subject: x\r\n\r\nhello\r\n"), 250)
+        octets = behind.wait(number + 1, 60)[number][2].decode()
+        assert octets.startswith("Received: from pc.example (%s [192.0.2.7])" % ("a_b.example" if "_" in name else "unknown")), (name, octets)
+    assert figure(post, "xclient", "refused") == 0
+
+
 def xclient_stays_inside_tls(world):
     behind, authority = world.sink(), Authority(world.directory)
     server = postfix(world, behind, "smtpd_authorized_xclient_hosts", "smtpd_tls_security_level = encrypt\nsmtpd_tls_cert_file = %s\n"
@@ -214,6 +231,6 @@ def what_is_long_is_split(world):
 
 
 if __name__ == "__main__":
-    main([postfix_believes_xclient, xclient_stays_inside_tls, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client,
+    main([postfix_believes_xclient, names_that_postfix_refuses_stay_here, xclient_stays_inside_tls, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client,
           reports_have_a_connection_of_their_own, mail_that_nobody_is_to_be_told_of_has_one_too,
           a_client_that_is_refused_is_no_failure_of_the_server, refused_and_not_offered_go_on_without, what_is_long_is_split])

@@ -273,6 +273,31 @@ static void test_half_introduced(void **state) {
     client_deinit(&t.c);
 }
 
+/* Values of one client that a server does not like are no reason to let the next one pass for us. */
+static void test_declined(void **state) {
+    (void)state;
+    struct talk t;
+    struct client_attrs bob = alice;
+    bob.name = SPAN("b.example");
+    open_session(&t, EHLO_LINES);
+    assert_int_equal(client_speaks_for(&t.c, &alice), CLIENT_SPEAKS_MAY_ASK);
+    introduce(&t, &alice);
+    assert_string_equal(say(&t, "501 5.5.4 bad NAME\r\n"), "");
+    assert_int_equal(client_speaks_for(&t.c, &alice), CLIENT_SPEAKS_PLAIN);
+    assert_int_equal(client_speaks_for(&t.c, NULL), CLIENT_SPEAKS_PLAIN);
+    assert_int_equal(client_speaks_for(&t.c, &bob), CLIENT_SPEAKS_MAY_ASK);
+    introduce(&t, &bob);
+    assert_memory_equal(say(&t, "220 mx\r\n"), "EHLO ", 5);
+    say(&t, EHLO_LINES);
+    assert_int_equal(client_speaks_for(&t.c, &bob), CLIENT_SPEAKS_FOR_IT);
+    client_deinit(&t.c);
+    open_session(&t, EHLO_LINES);
+    introduce(&t, &alice);
+    say(&t, "550 5.7.0 not from you\r\n");
+    assert_int_equal(client_speaks_for(&t.c, &bob), CLIENT_SPEAKS_PLAIN);
+    client_deinit(&t.c);
+}
+
 static void test_forward(void **state) {
     (void)state;
     static const struct client_recipient to = {.address = {"b@x.example", 11}};
@@ -316,7 +341,8 @@ int main(void) {
         cmocka_unit_test(test_hostile),         cmocka_unit_test(test_names),
         cmocka_unit_test(test_split),           cmocka_unit_test(test_hello),
         cmocka_unit_test(test_introduction),    cmocka_unit_test(test_introduction_refused),
-        cmocka_unit_test(test_half_introduced), cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_half_introduced), cmocka_unit_test(test_declined),
+        cmocka_unit_test(test_forward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
