@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/check.h"
+#include "base/log.h"
 
 #include "base/net/etcd_in.h"
 #include "base/net/secret.h"
@@ -39,6 +39,9 @@ void etcd_set_headers(const struct etcd *e, bool with_token, const char **lines)
 }
 
 void etcd_endpoint_failed(struct etcd *e, size_t endpoint, const char *why) {
+    if (!e->failing[endpoint])
+        LOG_WARN("etcd_failed", LOG_STR("endpoint", e->endpoints[endpoint]), LOG_STR("why", why));
+    e->failing[endpoint] = true;
     if (endpoint == e->current) {
         snprintf(e->trouble, sizeof e->trouble, "%s: %s", e->endpoints[endpoint], why);
         e->up = false;
@@ -48,6 +51,9 @@ void etcd_endpoint_failed(struct etcd *e, size_t endpoint, const char *why) {
 }
 
 void etcd_endpoint_heard(struct etcd *e, size_t endpoint) {
+    if (e->failing[endpoint])
+        LOG_INFO("etcd_answers", LOG_STR("endpoint", e->endpoints[endpoint]));
+    e->failing[endpoint] = false;
     if (endpoint != e->current)
         return;
     e->up = true;
@@ -59,6 +65,16 @@ bool etcd_is_our_cluster(struct etcd *e, uint64_t cluster) {
     if (!e->cluster)
         e->cluster = cluster;
     return !cluster || cluster == e->cluster;
+}
+
+void etcd_revision_heard(struct etcd *e, uint64_t revision, uint64_t floor) {
+    if (revision < floor) {
+        LOG_ERROR("etcd_went_back", LOG_U64("revision", revision), LOG_U64("before", e->revision_seen));
+        e->revision_seen = revision;
+        etcd_watches_go_back(e, revision);
+    } else if (revision > e->revision_seen) {
+        e->revision_seen = revision;
+    }
 }
 
 bool etcd_is_up(const struct etcd *e) {

@@ -48,7 +48,8 @@ int etcd_open(struct etcd **e, struct loop *l, const struct etcd_config *c, stru
  * to end them at once. */
 void etcd_close(struct etcd *e);
 
-/* For the operator: whether the last question had an answer; the endpoint spoken to; what went wrong last, or "". */
+/* For the operator (the log tells each endpoint that fails, and answers again): whether the last question had an
+ * answer; the endpoint spoken to; what went wrong last, or "". */
 bool etcd_is_up(const struct etcd *e);
 const char *etcd_endpoint(const struct etcd *e);
 const char *etcd_trouble(const struct etcd *e);
@@ -127,7 +128,8 @@ struct etcd_watch;
 /*
  * Tells what happens to keys with this prefix from `revision` (> 0) on: that of a get of the prefix plus one. It goes
  * on over lost connections and failed endpoints, for as long as it takes. It ends with ERR_RANGE when the revisions
- * that it needs are gone (compacted): read the prefix anew and watch from there; with ERR_DENIED when the user may not
+ * that it needs are gone (compacted), or when the store went back (restored from a copy): read the prefix anew and
+ * watch from there; with ERR_DENIED when the user may not
  * read the prefix. NULL: no memory, ETCD_WATCHES_MAX, a prefix out of bounds.
  */
 struct etcd_watch *etcd_watch_open(struct etcd *e, struct span prefix, uint64_t revision, etcd_watch_cb cb,

@@ -28,6 +28,7 @@ struct etcd_ask {
     struct http_request *request;
     uint64_t deadline_ms; /* loop_now_ms */
     uint64_t sent_ms;     /* clock_boot_ms */
+    uint64_t floor;       /* revision that the store had come to when it was sent */
     size_t endpoint;
     unsigned failures, tokens;
     uint64_t token_number;
@@ -150,6 +151,8 @@ static void on_words(struct etcd_ask *a, const struct http_answer *h, struct are
         return;
     }
     etcd_endpoint_heard(a->e, a->endpoint);
+    if (a->config.kind == ETCD_KIND_RANGE || a->config.kind == ETCD_KIND_TXN)
+        etcd_revision_heard(a->e, reply.revision, a->floor);
     finish(a, &(struct etcd_ask_result){.why = "", .sent_ms = a->sent_ms, .reply = &reply});
 }
 
@@ -187,6 +190,7 @@ static void send_now(struct etcd_ask *a) {
     a->endpoint = e->current;
     a->token_number = e->token_number;
     a->sent_ms = clock_boot_ms();
+    a->floor = e->revision_seen;
     etcd_set_url(e, a->endpoint, a->config.path, url, sizeof url);
     etcd_set_headers(e, !a->config.login, headers);
     struct http_question q = {.method = "POST",

@@ -33,7 +33,9 @@ struct etcd {
     struct loop_timer *login_timer;             /* the next one, after one that was refused */
     uint64_t login_not_before_ms;
     uint64_t timeout_ms, attempt_ms, probe_ms;
-    uint64_t cluster; /* 0: not known yet */
+    uint64_t cluster;                 /* 0: not known yet */
+    uint64_t revision_seen;           /* of the store: whatever is asked from now on must know it */
+    bool failing[ETCD_ENDPOINTS_MAX]; /* was logged, and has not answered since */
     struct list asks, calls_open, leases, watches;
     struct loop_timer *probe_timer;
     struct etcd_ask *probe;
@@ -49,6 +51,9 @@ void etcd_endpoint_failed(struct etcd *e, size_t endpoint, const char *why);
 void etcd_endpoint_heard(struct etcd *e, size_t endpoint);
 /* False: from another cluster than before. */
 bool etcd_is_our_cluster(struct etcd *e, uint64_t cluster);
+/* A linearizable answer whose question went out when the store had come to `floor`: an older revision means that the
+ * store was restored from a copy, and that watches behind it must end. */
+void etcd_revision_heard(struct etcd *e, uint64_t revision, uint64_t floor);
 /* lines: room for five; what it points to stays until the token changes. */
 void etcd_set_headers(const struct etcd *e, bool with_token, const char **lines);
 /* "URL/path" of an endpoint. */
@@ -98,6 +103,7 @@ struct etcd_call *etcd_revoke_id(struct etcd *e, uint64_t id, etcd_cb cb, void *
 void etcd_calls_drop(struct etcd *e);
 void etcd_leases_drop(struct etcd *e);
 void etcd_watches_drop(struct etcd *e);
-void etcd_watches_move(struct etcd *e, size_t failed); /* those at this endpoint begin anew */
+void etcd_watches_go_back(struct etcd *e, uint64_t revision); /* those that heard of later ones end */
+void etcd_watches_move(struct etcd *e, size_t failed);        /* those at this endpoint begin anew */
 
 #endif

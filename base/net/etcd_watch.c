@@ -34,7 +34,8 @@ struct etcd_watch {
     struct http_request *request; /* the stream, or NULL */
     size_t endpoint;
     uint64_t token_number;
-    bool live; /* the stream has begun, at begun_ms */
+    bool went_back; /* the store did: ends in the next turn */
+    bool live;      /* the stream has begun, at begun_ms */
     uint64_t begun_ms;
     unsigned failures;        /* since the last stream that lasted */
     unsigned denials;         /* by the token, since the last stream that began */
@@ -113,6 +114,17 @@ static void end_watch(struct etcd_watch *w, int err, const char *why) {
     w->cb(w->arg, &(struct etcd_news){.err = err, .why = *why ? why : err_text(err), .revision = w->next - 1});
 }
 
+void etcd_watches_go_back(struct etcd *e, uint64_t revision) {
+    LIST_FOREACH(n, following, &e->watches) {
+        struct etcd_watch *w = LIST_ENTRY(n, struct etcd_watch, node);
+        if (w->next - 1 <= revision && !w->told)
+            continue;
+        drop_stream(w);
+        w->went_back = true;
+        loop_timer_set(w->timer, 0);
+    }
+}
+
 /* -- what comes -- */
 
 static bool is_ours(const struct etcd_watch *w, const struct etcd_event *e) {
@@ -156,6 +168,8 @@ static bool tell_events(struct etcd_watch *w, const struct etcd_reply *r) {
             w->told = w->seen = 0;
         }
     }
+    if (w->next - 1 > w->e->revision_seen)
+        w->e->revision_seen = w->next - 1;
     if (first == r->events_count)
         return true;
     w->gone = &gone;
@@ -304,7 +318,9 @@ static void begin(struct etcd_watch *w) {
 
 static void on_timer(void *arg) {
     struct etcd_watch *w = arg;
-    if (w->request)
+    if (w->went_back)
+        end_watch(w, ERR_RANGE, "the store went back to an older revision");
+    else if (w->request)
         endpoint_failed(w, "the watch did not begin in time");
     else
         begin(w);
@@ -325,6 +341,8 @@ struct etcd_watch *etcd_watch_open(struct etcd *e, struct span prefix, uint64_t 
         watch_free(w);
         return NULL;
     }
+    if (revision - 1 > e->revision_seen) /* the owner saw it */
+        e->revision_seen = revision - 1;
     etcd_probe_begin(e);
     begin(w);
     return w;

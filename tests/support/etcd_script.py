@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(octets)
 
-    def header(self, revision=3):
+    def header(self, revision=100):
         return {"cluster_id": str(self.server.cluster), "revision": str(revision)}
 
     def good(self, **more):
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             status, text, code = 400, "etcdserver: mvcc: required revision has been compacted", 11
             self.answer(status, json.dumps({"error": text, "message": text, "code": code}).encode())
             return
-        if last and question.get("revision") != "3":
+        if last and question.get("revision") != "100":
             self.fault("stranger")
             return
         if name == "large" and limit > 15:

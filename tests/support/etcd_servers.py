@@ -1,6 +1,7 @@
 """
 Members of etcd for system tests, in the foreground and on loopback, and a client of ours (etcd_ask) that is told what to do.
 """
+import contextlib
 import json
 import os
 import signal
@@ -89,8 +90,14 @@ class Client:
                 self.answers[said.get("tag")] = said
 
     def close(self):
+        """It ends with its input, and well."""
         self.thaw()
-        end_process(self.process, signal.SIGTERM)
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10 * SLOW)
+        if end_process(self.process) != 0:
+            raise AssertionError("etcd_ask ended with %d" % self.process.returncode)
 
     def say(self, *words):
         assert not any(" " in str(w) for w in words), words

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
 Proves the door to etcd at real members: answers, transactions, leases and watches; nothing missed and nothing told twice when
-the member spoken to is killed or frozen, and when two of three are gone; compaction under a watch; passwords whose tokens end;
+the member spoken to is killed or frozen, and when two of three are gone; compaction under a watch; a restored copy; passwords whose tokens end;
 certificates; ten thousand keys; a lease that is lost, at the first look, for a process that stood still.
 """
 import os
@@ -190,6 +190,31 @@ def compaction(world):
     same([n["err"] for n in client.news["new"] if n["err"]], [])
 
 
+def restored(world):
+    """etcd comes back from a copy that lacks what was told since: the watch ends, so that its owner reads anew."""
+    member = one(world)
+    client = world.add(Client([member]))
+    client.good("put", "k/1", "old")
+    copy = os.path.join(world.directory, "etcd", "copy.db")
+    member.ctl("snapshot", "save", copy)
+    client.watch("w", "k/", 1)
+    client.good("put", "k/1", "lost")
+    client.saw("w", "k/1", "lost")
+    member.kill()
+    os.rename(os.path.join(member.directory, "data"), os.path.join(member.directory, "data.old"))
+    peer = "http://127.0.0.1:%d" % member.peer_port
+    member.ctl("snapshot", "restore", copy, "--name", member.name, "--data-dir", os.path.join(member.directory, "data"),
+               "--initial-cluster", "%s=%s" % (member.name, peer), "--initial-advertise-peer-urls", peer)
+    member.start()
+    wait_until("it ends", lambda: [n["err"] for n in client.news["w"] if n["err"]] == ["number out of range"], 60)
+    assert "went back" in client.news["w"][-1]["why"]
+    read = client.until_good("prefix", "k/")
+    same([(k, v) for k, v, _ in read["kvs"]], [("k/1", "old")])
+    client.watch("new", "k/", read["revision"] + 1)
+    client.good("put", "k/1", "again")
+    client.saw("new", "k/1", "again")
+
+
 def passwords(world):
     member = one(world, options=["--auth-token-ttl", "2"])
     for words in (("user", "add", "root:root-pw"), ("user", "grant-role", "root", "root"), ("user", "add", "joe:joe-pw"),
@@ -279,5 +304,5 @@ def ten_thousand_keys(world):
 
 if __name__ == "__main__":
     assert SLOW
-    main([answers_and_transactions, leases, frozen_past_the_lease, etcd_away, member_killed, without_majority, compaction,
+    main([answers_and_transactions, leases, frozen_past_the_lease, etcd_away, member_killed, without_majority, compaction, restored,
           passwords, certificates, ten_thousand_keys])
