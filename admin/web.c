@@ -140,7 +140,7 @@ static void set_client(struct web_exchange *x) {
     struct span header, last;
     char ip[128];
     x->client = *httpd_client(x->r);
-    if (tcp_addr_is_loopback(&x->client) && httpd_header(x->r, "X-Forwarded-For", &header)) {
+    if (tcp_addr_is_loopback(&x->client) && httpd_header_last(x->r, "X-Forwarded-For", &header)) {
         ptrdiff_t comma = span_rfind(header, ',');
         last = span_trim(comma < 0 ? header : span_from(header, (size_t)comma + 1));
         struct tcp_addr named;
@@ -168,9 +168,13 @@ static void set_session(struct web_exchange *x) {
 /* An address or localhost, with or without a port. */
 static bool is_plain_host(struct span host) {
     struct tcp_addr a;
+    uint64_t port;
     ptrdiff_t colon = span_rfind(host, ':'), bracket = span_rfind(host, ']');
-    if (colon >= 0 && colon > bracket)
+    if (colon >= 0 && colon > bracket) {
+        if (!span_u64(span_from(host, (size_t)colon + 1), &port))
+            return false;
         host = span_first(host, (size_t)colon);
+    }
     return span_eq_nocase(host, SPAN("localhost")) ||
            (!span_starts_nocase(host, SPAN("unix:")) && tcp_addr_parse(&a, host, 0) == ERR_OK);
 }

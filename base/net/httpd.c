@@ -129,6 +129,40 @@ static struct httpd_request *request_new(struct httpd *h, struct MHD_Connection 
     return NULL;
 }
 
+/* From `from` on; the count of values when there is none. */
+static size_t find_from(const struct httpd_request *r, size_t from, enum MHD_ValueKind kind, const char *name) {
+    for (; from < r->count; from++) {
+        const struct value *v = &r->values[from];
+        if (v->kind == kind && (kind == MHD_HEADER_KIND ? strcasecmp(v->name, name) : strcmp(v->name, name)) == 0)
+            break;
+    }
+    return from;
+}
+
+static bool find(const struct httpd_request *r, enum MHD_ValueKind kind, const char *name, struct span *value) {
+    size_t at = find_from(r, 0, kind, name);
+    *value = at < r->count ? r->values[at].text : SPAN_EMPTY;
+    return at < r->count;
+}
+
+bool httpd_header(const struct httpd_request *r, const char *name, struct span *value) {
+    return find(r, MHD_HEADER_KIND, name, value);
+}
+
+bool httpd_header_last(const struct httpd_request *r, const char *name, struct span *value) {
+    *value = SPAN_EMPTY;
+    bool found = false;
+    for (size_t at = 0; (at = find_from(r, at, MHD_HEADER_KIND, name)) < r->count; at++) {
+        *value = r->values[at].text;
+        found = true;
+    }
+    return found;
+}
+
+bool httpd_argument(const struct httpd_request *r, const char *name, struct span *value) {
+    return find(r, MHD_GET_ARGUMENT_KIND, name, value);
+}
+
 /* -- answers -- */
 
 static struct MHD_Response *plain(const char *text) {
@@ -233,6 +267,14 @@ static bool declares_too_much(struct httpd_request *r) {
     return httpd_header(r, "Content-Length", &length) && (!span_u64(length, &n) || n > HTTPD_BODY_MAX);
 }
 
+/* A proxy in front may read it otherwise, and take what follows for another request, or another's host. */
+static bool is_ambiguous(const struct httpd_request *r) {
+    struct span length, coding;
+    size_t host = find_from(r, 0, MHD_HEADER_KIND, "Host");
+    return find_from(r, host + 1, MHD_HEADER_KIND, "Host") < r->count ||
+           (httpd_header(r, "Content-Length", &length) && httpd_header(r, "Transfer-Encoding", &coding));
+}
+
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *upload_len, void **context) {
     struct httpd *h = arg;
@@ -242,10 +284,11 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
         *context = r = request_new(h, c, url, method);
         if (!r)
             return MHD_NO;
-        if (!declares_too_much(r) && !r->too_large)
-            return MHD_YES;
-        set_plain(r, 413, "the request is too large\n");
-        return queue(r);
+        if (declares_too_much(r) || r->too_large)
+            set_plain(r, 413, "the request is too large\n");
+        else if (is_ambiguous(r))
+            set_plain(r, 400, "two hosts, or two lengths\n");
+        return r->answered ? queue(r) : MHD_YES;
     }
     if (*upload_len) { /* what is over the bound is read and forgotten */
         if (buf_append(&r->body, upload, *upload_len) != ERR_OK)
@@ -348,26 +391,6 @@ const struct tcp_addr *httpd_client(const struct httpd_request *r) {
 
 struct span httpd_body(const struct httpd_request *r) {
     return buf_span(&r->body);
-}
-
-static bool find(const struct httpd_request *r, enum MHD_ValueKind kind, const char *name, struct span *value) {
-    for (size_t i = 0; i < r->count; i++) {
-        const struct value *v = &r->values[i];
-        if (v->kind != kind || (kind == MHD_HEADER_KIND ? strcasecmp(v->name, name) : strcmp(v->name, name)) != 0)
-            continue;
-        *value = v->text;
-        return true;
-    }
-    *value = SPAN_EMPTY;
-    return false;
-}
-
-bool httpd_header(const struct httpd_request *r, const char *name, struct span *value) {
-    return find(r, MHD_HEADER_KIND, name, value);
-}
-
-bool httpd_argument(const struct httpd_request *r, const char *name, struct span *value) {
-    return find(r, MHD_GET_ARGUMENT_KIND, name, value);
 }
 
 /* -- life -- */

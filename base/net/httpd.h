@@ -45,6 +45,8 @@ const struct tcp_addr *httpd_client(const struct httpd_request *r);
 struct span httpd_body(const struct httpd_request *r);
 /* Of a header field (any case), or of an argument behind '?' (escapes decoded). False: not there. */
 bool httpd_header(const struct httpd_request *r, const char *name, struct span *value);
+/* Of the last of several fields of that name: a proxy that adds one of its own puts it behind those of the client. */
+bool httpd_header_last(const struct httpd_request *r, const char *name, struct span *value);
 bool httpd_argument(const struct httpd_request *r, const char *name, struct span *value);
 
 struct httpd_field {

@@ -123,7 +123,7 @@ def guests(world):
     face.api("status")
     for host in ("localhost:%d" % face.port, "localhost", "127.0.0.1", "[::1]:80", "[::1]"):
         face.api("status", headers={"Host": host})
-    for host in ("evil.example", "evil.example:%d" % face.port, "localhost.evil.example", "127.0.0.1.evil.example", ""):
+    for host in ("evil.example", "evil.example:%d" % face.port, "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1:evil.example", ""):
         if face.request("GET", "/api/v1/status", headers={"Host": host})[0] == 200:
             raise AssertionError("answered as %r" % host)
     face.post("suspend", {"domain": "far.test", "reason": "x"}, 401)
@@ -222,7 +222,9 @@ def guessing(world):
     equal((statuses.count(401), statuses.count(429)), (10, 3))
     face.post("session", {"name": "otto", "password": "may change"}, 429, {"X-Forwarded-For": "1.2.3.4, 192.0.2.7"})
     face.post("session", {"name": "otto", "password": "may change"}, 200, {"X-Forwarded-For": "192.0.2.8"})
-    has("http_sign_in_failed", post.log_text())
+    talk(face.port, b"POST /api/v1/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 33\r\nConnection: close\r\n"
+         b"X-Forwarded-For: 192.0.2.66\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n" + b'{"name": "liar", "password": "x"}')
+    has('http_sign_in_failed user=liar origin="http 192.0.2.9"', post.log_text())  # the last field is the proxy's
 
 
 def hostile_mail(world):
@@ -280,12 +282,14 @@ def hostile_requests(world):
                    b"POST /api/v1/session HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n" + end + b"zzzz\r\n",
                    b"POST /api/v1/session HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 3\r\n" + end + b"{{{",
                    b"DELETE /metrics HTTP/1.1\r\n" + end, b"TRACE / HTTP/1.1\r\n" + end, b"CONNECT evil.example:25 HTTP/1.1\r\n" + end,
-                   b"OPTIONS /api/v1/status HTTP/1.1\r\n" + end, b"EHLO here\r\nMAIL FROM:<a@b>\r\n"):
+                   b"OPTIONS /api/v1/status HTTP/1.1\r\n" + end,
+                   b"GET /healthz HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n" + end + b"0\r\n\r\nGET /healthz HTTP/1.1\r\n" + end,
+                   b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n" + end, b"EHLO here\r\nMAIL FROM:<a@b>\r\n"):
         begin = time.monotonic()
         answer = talk(face.port, octets, half=True)  # who says half a request and closes is not waited for
         if time.monotonic() - begin > 9:
             raise AssertionError("%r is not ended" % octets[:60])
-        if b" 200 " in answer.split(b"\r\n")[0]:
+        if b"HTTP/1.1 200 " in answer:
             raise AssertionError("%r is answered: %r" % (octets[:60], answer[:200]))
     deep = "[" * 30000 + "]" * 30000
     status, _, _ = face.request("POST", "/api/v1/session", deep, {"Content-Type": "application/json"})
