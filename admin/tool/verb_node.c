@@ -21,39 +21,44 @@ int verb_status(struct tool *t, const struct verb *v, char **args, int count) {
 
 /* -- explanations -- */
 
+static void set_address(const struct tool *t, Words__AdminRequest *q, const char *address) {
+    q->has_address = true;
+    q->address = frame_bytes(span_of(address));
+    q->has_client = t->from_ip != NULL;
+    q->client = frame_bytes(span_of(t->from_ip));
+}
+
 int verb_address(struct tool *t, const struct verb *v, char **args, int count) {
     Words__AdminRequest q = tool_request(t, v->rpc);
     (void)count;
-    q.has_address = true;
-    q.address = frame_bytes(span_of(args[0]));
-    q.has_client = t->from_ip != NULL;
-    q.client = frame_bytes(span_of(t->from_ip));
+    set_address(t, &q, args[0]);
     return tool_ask_and_print(t, &q, 0, print_steps);
 }
 
-/* What an operator has suspended of the way of this domain. */
-static int show_stops(struct tool *t, const char *domain) {
-    Words__AdminRequest q = tool_request(t, WORDS__ADMIN_VERB__ADMIN_SUSPENSIONS);
-    struct answer a;
-    q.has_address = true;
-    q.address = frame_bytes(span_of(domain));
-    int status = tool_ask(t, &q, &a);
-    if (status == EX_OK && a.r.n_rows)
-        print_suspensions(t, &a);
-    return status;
-}
-
-/* What delivery says of the way, and the scheduler of what waits for it, and of what was suspended. */
+/* What delivery says of the way, and the scheduler of what was suspended of it (as rows of one answer), and of what
+ * waits for it (as text alone). */
 int verb_limits(struct tool *t, const struct verb *v, char **args, int count) {
+    Words__AdminRequest q = tool_request(t, v->rpc), stops_q = tool_request(t, WORDS__ADMIN_VERB__ADMIN_SUSPENSIONS);
+    struct answer way, stops;
     char filter[400];
-    int status = verb_address(t, v, args, count);
-    if (status != EX_OK || t->json)
-        return status;
     const char *at = strrchr(args[0], '@');
+    (void)count;
     snprintf(filter, sizeof filter, "domain:%.300s", at ? at + 1 : args[0]);
-    status = show_stops(t, filter + strlen("domain:"));
+    set_address(t, &q, args[0]);
+    set_address(t, &stops_q, filter + strlen("domain:"));
+    int status = tool_ask(t, &q, &way);
+    if (status == EX_OK)
+        status = tool_ask(t, &stops_q, &stops);
     if (status != EX_OK)
         return status;
+    if (t->json) {
+        way.r.n_rows = stops.r.n_rows;
+        way.r.rows = stops.r.rows;
+        return json_print(&way, 0);
+    }
+    print_steps(t, &way);
+    if (stops.r.n_rows)
+        print_suspensions(t, &stops);
     char *words[] = {filter};
     const struct verb summary = {.words = "queue summary", .rpc = WORDS__ADMIN_VERB__ADMIN_QUEUE_SUMMARY};
     return verb_queue_counts(t, &summary, words, 1);

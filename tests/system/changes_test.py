@@ -206,6 +206,9 @@ def a_suspended_domain_waits(world):
     limits = post.tool("limits", "explain", "there.test", text=True)
     assert "under repair" in limits and "all of them" not in limits, limits
     assert "under repair" not in post.tool("limits", "explain", "elsewhere.test", text=True)
+    rows = post.tool("limits", "explain", "x@there.test")["rows"]
+    assert [(r["destination"], r["reason"]) for r in rows] == [("there.test", "under repair")], rows
+    assert not post.tool("limits", "explain", "elsewhere.test").get("rows")
     why = post.tool("msg", "why", waits, text=True)
     assert "there.test is suspended" in why and "under repair" in why, why
     assert post.tool("resume", "domain", "x.below.test", ok=False).returncode != 0
