@@ -17,151 +17,16 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/filter.h"
-#include "scheduler/shell.h"
+#include "scheduler/operator_in.h"
 #include "scheduler/suspend.h"
-#include "store/queue_walk.h"
 
-#define PAGE_MESSAGES 512u
-#define PAGE_BYTES (8u * 1024u * 1024u)
-#define PAGE_SEEN 65536u /* messages looked at for one page */
 #define SLICE_US 500u
 #define REST_MAX_MS 100u
 #define PROGRESS_MS 500u
 #define CHANGES_MAX 8u
-#define AGAIN_MAX 200u /* readings of one message that is stale each time */
+#define AGAIN_MAX 200u /* pages in a row of messages that were stale */
 #define ACTOR_MAX 64u
 #define REASON_MAX 200u
-#define ROUTE_MAX 300u
-
-struct page_message {
-    uint64_t id;
-    Words__Envelope *envelope;
-    Words__RecipientState **states;
-};
-
-struct change {
-    struct list_node link;
-    struct scheduler *sc;
-    uint64_t correlation; /* 0: nobody is told */
-    enum sched_operator_verb verb;
-    struct filter *filter;
-    uint64_t only; /* one message alone; or 0 */
-    bool must_be;  /* then it is an error when it is not there */
-    uint64_t limit;
-    bool dry_run;
-    char note[SCHED_NOTE_MAX + 1];
-    char route[ROUTE_MAX + 1];
-    uint64_t now_ms, told_ms, begun_ms; /* begun: the page */
-    uint64_t done;
-    /* the walk */
-    uint32_t shard;
-    uint64_t next_id;
-    bool shard_over;
-    uint64_t again[PAGE_MESSAGES]; /* were stale */
-    size_t again_count;
-    uint32_t again_rounds;
-    /* the page */
-    struct shard_reading reading;
-    bool is_reading, is_working, waits; /* waits: for the disk */
-    struct arena mem;
-    struct page_message page[PAGE_MESSAGES];
-    size_t count, at;
-    bool page_changed;
-    int err;
-    struct loop_timer *timer;
-    void (*go_on)(struct change *c);
-};
-
-/* -- reading a page, on the helper thread -- */
-
-static bool may_match(const struct change *c, uint64_t id, const Words__Envelope *e) {
-    for (size_t i = 0; c->filter && i < e->n_recipients; i++) {
-        struct filter_subject s = {
-            .message = id,
-            .sender = frame_span(e->sender),
-            .recipient = frame_span(e->recipients[i]->address),
-            .destination = frame_span(e->recipients[i]->destination),
-            .received_ms = e->received_ms,
-        };
-        if (filter_may_match(c->filter, &s, c->now_ms))
-            return true;
-    }
-    return !c->filter;
-}
-
-static void read_one(struct change *c, uint64_t id) {
-    struct page_message *m = &c->page[c->count];
-    *m = (struct page_message){.id = id};
-    int err = queue_get_message(c->sc->store, c->shard, id, &c->mem, &m->envelope, &m->states);
-    if (err == ERR_OK && may_match(c, id, m->envelope))
-        c->count++;
-    else if (err == ERR_NOT_FOUND && c->must_be)
-        c->err = err;
-    else if (err != ERR_OK && err != ERR_NOT_FOUND)
-        c->err = err;
-}
-
-static void unpack_walked(struct change *c, struct queue_walk *w) {
-    struct page_message *m = &c->page[c->count];
-    uint32_t at = 0;
-    *m = (struct page_message){.id = w->id};
-    m->envelope = frame_unpack(&words__envelope__descriptor, w->envelope, &c->mem);
-    if (!m->envelope) {
-        c->err = queue_walk_corrupt(w);
-        return;
-    }
-    if (!may_match(c, m->id, m->envelope))
-        return;
-    m->states = arena_calloc(&c->mem, m->envelope->n_recipients + 1, sizeof(Words__RecipientState *));
-    if (!m->states) {
-        c->err = ERR_NOMEM;
-        return;
-    }
-    for (uint32_t i = 0; i < m->envelope->n_recipients; i++) {
-        struct span packed = queue_walk_state(w, i, &at);
-        if (!packed.len)
-            continue;
-        m->states[i] = frame_unpack(&words__recipient_state__descriptor, packed, &c->mem);
-        if (!m->states[i]) {
-            c->err = queue_walk_corrupt(w);
-            return;
-        }
-    }
-    c->count++;
-}
-
-static void read_walked(struct change *c) {
-    struct queue_walk w;
-    queue_walk_init(&w, c->sc->store, c->shard, c->next_id);
-    uint32_t seen = 0;
-    c->shard_over = true;
-    while (c->err == ERR_OK && queue_walk_next(&w)) {
-        unpack_walked(c, &w);
-        c->next_id = w.id + 1;
-        if (c->count == PAGE_MESSAGES || c->mem.used > PAGE_BYTES || ++seen == PAGE_SEEN) {
-            c->shard_over = false;
-            break;
-        }
-    }
-    if (c->err == ERR_OK)
-        c->err = w.err;
-    queue_walk_deinit(&w);
-}
-
-static void read_page(void *arg) {
-    struct change *c = arg;
-    if (c->again_count) {
-        size_t n = c->again_count;
-        c->again_count = 0;
-        for (size_t i = 0; i < n && c->err == ERR_OK; i++)
-            read_one(c, c->again[i]);
-    } else if (c->only) {
-        c->shard_over = true;
-        read_one(c, c->only);
-    } else {
-        read_walked(c);
-    }
-}
 
 /* -- the end -- */
 
@@ -334,11 +199,14 @@ static void page_over(struct change *c) {
         finish(c, ERR_OK, NULL);
         return;
     }
-    if (c->again_count && ++c->again_rounds < AGAIN_MAX) {
+    if (c->again_count && ++c->again_rounds == AGAIN_MAX) {
+        finish(c, ERR_AGAIN, "a message came and went each time that it was looked at; what was counted is changed");
+        return;
+    }
+    if (c->again_count) {
         later(c, 10, begin_page);
         return;
     }
-    c->again_count = 0;
     c->again_rounds = 0;
     if (c->shard_over && (c->only || ++c->shard == c->sc->config.shards)) {
         finish(c, ERR_OK, NULL);
@@ -376,7 +244,7 @@ static void slice(struct change *c) {
     c->is_reading = false;
     if (c->err != ERR_OK) {
         finish(c, c->err, NULL);
-    } else if (c->page_changed) {
+    } else if (c->page_changed || c->again_count) { /* what is stale has left memory, and is read when it is on disk */
         c->waits = true;
         shard_after(c->sc->shards[c->shard], on_disk, c);
     } else {
@@ -411,7 +279,7 @@ static void begin_page(struct change *c) {
     c->begun_ms = clock_mono_ms();
     shard_reading_begin(c->sc->shards[c->shard], &c->reading);
     c->is_reading = true;
-    c->is_working = scheduler_work(c->sc, read_page, page_read, c);
+    c->is_working = scheduler_work(c->sc, operator_read_page, page_read, c);
     if (!c->is_working)
         finish(c, ERR_NOMEM, NULL);
 }
