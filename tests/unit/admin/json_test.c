@@ -59,8 +59,8 @@ static void test_answer(void **state) {
                                         "a\\\"<b>\\\\x01\\\\xff@c",
                                         "\"held\":2",
                                         "\"scope\":\"site\"",
-                                        "gr\xc3\xbc\xc3\x9f"
-                                        "e",
+                                        ("gr\xc3\xbc\xc3\x9f"
+                                         "e"),
                                         "\"ages\":[3,0,1]",
                                         "\"verb\":\"config_reload\"",
                                         "\"stage\":\"refused\""};
