@@ -88,8 +88,8 @@ struct admin {
     void *node_arg;
     struct admin_key_role *keys;
     size_t key_count;
-    uint64_t refused_ms; /* audit.c: how many refusals may still be recorded in this second */
-    uint32_t refused_left, refused_unkept;
+    uint64_t refused_second, refused_hour; /* audit.c: how many refusals were recorded in which */
+    uint32_t refused_in_second, refused_in_hour, refused_unkept;
 };
 
 /* -- calls.c -- */
@@ -120,6 +120,8 @@ int admin_audit_begun(struct admin *a, const struct call *c, const Words__AdminR
 void admin_audit_done(struct admin *a, const struct call *c);
 /* What was not done; only so many of a second are kept in the store. q may be NULL: malformed. */
 void admin_audit_refused(struct admin *a, const struct admin_asker *asker, const Words__AdminRequest *q, int err);
+/* May one more refusal be recorded? Counts it. */
+bool admin_audit_has_room(struct admin *a, uint64_t now_ms);
 /* The scheduler's answer to a record. */
 void admin_audit_on_reply(struct admin *a, uint64_t correlation, const Words__AdminReply *r);
 

@@ -1,7 +1,8 @@
 /*
  * audit: who changed what, when and why. A change is first recorded as begun, and made only when the scheduler has
- * answered that the record is durable; its end is recorded when it is known. Refused requests are recorded too, but a
- * storm of them must not push the rest out of the log: the store gets so many in a second, the log of events a count.
+ * answered that the record is durable; its end is recorded when it is known. Refused requests are recorded too, but
+ * neither a storm nor a steady rain of them must push the changes out, of which the store keeps a bounded number: it
+ * gets so many in a second and in an hour, the log of events a count.
  *
  * Each record is also an event `audit` of the log, which is all there is where no scheduler runs.
  */
@@ -15,7 +16,7 @@
 #include "admin/admin_in.h"
 
 enum { BEGUN = 1, DONE = 2, REFUSED = 3 };
-enum { REFUSED_PER_SECOND = 5, TEXT_MAX = 2000 };
+enum { REFUSED_PER_SECOND = 5, REFUSED_PER_HOUR = 500, HOUR_S = 3600, TEXT_MAX = 2000 };
 
 METRIC_COUNTER(metric_changes, "posthouse_admin_changes_total", "Changes by operators that were begun")
 METRIC_COUNTER(metric_refused, "posthouse_admin_refused_total", "Requests of operators that were refused")
@@ -123,21 +124,24 @@ void admin_audit_done(struct admin *a, const struct call *c) {
     arena_deinit(&mem);
 }
 
-/* May this refusal go to the store? */
-static bool has_room(struct admin *a) {
-    uint64_t second_ms = clock_mono_ms() / 1000 * 1000;
-    if (second_ms != a->refused_ms) {
+bool admin_audit_has_room(struct admin *a, uint64_t now_ms) {
+    uint64_t second = now_ms / 1000, hour = second / HOUR_S;
+    if (hour != a->refused_hour) {
+        a->refused_hour = hour;
+        a->refused_in_hour = 0;
+    }
+    if (second != a->refused_second) {
         if (a->refused_unkept)
             LOG_WARN("audit_refusals_unkept", LOG_U64("count", a->refused_unkept));
-        a->refused_ms = second_ms;
-        a->refused_left = REFUSED_PER_SECOND;
-        a->refused_unkept = 0;
+        a->refused_second = second;
+        a->refused_in_second = a->refused_unkept = 0;
     }
-    if (a->refused_left == 0) {
+    if (a->refused_in_second == REFUSED_PER_SECOND || a->refused_in_hour == REFUSED_PER_HOUR) {
         a->refused_unkept++;
         return false;
     }
-    a->refused_left--;
+    a->refused_in_second++;
+    a->refused_in_hour++;
     return true;
 }
 
@@ -145,7 +149,7 @@ void admin_audit_refused(struct admin *a, const struct admin_asker *asker, const
     Words__AdminAudit u;
     char id[32];
     metric_add(&metric_refused, 1);
-    if (!has_room(a))
+    if (!admin_audit_has_room(a, clock_mono_ms()))
         return;
     fill(&u, asker, q, REFUSED, id);
     u.has_error = true;

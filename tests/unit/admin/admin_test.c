@@ -12,6 +12,7 @@
 
 #include "admin/access.h"
 #include "admin/admin.h"
+#include "admin/admin_in.h"
 #include "base/log.h"
 #include "base/net/bus_keys.h"
 #include "base/net/bus_zap.h"
@@ -548,6 +549,22 @@ static void one_tool_does_not_starve_the_others(void **state) {
     assert_int_equal(w->other.got[0].error, 0);
 }
 
+/* The store keeps so many records: who may change nothing must not push out those of changes. */
+static void nor_does_a_rain_of_them(void **state) {
+    (void)state;
+    static struct admin a;
+    unsigned kept[2] = {0, 0};
+    for (uint64_t second = 1; second < 7200; second += 10) {
+        unsigned in_second = 0;
+        for (unsigned i = 0; i < 8; i++)
+            in_second += admin_audit_has_room(&a, second * 1000 + i);
+        assert_true(in_second <= 5);
+        kept[second / 3600] += in_second;
+    }
+    assert_int_equal(kept[0], 500);
+    assert_int_equal(kept[1], 500);
+}
+
 static void a_storm_of_refusals_does_not_fill_the_audit(void **state) {
     struct world *w = *state;
     hello(w, ROLE_SCHEDULER);
@@ -627,6 +644,7 @@ int main(void) {
         TEST(a_repeated_request_is_not_done_twice),
         TEST(one_tool_does_not_starve_the_others),
         TEST(a_storm_of_refusals_does_not_fill_the_audit),
+        TEST(nor_does_a_rain_of_them),
         TEST(the_end_of_a_change_is_recorded_though_its_tool_has_gone),
         TEST(what_a_role_says_unasked_is_ignored),
         TEST(doors_that_cannot_be_opened_are_named),
