@@ -129,9 +129,30 @@ static void on_put_inflight(struct shard *s, const struct sched_action *a) {
         queue_drop_inflight(s->current->request.undo, s->number, a->attempt.attempt);
 }
 
-/* "from <a@b> to <c@d>, <e@f> and 3 more, 4096 octets, client 192.0.2.1": what is left to read when the envelope is
- * gone. */
-static struct span acceptance(const Words__Envelope *e, struct buf *text) {
+static void add_part(struct buf *text, const char *before, bool has, ProtobufCBinaryData part, const char *behind) {
+    if (!has || !part.len)
+        return;
+    buf_add_str(text, before);
+    buf_add(text, frame_span(part));
+    buf_add_str(text, behind);
+}
+
+/* What the gateway found at RCPT TO: ours, proven; or elsewhere, for a client that may relay. */
+static void add_verdict(struct buf *text, const Words__Envelope *e) {
+    size_t ours = 0;
+    for (size_t i = 0; i < e->n_recipients; i++)
+        ours += e->recipients[i]->local;
+    if (ours == e->n_recipients)
+        buf_add_str(text, "; in our domains");
+    else if (!ours)
+        buf_add_str(text, "; relayed");
+    else
+        buf_printf(text, "; %zu in our domains, %zu relayed", ours, e->n_recipients - ours);
+}
+
+/* "from <a@b> to <c@d>, <e@f> and 3 more, 4096 octets, client 192.0.2.1 (client.example) by ESMTPS as joe; relayed;
+ * shard 0": what is left to read when the envelope is gone. */
+static struct span acceptance(const struct shard *s, const Words__Envelope *e, struct buf *text) {
     buf_add_str(text, "from <");
     buf_add(text, frame_span(e->sender));
     buf_add_str(text, "> to ");
@@ -145,10 +166,13 @@ static struct span acceptance(const Words__Envelope *e, struct buf *text) {
         buf_add_byte(text, '>');
     }
     buf_printf(text, ", %llu octets", (unsigned long long)e->size);
-    if (e->has_client) {
-        buf_add_str(text, ", client ");
-        buf_add(text, frame_span(e->client));
-    }
+    add_part(text, ", client ", e->has_client, e->client, "");
+    add_part(text, " (", e->has_helo, e->helo, ")");
+    add_part(text, " by ", e->has_protocol, e->protocol, "");
+    add_part(text, " as ", e->has_account, e->account, "");
+    if (!e->report)
+        add_verdict(text, e);
+    buf_printf(text, "; shard %u", s->number);
     return buf_span(text);
 }
 
@@ -198,7 +222,7 @@ static void on_trace(struct shard *s, const struct sched_action *a) {
     if (a->trace.kind == SCHED_TRACE_IN_DOUBT)
         log_doubt(a);
     if (a->trace.kind == SCHED_TRACE_ACCEPTED && s->submitting)
-        words = acceptance(s->submitting, &s->text);
+        words = acceptance(s, s->submitting, &s->text);
     t.at_ms = s->now_ms;
     t.message = a->trace.id;
     t.kind = a->trace.kind;
