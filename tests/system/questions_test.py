@@ -258,5 +258,19 @@ def histograms_move_with_mail(world):
     assert after["posthouse_accept_seconds_sum"] > 0
 
 
+def the_history_tells_the_verdict_at_the_edge(world):
+    """Who it came from and how, what RCPT TO found, and which shard keeps it; also when the envelope is gone."""
+    sink = world.sink()
+    world.file("recipients.txt", "bob\n")
+    post = world.posthouse(extra=ROUTES % sink.port + "domains:\n  - {name: ours.test, recipients: {table: recipients.txt}, route: \"smtp:127.0.0.1:%d\"}\n"
+                           % sink.port).start()
+    for recipients, verdict in ((["bob@ours.test"], "in our domains"), (["x@far.test"], "relayed"),
+                                (["bob@ours.test", "x@far.test"], "1 in our domains, 1 relayed")):
+        ident = post.send("a@client.test", recipients)
+        post.wait_empty()
+        text = next(t["text"] for t in post.tool("msg", "trace", ident)["traces"] if t["kind"] == "accepted")
+        assert text.endswith("client 127.0.0.1 (client.test) by ESMTP; %s; shard 0" % verdict), text
+
+
 main([listings_by_pages, many_ask_at_once, counts_by_destination_and_age, message_text, sites_at_work, the_audit_log,
-      histograms_move_with_mail])
+      histograms_move_with_mail, the_history_tells_the_verdict_at_the_edge])
