@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "base/hash.h"
+#include "base/rendezvous.h"
 #include "scheduler/core/core.h"
 #include "scheduler/core/retry.h"
 
@@ -33,16 +34,18 @@ static uint32_t start_concurrency(const struct sched *s) {
     return s->config.per_site < CONCURRENCY_START ? s->config.per_site : CONCURRENCY_START;
 }
 
-/* Rendezvous: the live node with the highest hash of site and node together. */
+/* Rendezvous of site and live nodes, weighted by what they take. All leaders of a cluster must come to the same, so it
+ * depends on names and weights alone. */
 static struct worker *choose_home(struct sched *s, const struct site *site) {
     struct worker *best = &s->nobody;
-    uint64_t most = 0, of_site = hash_bytes(site->name, site->len, 0);
+    struct rendezvous most = {0};
+    uint64_t of_site = hash_bytes(site->name, site->len, 0);
     LIST_FOREACH(n, tmp, &s->workers) {
         struct worker *w = LIST_ENTRY(n, struct worker, all);
-        uint64_t weight = core_mix(of_site ^ w->hash);
-        if (w->jobs_max && (best == &s->nobody || weight > most)) {
+        struct rendezvous draw = {core_mix(of_site ^ w->hash), w->jobs_max};
+        if (w->jobs_max && (best == &s->nobody || rendezvous_wins(draw, most))) {
             best = w;
-            most = weight;
+            most = draw;
         }
     }
     return best;
