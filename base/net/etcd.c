@@ -13,14 +13,7 @@
 #include "base/net/etcd_in.h"
 #include "base/net/secret.h"
 
-enum {
-    CALL_CONNECTIONS = 8,
-    ATTEMPTS = 3,
-    TIMEOUT_MIN_MS = 100,
-    TIMEOUT_MAX_MS = 600000,
-    USER_MAX = 1024,
-    PROBE_KEY_LEN = 1
-};
+enum { ATTEMPTS = 3, TIMEOUT_MIN_MS = 100, TIMEOUT_MAX_MS = 600000, USER_MAX = 1024, PROBE_KEY_LEN = 1 };
 
 /* -- endpoints -- */
 
@@ -215,8 +208,8 @@ int etcd_open(struct etcd **out, struct loop *l, const struct etcd_config *c, st
     list_init(&e->calls_open);
     list_init(&e->leases);
     list_init(&e->watches);
-    struct http_config calls = {c->ca_file, c->certificate, c->key, CALL_CONNECTIONS}, vital = calls;
-    vital.connections_max = ETCD_LEASES_MAX + ETCD_WATCHES_MAX + CALL_CONNECTIONS;
+    struct http_config calls = {c->ca_file, c->certificate, c->key, ETCD_UNDER_WAY_MAX}, vital = calls;
+    vital.connections_max = ETCD_LEASES_MAX + ETCD_WATCHES_MAX + ETCD_UNDER_WAY_MAX;
     e->probe_timer = loop_timer_new(l, on_probe_timer, e);
     e->login_timer = loop_timer_new(l, etcd_on_login_timer, e);
     if (!copy_settings(e, c) || !e->probe_timer || !e->login_timer || http_new(&e->calls, l, &calls) ||

@@ -101,15 +101,16 @@ enum etcd_lease_event {
 typedef void (*etcd_lease_cb)(void *arg, enum etcd_lease_event event, const char *why);
 #define ETCD_TTL_MIN_S 2u
 #define ETCD_TTL_MAX_S 3600u
-/* etcd may grant a longer time than ttl_s. NULL: no memory, ETCD_LEASES_MAX, ttl_s out of bounds. */
+/* etcd may grant a longer time; ttl_s is what counts here. NULL: no memory, ETCD_LEASES_MAX, ttl_s out of bounds. */
 struct etcd_lease *etcd_lease_open(struct etcd *e, uint32_t ttl_s, etcd_lease_cb cb, void *arg) MUST_CHECK;
 uint64_t etcd_lease_id(const struct etcd_lease *l); /* for puts; 0: not granted yet, or lost */
 /* How long it certainly still holds; 0: it does not, whether or not LOST was told already. Looks at the clock. */
 uint64_t etcd_lease_left_ms(const struct etcd_lease *l);
 /* Leaves it to its time. */
 void etcd_lease_close(struct etcd_lease *l);
-/* Ends it, and the keys bound to it go; l is gone at once. cb (may be NULL) hears how it went: ERR_OK also when there
- * was nothing to end. ERR_FULL (ETCD_CALLS_MAX, or no memory): no cb comes, and it is left to its time. */
+/* Ends it, and the keys bound to it go; l is gone at once (one that was not granted yet is left to its time). cb (may
+ * be NULL) hears how it went: ERR_OK also when there was nothing to end. ERR_FULL (ETCD_CALLS_MAX, or no memory): no cb
+ * comes, and it is left to its time. */
 int etcd_lease_revoke(struct etcd_lease *l, etcd_cb cb, void *arg) MUST_CHECK;
 
 /* -- watches -- */

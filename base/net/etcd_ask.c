@@ -6,6 +6,9 @@
  * until its time is over. One that must not be done twice ends in doubt instead, unless it certainly was not done:
  * nothing was sent, or etcd says why it refused.
  *
+ * Few gets and transactions are on their way at a time; the others queue here, in their order, so that the time in
+ * which an endpoint must answer does not begin before the endpoint was asked.
+ *
  * The timer of an ask runs only while nothing is on its way: libcurl's door keeps the time of what is.
  */
 #include <stdio.h>
@@ -33,6 +36,8 @@ struct etcd_ask {
     unsigned failures, tokens;
     uint64_t token_number;
     bool waiting; /* for a token */
+    bool queued;  /* behind those on their way */
+    bool short_;  /* was given less time than an endpoint should have */
     int end_err;  /* ends in the next turn */
     int last_err; /* of the repetition before */
     char why[ETCD_WHY_MAX];
@@ -40,10 +45,41 @@ struct etcd_ask {
     void *arg;
 };
 
+/* The next in the queue may go, in a later turn. One too many does not matter: it queues again. */
+static void pump(struct etcd *e) {
+    if (e->under_way >= ETCD_UNDER_WAY_MAX)
+        return;
+    LIST_FOREACH(n, next, &e->asks) {
+        struct etcd_ask *other = LIST_ENTRY(n, struct etcd_ask, node);
+        if (other->queued) {
+            other->queued = false;
+            loop_timer_set(other->timer, 0);
+            return;
+        }
+    }
+}
+
+/* Nothing of it is on its way any more. */
+static void land(struct etcd_ask *a) {
+    if (a->request && !a->config.vital)
+        a->e->under_way--;
+    a->request = NULL;
+}
+
+/* It leaves the client, which may be closed after that. */
+static void leave(struct etcd_ask *a) {
+    if (!list_is_linked(&a->node))
+        return;
+    list_remove(&a->e->asks, &a->node);
+    if (a->request) {
+        http_cancel(a->request);
+        land(a);
+    }
+    pump(a->e);
+}
+
 static void ask_free(struct etcd_ask *a) {
-    if (list_is_linked(&a->node))
-        list_remove(&a->e->asks, &a->node);
-    http_cancel(a->request);
+    leave(a);
     if (a->timer)
         loop_timer_close(a->timer);
     if (a->config.login && a->body.mem)
@@ -64,7 +100,7 @@ void etcd_asks_drop(struct etcd *e) {
 }
 
 static void finish(struct etcd_ask *a, const struct etcd_ask_result *r) {
-    list_remove(&a->e->asks, &a->node); /* the callback may close the client */
+    leave(a); /* the callback may close the client */
     a->cb(a->arg, r);
     ask_free(a);
 }
@@ -159,13 +195,15 @@ static void on_words(struct etcd_ask *a, const struct http_answer *h, struct are
 static void on_http(void *arg, const struct http_answer *h) {
     struct etcd_ask *a = arg;
     struct arena arena;
-    a->request = NULL;
+    land(a);
+    pump(a->e);
     if (h->err == ERR_FULL || h->err == ERR_NOMEM) {
         fail(a, h->err, h->why, a->config.once && h->sent);
         return;
     }
     if (h->err) {
-        etcd_endpoint_failed(a->e, a->endpoint, h->why);
+        if (h->err != ERR_TIMEOUT || !a->short_)
+            etcd_endpoint_failed(a->e, a->endpoint, h->why);
         again(a, h->err, h->why, a->config.once && h->sent);
         return;
     }
@@ -191,6 +229,7 @@ static void send_now(struct etcd_ask *a) {
     a->token_number = e->token_number;
     a->sent_ms = clock_boot_ms();
     a->floor = e->revision_seen;
+    a->short_ = left < attempt - attempt / 4;
     etcd_set_url(e, a->endpoint, a->config.path, url, sizeof url);
     etcd_set_headers(e, !a->config.login, headers);
     struct http_question q = {.method = "POST",
@@ -204,11 +243,16 @@ static void send_now(struct etcd_ask *a) {
     a->request = http_ask(a->config.vital ? e->vital : e->calls, &q, on_http, a);
     if (!a->request)
         end_later(a, ERR_NOMEM, "the question could not be sent");
+    else if (!a->config.vital)
+        e->under_way++;
 }
 
 static void go(struct etcd_ask *a) {
     if (!a->config.login && !etcd_may_ask(a->e)) {
         a->waiting = true;
+        loop_timer_set(a->timer, left_ms(a));
+    } else if (!a->config.vital && a->e->under_way >= ETCD_UNDER_WAY_MAX) {
+        a->queued = true;
         loop_timer_set(a->timer, left_ms(a));
     } else {
         send_now(a);
@@ -217,11 +261,11 @@ static void go(struct etcd_ask *a) {
 
 static void on_timer(void *arg) {
     struct etcd_ask *a = arg;
-    a->waiting = false;
+    a->waiting = a->queued = false;
     if (a->end_err)
         fail(a, a->end_err, a->why, false);
     else if (!left_ms(a))
-        fail(a, ERR_TIMEOUT, a->why[0] ? a->why : a->e->trouble, false);
+        fail(a, a->last_err ? a->last_err : ERR_TIMEOUT, a->why[0] ? a->why : a->e->trouble, false);
     else
         go(a);
 }

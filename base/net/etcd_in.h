@@ -14,6 +14,7 @@ enum {
     ETCD_AUTHORIZATION_MAX = ETCD_TOKEN_MAX + 32,
     ETCD_WHY_MAX = 400,
     ETCD_URL_MAX = 512,
+    ETCD_UNDER_WAY_MAX = 8, /* gets and transactions at a time */
     ETCD_BLOCK = 16 * 1024,
     ETCD_ARENA_MAX = 64 * 1024 * 1024 /* of what was read from one answer */
 };
@@ -37,6 +38,7 @@ struct etcd {
     uint64_t revision_seen;           /* of the store: whatever is asked from now on must know it */
     bool failing[ETCD_ENDPOINTS_MAX]; /* was logged, and has not answered since */
     struct list asks, calls_open, leases, watches;
+    unsigned under_way;
     struct loop_timer *probe_timer;
     struct etcd_ask *probe;
     uint64_t heard_ms; /* when the current endpoint last answered (loop_now_ms) */

@@ -86,10 +86,10 @@ static void on_end(void *arg) {
         lose(l, l->e->trouble[0] ? l->e->trouble : "its time passed without a renewal");
 }
 
-/* From the answer to a question that went out at sent_ms. */
+/* From the answer to a question that went out at sent_ms. Holding it for less than etcd does is always right. */
 static void hold(struct etcd_lease *l, uint64_t sent_ms, uint32_t ttl_s) {
     uint64_t margin;
-    l->ttl_ms = (uint64_t)ttl_s * 1000;
+    l->ttl_ms = (uint64_t)(ttl_s < l->ttl_s ? ttl_s : l->ttl_s) * 1000;
     margin = l->ttl_ms / 10 > MARGIN_MIN_MS ? l->ttl_ms / 10 : MARGIN_MIN_MS;
     l->until_ms = sent_ms + l->ttl_ms - margin;
     loop_timer_set(l->timer, l->ttl_ms / 3);

@@ -5,7 +5,7 @@
  *   etcd_ask [--ca F] [--cert F --key F] [--user U --password P] [--timeout MS] [--first N] ENDPOINT...
  *
  * Lines: get TAG KEY | prefix TAG PREFIX | put TAG KEY VALUE [LEASE] | cas TAG KEY MOD_REVISION VALUE |
- * delete TAG KEY | fill TAG PREFIX FROM COUNT (a transaction) | lease NAME TTL | left NAME | revoke TAG NAME |
+ * delete TAG KEY | fill TAG PREFIX FROM COUNT [SIZE] (a transaction) | lease NAME TTL | left NAME | revoke TAG NAME |
  * watch NAME PREFIX REVISION | unwatch NAME | state. It ends with its input.
  */
 #include <fcntl.h>
@@ -148,14 +148,19 @@ static void transact(char **w, size_t count, char *tag) {
     judge(etcd_txn(etcd, &t, on_answer, tag), tag);
 }
 
-/* COUNT keys PREFIXnnnnn from FROM on, with their number as value. */
-static void fill(char **w, char *tag) {
+/* COUNT keys PREFIXnnnnn from FROM on; their values are the numbers, or SIZE octets. */
+static void fill(char **w, size_t count_of_words, char *tag) {
+    static char large[64 * 1024];
+    size_t size = count_of_words > 5 ? strtoul(w[5], NULL, 10) : 0;
     static struct etcd_op ops[ETCD_OPS_MAX];
     static char keys[ETCD_OPS_MAX][100];
     size_t from = strtoul(w[3], NULL, 10), count = strtoul(w[4], NULL, 10);
+    memset(large, 'x', sizeof large);
     for (size_t i = 0; i < count && i < ETCD_OPS_MAX; i++) {
         int len = snprintf(keys[i], sizeof keys[i], "%s%05zu", w[2], from + i);
-        ops[i] = (struct etcd_op){.verb = ETCD_PUT, .key = span_of(keys[i]), .value = span_of(keys[i] + len - 5)};
+        struct span value =
+            size ? span_make(large, size < sizeof large ? size : sizeof large) : span_of(keys[i] + len - 5);
+        ops[i] = (struct etcd_op){.verb = ETCD_PUT, .key = span_of(keys[i]), .value = value};
     }
     judge(etcd_txn(etcd, &(struct etcd_txn){.then = ops, .then_count = count}, on_answer, tag), tag);
 }
@@ -208,8 +213,8 @@ static void do_line(char *line) {
         judge(w[0][0] == 'g' ? etcd_get(etcd, span_of(w[2]), on_answer, tag)
                              : etcd_get_prefix(etcd, span_of(w[2]), on_answer, tag),
               tag);
-    } else if (count == 5 && strcmp(w[0], "fill") == 0) {
-        fill(w, tag_of(w[1]));
+    } else if (count >= 5 && strcmp(w[0], "fill") == 0) {
+        fill(w, count, tag_of(w[1]));
     } else if (count >= 3) {
         transact(w, count, tag_of(w[1]));
     }

@@ -2,7 +2,7 @@
 """
 Proves the door to etcd at real members: answers, transactions, leases and watches; nothing missed and nothing told twice when
 the member spoken to is killed or frozen, and when two of three are gone; compaction under a watch; a restored copy; passwords whose tokens end;
-certificates; ten thousand keys; a lease that is lost, at the first look, for a process that stood still.
+certificates; ten thousand keys, and twenty megabytes; a lease that is lost, at the first look, for a process that stood still.
 """
 import os
 import subprocess
@@ -302,7 +302,23 @@ def ten_thousand_keys(world):
     assert len(good) >= 1000 and all(a["err"] in ("", "refused") for a in answers), [a for a in answers if a["err"]][:3]
 
 
+def much(world):
+    """Twenty megabytes: more than an answer may have. The watch takes it, in the pieces that etcd makes of it."""
+    member = one(world)
+    client = world.add(Client([member]))
+    for start in range(0, 2500, 125):
+        client.good("fill", "k/", start, 125, 8000)
+    client.watch("w", "k/", 1)
+    wait_until("all are told", lambda: len(client.events("w")) == 2500, 120)
+    same([e[1] for e in client.events("w")], ["k/%05d" % n for n in range(2500)])
+    assert all(len(e[2]) == 8000 for e in client.events("w"))
+    assert any(n["revision"] < n["events"][-1][3] for n in client.news["w"])
+    refused = client.ask("prefix", "k/")
+    same((refused["err"], refused["why"]), ("limit reached", "too much has this prefix"))
+    same(len(client.good("prefix", "k/01")["kvs"]), 1000)
+
+
 if __name__ == "__main__":
     assert SLOW
     main([answers_and_transactions, leases, frozen_past_the_lease, etcd_away, member_killed, without_majority, compaction, restored,
-          passwords, certificates, ten_thousand_keys])
+          passwords, certificates, ten_thousand_keys, much])
