@@ -47,13 +47,27 @@ static void end_those_over(struct web_sessions *s, uint64_t now_ms) {
     }
 }
 
+/* Ends the one used longest ago of a user who has as many as one may have, or of all. */
+static void make_room(struct web_sessions *s, const char *name) {
+    struct web_session *oldest = NULL;
+    size_t own = 0;
+    LIST_FOREACH(it, next, &s->all) {
+        struct web_session *session = LIST_ENTRY(it, struct web_session, link);
+        if (strcmp(session->name, name) == 0 && own++ == 0)
+            oldest = session;
+    }
+    if (own >= WEB_SESSIONS_OF_ONE)
+        web_session_end(s, oldest);
+    else if (s->all.count >= WEB_SESSIONS_MAX)
+        web_session_end(s, LIST_ENTRY(list_first(&s->all), struct web_session, link));
+}
+
 struct web_session *web_session_begin(struct web_sessions *s, const char *name, unsigned role, uint64_t now_ms) {
     end_those_over(s, now_ms);
     struct web_session *session = calloc(1, sizeof *session);
     if (!session)
         return NULL;
-    if (s->all.count >= WEB_SESSIONS_MAX)
-        web_session_end(s, LIST_ENTRY(list_first(&s->all), struct web_session, link));
+    make_room(s, name);
     make_token(session->token);
     make_token(session->csrf);
     span_copy(span_of(name), session->name, sizeof session->name);

@@ -2,7 +2,8 @@
  * web_session: who has signed in to the HTTP face. Pure: time is an argument. In memory alone: a restart signs all out.
  *
  * A session ends when nobody used it for WEB_SESSION_IDLE_MS, at WEB_SESSION_LIFE_MS in any case, at sign-out, and when
- * WEB_SESSIONS_MAX others were used after it. Its token and its CSRF token are random, 256 bits each, as hex.
+ * WEB_SESSIONS_MAX others, or WEB_SESSIONS_OF_ONE of the same user, were used after it. Its token and its CSRF token
+ * are random, 256 bits each, as hex.
  */
 #ifndef ADMIN_WEB_SESSION_H
 #define ADMIN_WEB_SESSION_H
@@ -14,6 +15,7 @@
 #include "base/span.h"
 
 #define WEB_SESSIONS_MAX 100u
+#define WEB_SESSIONS_OF_ONE 10u /* so that nobody signs others out by signing in */
 #define WEB_SESSION_IDLE_MS (30u * 60u * 1000u)
 #define WEB_SESSION_LIFE_MS (12u * 3600u * 1000u)
 #define WEB_TOKEN_LEN 64u

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "admin/web_session.h"
@@ -61,15 +62,40 @@ static void test_number(void **state) {
     web_sessions_init(&s);
     memcpy(first, begin(&s, "anna", 0)->token, sizeof first);
     memcpy(second, begin(&s, "bert", 0)->token, sizeof second);
-    for (unsigned i = 2; i < WEB_SESSIONS_MAX; i++)
-        begin(&s, "carl", 1);
+    for (unsigned i = 2; i < WEB_SESSIONS_MAX; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "carl%u", i / WEB_SESSIONS_OF_ONE);
+        begin(&s, name, 1);
+    }
     assert_non_null(web_session_find(&s, span_of(first), true, 2));
     begin(&s, "dora", 3); /* the one used longest ago makes room */
     assert_int_equal(s.all.count, WEB_SESSIONS_MAX);
     assert_non_null(web_session_find(&s, span_of(first), true, 4));
     assert_null(web_session_find(&s, span_of(second), true, 4));
-    web_session_end_user(&s, "carl");
-    assert_int_equal(s.all.count, 2);
+    web_session_end_user(&s, "carl3");
+    assert_int_equal(s.all.count, WEB_SESSIONS_MAX - WEB_SESSIONS_OF_ONE);
+    web_sessions_deinit(&s);
+}
+
+/* Who signs in again and again signs out himself alone. */
+static void test_number_of_one(void **state) {
+    (void)state;
+    struct web_sessions s;
+    char other[WEB_TOKEN_LEN + 1], first[WEB_TOKEN_LEN + 1], second[WEB_TOKEN_LEN + 1];
+    web_sessions_init(&s);
+    memcpy(other, begin(&s, "anna", 0)->token, sizeof other);
+    memcpy(first, begin(&s, "carl", 1)->token, sizeof first);
+    memcpy(second, begin(&s, "carl", 1)->token, sizeof second);
+    for (unsigned i = 2; i < WEB_SESSIONS_OF_ONE; i++)
+        begin(&s, "carl", 2);
+    assert_non_null(web_session_find(&s, span_of(first), true, 3));
+    begin(&s, "carl", 4);
+    assert_non_null(web_session_find(&s, span_of(first), true, 5));
+    assert_null(web_session_find(&s, span_of(second), true, 5));
+    for (unsigned i = 0; i < 2 * WEB_SESSIONS_MAX; i++)
+        begin(&s, "carl", 6);
+    assert_int_equal(s.all.count, 1 + WEB_SESSIONS_OF_ONE);
+    assert_non_null(web_session_find(&s, span_of(other), true, 7));
     web_sessions_deinit(&s);
 }
 
@@ -85,10 +111,8 @@ static void test_cookie(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_time),
-        cmocka_unit_test(test_number),
-        cmocka_unit_test(test_cookie),
+        cmocka_unit_test(test_tokens),        cmocka_unit_test(test_time),   cmocka_unit_test(test_number),
+        cmocka_unit_test(test_number_of_one), cmocka_unit_test(test_cookie),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
