@@ -5,10 +5,15 @@ started again. The receiving server puts off some recipients and some messages, 
 message that got a 250 was delivered, or failed and reported to its sender; nothing that was delivered twice lacks an `in_doubt`
 record of its own; the queue is empty; and the store was found sound (`posthouse store verify`) after every tenth kill.
 
+The same while an operator holds, releases, deletes, bounces, reroutes, retries, suspends and resumes at random: each recipient has
+one end in its history, what arrived and what was reported agree with it, nothing is reported twice, nothing arrives while it
+is held, and what was confirmed was done.
+
 The seed of the moments is printed; POSTHOUSE_SEED repeats them.
 """
 import collections
 import contextlib
+import json
 import os
 import random
 import re
@@ -28,12 +33,14 @@ CLIENTS = 6
 class Load:
     """Clients that send one message after another, reconnecting when the daemon is away. Nothing is ever sent twice."""
 
-    def __init__(self, port):
+    def __init__(self, port, clients=CLIENTS, pause=0.01, recipients=1):
         self.port, self.stopping = port, False
+        self.pause, self.recipients = pause, recipients
         self.lock = threading.Lock()
-        self.acknowledged = {}  # key -> message id
+        self.acknowledged = {}  # key of the recipient -> message id
+        self.index = {}  # the same -> its place in the message
         self.refused, self.cut = 0, 0
-        self.threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(CLIENTS)]
+        self.threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(clients)]
         for thread in self.threads:
             thread.start()
 
@@ -49,20 +56,23 @@ class Load:
                         key = "%s%dx%d" % ({7: "fail", 13: "dead"}.get(n % 20, "good"), client, n)
                         n += 1
                         self._send(s, key, 70000 if n % 50 == 0 else 200)
-                        time.sleep(0.01)  # the receiving server of the test must be able to follow
+                        time.sleep(self.pause)  # the receiving server of the test must be able to follow
             except (OSError, smtplib.SMTPException):
                 time.sleep(0.02)
 
     def _send(self, s, key, size):
         s.mail("sender-%s@back.test" % key)
-        s.rcpt("%s@there.test" % key)
+        keys = [key + "y%d" % i if i else key for i in range(self.recipients)]
+        for one in keys:
+            s.rcpt("%s@there.test" % one)
         code, reply = 0, b""
         try:
             code, reply = s.data(("Subject: %s\r\n\r\n" % key + ("x" * 70 + "\r\n") * (size // 72)).encode())
         finally:
             with self.lock:
                 if code == 250:
-                    self.acknowledged[key] = id_of(reply)
+                    self.acknowledged.update(dict.fromkeys(keys, id_of(reply)))
+                    self.index.update((one, i) for i, one in enumerate(keys))
                 elif code:
                     self.refused += 1
                 else:
@@ -141,6 +151,144 @@ def books_balance(world):
     assert_sound(post)
 
 
+class Operator:
+    """Changes what is in the queue, at random, one change after another. What the tool could not tell may or may not be done."""
+
+    ENDS = ("delivered", "failed", "expired", "bounced", "deleted")
+
+    def __init__(self, post, chance, route, arrived):
+        self.post, self.chance, self.route, self.arrived = post, chance, route, arrived
+        self.confirmed = {}  # key -> "bounced" or "deleted"
+        self.held = {}  # key -> copies that had arrived when it was surely held
+        self.done = collections.Counter()
+        self.moved_while_held = []
+        self.stopping = False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def ask(self, *words):
+        """The tool's answer; None when there was none in time, or an error."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run([os.path.join(BUILD, "posthouse"), "--server", self.post.rpc, "--json", *words],
+                                  capture_output=True, text=True, timeout=3)
+            return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def change(self, verb, filter, *options):
+        if verb not in ("retry", "release"):
+            options += ("--reason", "at random")
+        answer = self.ask(verb, *filter, *options)
+        self.done[verb] += answer["count"] if answer else 0
+        return answer["count"] if answer else None
+
+    def check_held(self):
+        now = self.arrived()
+        self.moved_while_held += [key for key, copies in self.held.items() if now[key] != copies]
+        self.held.clear()
+
+    def hold(self, key):
+        if self.change("hold", ["to:%s@there.test" % key]) == 1:
+            rows = (self.ask("queue", "list", "to:%s@there.test" % key, "state:held") or {}).get("rows", [])
+            if rows:
+                self.held[key] = self.arrived()[key]
+
+    def end(self, verb, key, as_what):
+        self.held.pop(key, None)
+        if self.change(verb, ["to:%s@there.test" % key], "--yes") == 1:
+            self.confirmed.setdefault(key, as_what)
+
+    def _step(self, key):
+        verb = self.chance.choice(["hold", "hold", "release", "delete", "bounce", "reroute", "reroute", "retry", "suspend"])
+        if verb == "hold":
+            self.hold(key)
+        elif verb == "release":
+            self.check_held()
+            self.change("release", ["all"])
+        elif verb in ("delete", "bounce"):
+            self.end(verb, key, {"delete": "deleted", "bounce": "bounced"}[verb])
+        elif verb == "reroute":
+            self.change("reroute", ["to:%s@there.test" % key], "--yes", "--to", self.route)
+        elif verb == "retry":
+            self.change("retry", ["domain:there.test"])
+        else:
+            self.done["suspend"] += bool(self.ask("suspend", "domain", "there.test", "--reason", "at random", "--for", "2s"))
+            self.done["resume"] += bool(self.ask("resume", "domain", "there.test"))
+
+    def _run(self):
+        while not self.stopping:
+            rows = (self.ask("queue", "list", "domain:there.test", "--limit", "100") or {}).get("rows", [])
+            for row in self.chance.sample(rows, min(4, len(rows))):
+                if not self.stopping:
+                    self._step(row["recipient"].split("@")[0])
+
+    def stop(self):
+        self.stopping = True
+        self.thread.join(30)
+
+
+def books_balance_with_an_operator(world):
+    seed = int(os.environ.get("POSTHOUSE_SEED", random.SystemRandom().randrange(1 << 32)))
+    print("seed %d" % seed, flush=True)
+    chance, moods = random.Random(seed), random.Random(seed + 1)
+
+    def at_rcpt(line):
+        return "550 5.1.1 no such user" if "<fail" in line else "450 4.2.0 busy" if moods.random() < 0.5 else "250 2.1.5 fine"
+    sinks = [world.sink({"rcpt": at_rcpt}), world.sink({"rcpt": at_rcpt})]
+    post = world.posthouse(extra="routes:\n  - {domain: \"*\", route: \"smtp:127.0.0.1:%d\"}\n" % sinks[0].port,
+                           delivery="retry: {first: 500ms, max: 2s, give_up: 1h, delay_notice: 0}", scheduler="shards: 2").start()
+
+    def arrived():
+        copies = collections.Counter()
+        for sink in sinks:
+            copies.update(r.split("@")[0] for sender, recipients, _ in list(sink.messages) if sender for r in recipients)
+        return copies
+    load = Load(post.port, clients=3, pause=0.05, recipients=3)
+    operator = Operator(post, random.Random(seed + 2), "smtp:127.0.0.1:%d" % sinks[1].port, arrived)
+    for _ in range(10):
+        time.sleep(chance.uniform(0.2, 1.2))
+        post.kill()
+        post.start()
+    load.stop()
+    operator.stop()
+    operator.check_held()
+    if post.tool("suspensions")["rows"]:
+        post.tool("resume", "domain", "there.test")
+    post.tool("release", "all")
+
+    def empty():  # what the kills left on disk would wait for its minute
+        post.tool("retry", "all")
+        figures = post.figures()
+        return figures["queue_scanned"] == 1 and figures["queue_messages"] == 0
+    wait_until("the queue is empty", empty, 60, 0.3)
+
+    reported = collections.defaultdict(set)  # by the report's own id: one report may arrive twice, when in doubt
+    for sink in sinks:
+        for sender, _, octets in sink.messages:
+            for key in set(re.findall(rb"Final-Recipient: rfc822; ?(\S+)@there\.test", octets)) if sender == "" else ():
+                reported[key.decode()].add(re.search(rb"(?im)^message-id: *(\S+)", octets).group(1))
+    copies, traces = arrived(), {}
+    print("%d recipients acknowledged, %d copies, %d reported; %s" %
+          (len(load.acknowledged), sum(copies.values()), len(reported), dict(operator.done)), flush=True)
+    assert len(load.acknowledged) >= 100 and all(operator.done[verb] for verb in ("hold", "delete", "bounce", "reroute")), "too little"
+    assert not operator.moved_while_held, "arrived while held: %s" % operator.moved_while_held[:10]
+    for key, ident in load.acknowledged.items():
+        if copies[key] == 1 and not reported[key] and key not in operator.confirmed:
+            continue
+        if ident not in traces:
+            traces[ident] = post.tool("msg", "trace", ident)["traces"]
+        kinds = [t["kind"] for t in traces[ident] if load.index[key] in t.get("recipients", ())]
+        ends = [kind for kind in kinds if kind in Operator.ENDS]
+        what = "%s of %s: %s, %d copies, %d reports, confirmed %s" % (
+            key, ident, kinds, copies[key], len(reported[key]), operator.confirmed.get(key))
+        assert len(ends) == 1, what
+        assert len(reported[key]) == (ends[0] in ("failed", "expired", "bounced")), what
+        assert copies[key] <= (ends[0] == "delivered") + kinds.count("in_doubt"), what
+        assert copies[key] or ends[0] != "delivered", what
+        assert operator.confirmed.get(key, ends[0]) == ends[0] or ends[0] in ("delivered", "failed"), what
+    assert not re.search(r"check failed|store_refused|load_refused|Sanitizer", post.log_text()), "see the log"
+    assert post.stop() == 0
+    assert_sound(post)
+
+
 def assert_sound(post):
     verify = subprocess.run([os.path.join(BUILD, "posthouse"), "store", "verify", os.path.join(post.data_dir, "queue")],
                             capture_output=True, text=True, timeout=120)
@@ -173,4 +321,4 @@ def queued_and_found_after_a_kill(world):
     post.wait_empty()
 
 
-main([queued_and_found_after_a_kill, books_balance])
+main([queued_and_found_after_a_kill, books_balance_with_an_operator, books_balance])
