@@ -142,14 +142,16 @@ static int stage_settings(struct scheduler *sc, const struct scheduler_settings 
     sc->next_texts = texts;
     sc->next_verp = verp;
     sc->next_batv = batv;
-    pthread_mutex_unlock(&sc->lock);
     atomic_store(&sc->has_next, true);
+    pthread_mutex_unlock(&sc->lock);
     return ERR_OK;
 }
 
 static void adopt_settings(struct scheduler *sc) {
     free_settings(sc->hostname, sc->postmaster, sc->texts, sc->verp, sc->batv);
     pthread_mutex_lock(&sc->lock);
+    CHECK(sc->next_hostname);
+    atomic_store(&sc->has_next, false); /* under the lock: two reloads in a row are not adopted twice */
     sc->settings = sc->next;
     sc->hostname = sc->next_hostname;
     sc->postmaster = sc->next_postmaster;
@@ -249,7 +251,7 @@ static void poll_drain(struct scheduler *sc) {
 static void on_wake(void *arg) {
     struct scheduler *sc = arg;
     take_done(sc);
-    if (atomic_exchange(&sc->has_next, false))
+    if (atomic_load(&sc->has_next))
         apply_settings(sc);
     if (atomic_load(&sc->wants_drain) && !sc->draining) {
         sc->draining = true;
@@ -453,7 +455,6 @@ int scheduler_start(struct scheduler **out, const struct scheduler_config *c, co
         return ERR_NOMEM;
     int err = sc->endpoint ? stage_settings(sc, settings) : ERR_NOMEM;
     if (err == ERR_OK) {
-        atomic_store(&sc->has_next, false);
         adopt_settings(sc);
         err = open_loop(sc);
     }
