@@ -343,7 +343,7 @@ const views = {
 };
 function place() {
   const [, name, rest] = /^#(\w+)[?/]?(.*)$/.exec(location.hash) || ["", "overview", ""];
-  try { return views[name] ? [name, decodeURIComponent(rest)] : ["overview", ""]; } catch (e) { return [name, ""]; }
+  try { return Object.hasOwn(views, name) ? [name, decodeURIComponent(rest)] : ["overview", ""]; } catch (e) { return [name, ""]; }
 }
 async function show_view(fresh) {
   const [name, rest] = place();

@@ -334,6 +334,11 @@ def strangers(world):
     b.until("a bad filter is told", lambda: b.text("#problem"))
     b.open(c.port, "#message/<img src=x onerror=document.hit=1>")
     b.until("a bad id is told", lambda: b.text("#problem"))
+    for place in ("#constructor", "#__proto__"):  # names that every object has are no views
+        b.open(c.port, "#queue")
+        b.until("the queue", lambda: b.one("#view-queue").is_displayed())
+        b.open(c.port, place)
+        b.until("the overview instead of " + place, lambda: b.one("#view-overview").is_displayed())
     if b.js("return document.hit") or b.js("return document.images.length") or b.js("return document.scripts.length") != 1:
         raise AssertionError("a stranger's markup became markup")
     if b.complaints():
