@@ -72,6 +72,8 @@ static bool is_named(struct span field, const char *name) {
 /* A line that begins a field: a name of printable octets, and a colon. */
 static bool begins_field(struct span line) {
     struct span name = field_name(line);
+    if (line.at[0] == ' ' || line.at[0] == '\t') /* it would go on with a field that is added in front */
+        return false;
     for (size_t i = 0; i < name.len; i++)
         if ((unsigned char)name.at[i] <= 0x20 || (unsigned char)name.at[i] >= 0x7f)
             return false;

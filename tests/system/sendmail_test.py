@@ -78,11 +78,13 @@ def dots_and_line_ends(world):
     check(sink.wait(4)[3][2].endswith(b"\r\n\r\nno header at all\r\nmore\r\n"), sink.messages[3])
     check(sendmail(sink.port, "-f", "a@a.test", "b@b.test", text=b"From joe Tue Nov 24\nSubject: mbox\n\nx\n").returncode == OK, "mbox")
     check(b"From joe" not in sink.wait(5)[4][2], sink.messages[4])
+    check(sendmail(sink.port, "-f", "a@a.test", "b@b.test", text=b" Subject: blank\nTo: x@b.test\n\nx\n").returncode == OK, "a blank first")
+    check(sink.wait(6)[5][2].endswith(b"\r\n\r\n Subject: blank\r\nTo: x@b.test\r\n\r\nx\r\n"), sink.messages[5])
     done = sendmail(sink.port, "-f", "a@a.test", "b@b.test", text=b"Subject: x\n\na\0b\n")
-    check(done.returncode == DATA and len(sink.messages) == 5, done)
+    check(done.returncode == DATA and len(sink.messages) == 6, done)
     long = b"Subject: long\n\n" + b"y" * 3000000 + b"\n"
     done = sendmail(sink.port, "-f", "a@a.test", "b@b.test", text=long)
-    check(done.returncode == DATA and len(sink.messages) == 5, done)
+    check(done.returncode == DATA and len(sink.messages) == 6, done)
 
 
 def the_null_path_and_users(world):
