@@ -145,8 +145,8 @@ static void log_outcome(const struct attempt *a, uint32_t i) {
              LOG_SPAN("to", frame_span(a->job->recipients[i]->address)), LOG_SPAN("from", attempt_sender(a, i)),
              LOG_SPAN("remote", r->remote), LOG_U64("code", r->code), LOG_SPAN("status", r->enhanced),
              LOG_SPAN("text", r->text), LOG_STR("category", is_bad ? bounce_name(category) : ""),
-             LOG_STR("tls", a->tls ? a->tls : "no"), LOG_STR("site", a->site ? a->site->name : ""),
-             LOG_STR("source", a->source ? a->source : ""));
+             LOG_STR("tls", r->tls ? r->tls : "no"), LOG_STR("site", a->site ? a->site->name : ""),
+             LOG_STR("source", r->source ? r->source : ""));
 }
 
 static void send_report(struct attempt *a) {

@@ -46,6 +46,7 @@ struct attempt_result {
     uint32_t code;
     uint32_t hop;                       /* enum outcome_hop, of a delivery */
     struct span enhanced, text, remote; /* in the attempt's arena, or static */
+    const char *tls, *source;           /* of the connection that it was heard on; NULL: no TLS, the system's choice */
     bool has_category;                  /* a rule has said it */
     enum bounce_category category;
 };
@@ -78,10 +79,8 @@ struct attempt {
     uint64_t begun_ms, joined_ms;
     struct walk walk;
     bool has_walk, has_target, slot, asking;
-    uint32_t targets;   /* hosts that the walk has named */
-    const char *tls;    /* what the last connection was like, for the log; NULL: in the clear */
-    const char *source; /* the address of ours it was tried from last, or NULL: the system's choice */
-    bool judging;       /* secure_target has returned, its answer comes later */
+    uint32_t targets; /* hosts that the walk has named */
+    bool judging;     /* secure_target has returned, its answer comes later */
     struct secure secure;
     struct throttle throttle;
     struct health health;

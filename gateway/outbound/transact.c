@@ -182,12 +182,11 @@ static struct attempt_result result_of(struct attempt *a, const struct conn *c, 
                                        const struct client_event *e, int err) {
     struct attempt_result r = {.verdict = v, .enhanced = span_of(v.enhanced)};
     r.remote = arena_dup(&a->mem, span_of(c->remote));
-    a->tls = *c->tls_text ? arena_strdup(&a->mem, c->tls_text) : NULL;
-    a->source = NULL;
+    r.tls = *c->tls_text ? arena_strdup(&a->mem, c->tls_text) : NULL;
     if (c->source) {
         char ip[128];
         tcp_addr_ip(&c->source->address, ip, sizeof ip);
-        a->source = arena_strdup(&a->mem, ip);
+        r.source = arena_strdup(&a->mem, ip);
     }
     if (v.outcome == OUTCOME_DELIVERED)
         r.hop = attempt_is_lmtp(a) ? HOP_FINAL : c->client.ext.dsn ? HOP_REPORTS : HOP_PLAIN;

@@ -129,4 +129,18 @@ def by_account(world):
     assert seen["nobody@one.test", "x@bulk.test"] == "127.0.0.101", seen
 
 
-main([one_address_is_not_wanted, an_address_comes_back, an_address_is_throttled, no_address_is_wanted, by_account])
+def each_recipient_has_its_own_address_in_the_log(world):
+    """One message in many transactions, each over a connection from an address of its own: the log names that one, not the last one."""
+    post, one, other = start(world, POOL.replace("messages_per_connection: 1", "messages_per_connection: 1, recipients_per_transaction: 1"))
+    post.start()
+    post.send("a@client.test", ["n%d@one.test" % n for n in range(20)])
+    post.wait_empty(60)
+    peers = {r: m["peer"] for m in one.messages for r in m["recipients"]}
+    assert len(peers) == 20 and len(set(peers.values())) > 1, peers
+    for to, peer in peers.items():
+        line = next(l for l in post.log_text().splitlines() if " delivered " in l and " to=%s " % to in l)
+        assert line.endswith("source=" + peer), (peer, line)
+
+
+main([one_address_is_not_wanted, an_address_comes_back, an_address_is_throttled, no_address_is_wanted, by_account,
+      each_recipient_has_its_own_address_in_the_log])
