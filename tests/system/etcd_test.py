@@ -57,12 +57,12 @@ def answers_and_transactions(world):
 def leases(world):
     member = one(world)
     client, other = world.add(Client([member])), world.add(Client([member]))
-    client.lease("L", 3)
-    assert 0 < client.left("L")["left"] <= 2700
+    client.lease("L", 6)
+    assert 0 < client.left("L")["left"] <= 5400
     client.good("put", "n/1", "me", "L")
     other.watch("w", "n/", 1)
     other.saw("w", "n/1", "me")
-    time.sleep(5)  # longer than its time: it is kept alive
+    time.sleep(8)  # longer than its time: it is kept alive
     assert client.left("L")["left"] > 0
     same(len(other.good("get", "n/1")["kvs"]), 1)
     client.good("revoke", "L")
