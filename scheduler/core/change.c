@@ -124,6 +124,7 @@ static void bounce(struct sched *s, struct message *m, struct recipient *r, stru
         .enhanced = SPAN("5.7.0"),
         .text = {text, len},
     };
+    s->counts.failed++;
     core_trace(s, m, SCHED_TRACE_BOUNCED, r->index, 0, 0, note, &result);
     core_set_result(r, &result);
     core_order_drop(s, r);
