@@ -514,6 +514,9 @@ void throttle_judge(struct attempt *a, struct conn *c, const struct client_event
     const struct rule *rule = rules_match(a->o->setup->s.rules, &q);
     if (!rule)
         return;
+    bool rests = rule->action == RULE_SUSPEND || rule->action == RULE_SLOW;
+    if (rests && buf_len(&c->client.introduced)) /* it was said to a stranger whom we stand for, and not to us */
+        return;
     if (rule->action == RULE_SUSPEND)
         suspend(a, c, rule, r);
     else if (rule->action == RULE_SLOW)

@@ -194,6 +194,16 @@ def a_client_that_is_refused_is_no_failure_of_the_server(world):
     assert "site_failed" not in post.log_text() and "suspend" not in post.log_text()
 
 
+def a_rule_does_not_rest_a_server_for_what_a_stranger_heard(world):
+    sink = world.sink(dict(GREETED, ehlo=EHLO, mail=lambda line: "451 4.7.1 too many from you" if "bad@" in line else "250 2.1.0 fine"))
+    post = house(world, sink.port, "xclient: true", delivery="reply_rules: \"%s\"\n" % world.file("rules.txt", "suspend 1h /too many/\n"))
+    send(post, "bad@a.test", "x@b.test", helo="bad.example")
+    wait_until("the deferral", lambda: " deferred " in post.log_text())
+    send(post, "good@a.test", "x@b.test", helo="good.example")
+    sink.wait(1)
+    assert "site_paused" not in post.log_text() and sink.messages[0][0] == "good@a.test", sink.messages
+
+
 def refused_and_not_offered_go_on_without(world):
     for number, (script, offered, result) in enumerate((({"xclient": "503 5.5.1 not now", "xforward": "501 5.5.4 bad"}, OFFERED, "refused"),
                                                         ({}, ("PIPELINING",), "not_offered"))):
@@ -233,4 +243,5 @@ def what_is_long_is_split(world):
 if __name__ == "__main__":
     main([postfix_believes_xclient, names_that_postfix_refuses_stay_here, xclient_stays_inside_tls, postfix_believes_xforward, dovecot_believes_xclient, each_connection_stands_for_one_client,
           reports_have_a_connection_of_their_own, mail_that_nobody_is_to_be_told_of_has_one_too,
-          a_client_that_is_refused_is_no_failure_of_the_server, refused_and_not_offered_go_on_without, what_is_long_is_split])
+          a_client_that_is_refused_is_no_failure_of_the_server, a_rule_does_not_rest_a_server_for_what_a_stranger_heard,
+          refused_and_not_offered_go_on_without, what_is_long_is_split])
