@@ -184,6 +184,7 @@ void copy_on_begin(struct replica *r, uint32_t from, const struct replica_messag
     if (!replica_can_write(r, 1))
         return;
     oplog_clear(&r->log);
+    r->kept_from = 0;
     r->history = *m->history;
     history_cut(&r->history, m->position.number);
     r->state.complete = r->copied = false;

@@ -60,14 +60,14 @@ static void peer_probe(struct replica *r, struct peer *p) {
     p->state = REPLICA_PROBING;
     p->probe = ++r->probes;
     p->opened = p->complete = p->joining = false;
-    p->acked = p->sent = 0;
+    p->acked = p->sent = p->fetching = 0;
     p->copy = 0;
 }
 
 static void peer_lost(struct replica *r, struct peer *p) {
     copy_drop_chunk(r, p);
     p->state = REPLICA_LOST;
-    p->acked = p->sent = 0;
+    p->acked = p->sent = p->fetching = 0;
     p->joining = p->complete = false;
 }
 
@@ -202,8 +202,25 @@ static void open_peer(struct replica *r, struct peer *p) {
     p->opened_ms = r->now;
 }
 
+static void send_operation(struct replica *r, struct peer *p, struct replica_operation *o) {
+    if (p->sent == p->acked)
+        p->moved_ms = r->now;
+    struct replica_message m = {
+        .kind = REPLICA_OPERATION, .epoch = r->state.promised, .committed = r->committed, .operation = o};
+    replica_send(r, p->node, &m);
+    p->sent++;
+}
+
+static bool is_on_disk(const struct replica *r, uint64_t number) {
+    return r->kept_from && number >= r->kept_from && number <= r->durable.last.number;
+}
+
+static uint64_t limit_of(const struct replica *r, const struct peer *p) {
+    return p->state == REPLICA_COPYING && !FAULT(FAULT_CHUNK) ? p->hold : r->state.last.number;
+}
+
 static void stream(struct replica *r, struct peer *p) {
-    uint64_t limit = p->state == REPLICA_COPYING && !FAULT(FAULT_CHUNK) ? p->hold : r->state.last.number, flight = 0;
+    uint64_t limit = limit_of(r, p), flight = 0;
     if (p->sent > p->acked && r->now >= p->moved_ms + r->config.resend_ms) {
         p->sent = p->acked;
         p->moved_ms = r->now;
@@ -215,18 +232,35 @@ static void stream(struct replica *r, struct peer *p) {
     while (p->sent < limit && p->sent - p->acked < r->config.flight_count && flight < r->config.flight_bytes &&
            r->action_count + ACTIONS_SPARE < r->action_cap) {
         struct replica_operation *o = oplog_get(&r->log, p->sent + 1);
-        if (!o) {
+        if (!o && !is_on_disk(r, p->sent + 1)) {
             peer_lost(r, p);
             return;
         }
-        if (p->sent == p->acked)
-            p->moved_ms = r->now;
-        struct replica_message m = {
-            .kind = REPLICA_OPERATION, .epoch = r->state.promised, .committed = r->committed, .operation = o};
-        replica_send(r, p->node, &m);
-        p->sent++;
+        if (!o) {
+            if (p->fetching)
+                return;
+            p->fetching = p->sent + 1;
+            struct replica_action *a = replica_act(r, REPLICA_FETCH);
+            a->fetch.node = p->node;
+            a->fetch.number = p->fetching;
+            return;
+        }
+        send_operation(r, p, o);
         flight += o->len;
     }
+}
+
+int leader_on_fetched(struct replica *r, const struct replica_event *e) {
+    struct peer *p = r->leading ? leader_peer(r, e->fetched.node) : NULL;
+    struct replica_operation *o = e->fetched.operation;
+    if (!p || !p->fetching || p->fetching != e->fetched.number || (o && o->number != p->fetching))
+        return ERR_INVALID;
+    p->fetching = 0;
+    if (!o)
+        peer_lost(r, p);
+    else if (o->number == p->sent + 1 && o->number <= limit_of(r, p))
+        send_operation(r, p, o); /* the event's: sent before the owner lets go of it */
+    return ERR_OK;
 }
 
 static void pump(struct replica *r, struct peer *p) {
@@ -250,7 +284,8 @@ static void judge(struct replica *r, struct peer *p, const struct replica_messag
     uint64_t number = m->position.number;
     if (FAULT(FAULT_WIPE) && number > r->state.last.number)
         number = r->state.last.number;
-    if (!m->complete || !ours || (number < r->state.last.number && !oplog_get(&r->log, number + 1))) {
+    if (!m->complete || !ours ||
+        (number < r->state.last.number && !oplog_get(&r->log, number + 1) && !is_on_disk(r, number + 1))) {
         peer_lost(r, p);
         return;
     }

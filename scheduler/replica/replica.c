@@ -302,6 +302,11 @@ static int dispatch(struct replica *r, const struct replica_event *e) {
         return on_message(r, e->from, &e->message);
     case REPLICA_CHUNK:
         return copy_on_read(r, e);
+    case REPLICA_KEPT:
+        r->kept_from = e->kept_from;
+        return ERR_OK;
+    case REPLICA_FETCHED:
+        return leader_on_fetched(r, e);
     case REPLICA_HAND_OVER:
         return r->leading ? leader_hand_over(r, e->to) : ERR_INVALID;
     case REPLICA_GONE:

@@ -135,6 +135,9 @@ enum replica_event_kind {
     REPLICA_WRITE_FAILED,   /* some write not yet told of has failed: the replica is broken */
     REPLICA_MESSAGE,        /* .from, .message */
     REPLICA_CHUNK,          /* .read: what READ_CHUNK asked for */
+    REPLICA_KEPT,           /* .kept_from: the owner has operations on disk too, from this number on without a gap;
+                             * 0: it has none. A wipe sets it to 0 */
+    REPLICA_FETCHED,        /* .fetched: what FETCH asked for; operation NULL: it is not there */
     REPLICA_HAND_OVER,      /* .to: the leader shall make this member the leader. ERR_INVALID: it cannot be now */
     REPLICA_GONE,           /* .to: the membership of this node has ended: not waited for until it speaks again */
     REPLICA_TICK
@@ -162,6 +165,12 @@ struct replica_event {
             bool last;
         } read;
         uint32_t to;
+        uint64_t kept_from;
+        struct {
+            uint32_t node;
+            uint64_t number;
+            struct replica_operation *operation; /* borrowed */
+        } fetched;
     };
 };
 
@@ -186,6 +195,7 @@ enum replica_action_kind {
     REPLICA_UNFIT,        /* .record names us, but what is here is not whole: somebody else of the set must lead */
     REPLICA_READ_CHUNK,   /* .read: read the next chunk from the cursor on (empty: from the beginning) in the state on
                            * disk now or later; CHUNK follows */
+    REPLICA_FETCH,        /* .fetch: read one operation that is kept on disk; FETCHED follows */
 };
 enum replica_why { REPLICA_WHY_LEASE = 1, REPLICA_WHY_FENCED, REPLICA_WHY_HANDED_OVER, REPLICA_WHY_WRITE };
 struct replica_action {
@@ -214,6 +224,10 @@ struct replica_action {
             uint32_t chunk;
             struct span cursor;
         } read;
+        struct {
+            uint32_t node;
+            uint64_t number;
+        } fetch;
     };
 };
 /* Of one step; live until the next. Operations may be held longer. */
@@ -254,7 +268,8 @@ struct replica;
 struct replica *replica_new(const struct replica_config *c, const struct replica_mark *mark) MUST_CHECK;
 void replica_free(struct replica *r);
 /* At start, before the first step: an operation that the owner has kept on disk too, ascending, up to the mark's last.
- * Spares those who return a full copy. ERR_NOMEM, ERR_INVALID (no neighbour of the one before, or behind the mark). */
+ * Spares those who return a full copy (so does REPLICA_KEPT, with less memory). ERR_NOMEM, ERR_INVALID (no neighbour of
+ * the one before, or behind the mark). */
 int replica_remember(struct replica *r, struct replica_operation *o) MUST_CHECK;
 /* One step. now_ms is monotonic. ERR_OK. Of REPLICA_BATCH: ERR_FULL: the window is full, try again after COMMITTED;
  * ERR_AGAIN: refused for now (451); ERR_CLOSED: not the leader; ERR_RANGE: too long; ERR_NOMEM. Else ERR_INVALID: the

@@ -57,6 +57,7 @@ struct peer {
     bool opened, complete, joining, gone;
     uint64_t opened_ms, moved_ms;
     uint64_t acked, sent;
+    uint64_t fetching;                 /* number of the operation that the owner reads for it; 0: none */
     uint64_t caught_number, caught_ms; /* it had all up to caught_number at caught_ms */
     uint64_t joining_ms, join_after_ms;
     /* the copy */
@@ -93,6 +94,7 @@ struct replica {
     } writes[REPLICA_WRITES_MAX]; /* of write number n at n % MAX */
     uint64_t last_write, done_write;
     uint64_t committed; /* as far as known */
+    uint64_t kept_from; /* operations on disk; 0: none */
     /* follower's side of a copy */
     bool copied; /* all chunks are taken */
     uint64_t complete_at;
@@ -137,6 +139,7 @@ void leader_on_record(struct replica *r);
 int leader_batch(struct replica *r, struct span octets, bool must) MUST_CHECK;
 void leader_on_position(struct replica *r, uint32_t from, const struct replica_message *m);
 int leader_hand_over(struct replica *r, uint32_t to) MUST_CHECK;
+int leader_on_fetched(struct replica *r, const struct replica_event *e) MUST_CHECK;
 void leader_on_gone(struct replica *r, uint32_t node);
 /* Sends, commits, proposes what can be now. */
 void leader_drive(struct replica *r);

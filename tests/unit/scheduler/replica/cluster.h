@@ -190,6 +190,9 @@ static void handle(struct cluster *w, struct wevent *e) {
     case W_READ:
         node_read(w, n, e);
         break;
+    case W_FETCH:
+        node_fetch(w, n, e);
+        break;
     case W_TICK:
         node_tick(w, n);
         break;
@@ -270,6 +273,7 @@ static void cluster_begin(struct cluster *w, uint64_t seed) {
     w->seed = seed;
     w->count = 3 + (uint32_t)dice(w, NODES_MAX - 2);
     w->keeps = chance(w, 50);
+    w->fetches_kept = w->keeps && chance(w, 50);
     w->skips = chance(w, 50);
     w->in_order = chance(w, 50);
     w->config = (struct replica_config){.min_in_sync = 1 + (uint32_t)dice(w, 2),

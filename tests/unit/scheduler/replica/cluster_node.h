@@ -84,6 +84,14 @@ static void node_act(struct cluster *w, struct wnode *n, const struct replica_ac
         heap_put(w, e);
         return;
     }
+    case REPLICA_FETCH: {
+        struct wevent *e = event_new(w, W_FETCH, n->id, 1 + dice(w, 10));
+        e->from = a->fetch.node;
+        e->number = a->fetch.number;
+        w->fetches++;
+        heap_put(w, e);
+        return;
+    }
     }
 }
 
@@ -108,6 +116,14 @@ static void node_step(struct cluster *w, struct wnode *n, const struct replica_e
         node_propose(w, n);
 }
 
+/* The first of the operations that are kept without a gap up to the last one. */
+static uint64_t kept_from(const struct wnode *n) {
+    uint64_t from = n->disk.mark.last.number + 1;
+    while (from > 1 && n->disk.kept[from - 1])
+        from--;
+    return from;
+}
+
 static void node_start(struct cluster *w, struct wnode *n) {
     n->up = true;
     n->life++;
@@ -117,13 +133,12 @@ static void node_start(struct cluster *w, struct wnode *n) {
     struct replica_config c = w->config;
     c.self = n->id;
     c.life = n->life;
-    n->r = replica_new(&c, &n->disk.mark);
-    if (!n->r)
-        abort();
-    uint64_t from = n->disk.mark.last.number;
-    while (w->keeps && from > 0 && n->disk.kept[from])
-        from--;
-    for (uint64_t i = from + 1; w->keeps && i <= n->disk.mark.last.number; i++)
+    while (!(n->r = replica_new(&c, &n->disk.mark))) {
+    }
+    uint64_t last = n->disk.mark.last.number, from = kept_from(n);
+    if (w->fetches_kept && last > from + 3) /* the others stay on the disk */
+        from = last - 3;
+    for (uint64_t i = from; w->keeps && i <= last; i++)
         if (replica_remember(n->r, n->disk.kept[i]) != ERR_OK)
             cluster_fail(w, "kept operations are refused");
     heap_put(w, event_new(w, W_TICK, n->id, dice(w, REPLICA_TICK_MS)));
@@ -172,8 +187,21 @@ static void node_tick(struct cluster *w, struct wnode *n) {
     }
     if (n->proposing && w->now >= n->proposed_ms + 200)
         node_propose(w, n);
+    if (w->fetches_kept && chance(w, 20)) {
+        struct replica_event e = {.kind = REPLICA_KEPT, .kept_from = kept_from(n)};
+        node_step(w, n, &e, NULL);
+    }
     node_step(w, n, &(struct replica_event){.kind = REPLICA_TICK}, NULL);
     heap_put(w, event_new(w, W_TICK, n->id, REPLICA_TICK_MS / 2 + dice(w, REPLICA_TICK_MS / 2)));
+}
+
+static void node_fetch(struct cluster *w, struct wnode *n, const struct wevent *e) {
+    struct replica_event r = {.kind = REPLICA_FETCHED};
+    r.fetched.node = e->from;
+    r.fetched.number = e->number;
+    r.fetched.operation = chance(w, 1) ? NULL : n->disk.kept[e->number]; /* or it was just dropped */
+    int ignored;
+    node_step(w, n, &r, &ignored);
 }
 
 static void node_read(struct cluster *w, struct wnode *n, const struct wevent *e) {

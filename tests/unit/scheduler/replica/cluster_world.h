@@ -60,7 +60,20 @@ struct wnode {
     uint64_t unfit_version;
     bool intact; /* as a member of the set, its disk has all that is committed */
 };
-enum wkind { W_MESSAGE, W_DISK, W_READ, W_TICK, W_CAS, W_RECORD, W_LEASE_ASK, W_LEASE, W_CHAOS, W_CLIENT, W_CONTROL };
+enum wkind {
+    W_MESSAGE,
+    W_DISK,
+    W_READ,
+    W_FETCH,
+    W_TICK,
+    W_CAS,
+    W_RECORD,
+    W_LEASE_ASK,
+    W_LEASE,
+    W_CHAOS,
+    W_CLIENT,
+    W_CONTROL
+};
 struct wevent {
     uint64_t at, order;
     enum wkind kind;
@@ -86,7 +99,7 @@ struct cluster {
     bool parted[NODES_MAX + 1][NODES_MAX + 1];   /* 0: the agreement service */
     uint32_t drop, doubled, delay_ms;            /* per cent */
     uint64_t link[NODES_MAX + 1][NODES_MAX + 1]; /* when the last message of each arrives */
-    bool in_order, healed, quiet, keeps, skips, failed;
+    bool in_order, healed, quiet, keeps, fetches_kept, skips, failed;
     char why[256];
     struct replica_config config;
     struct wevent **heap;
@@ -103,7 +116,7 @@ struct cluster {
     uint32_t batches;
     bool told[BATCHES]; /* a client was told that it is committed */
     uint64_t hash;
-    uint64_t commits, leads, wipes, chunks, sets, fulls, refused, lost_disks, step_downs, handed;
+    uint64_t commits, leads, wipes, chunks, sets, fulls, refused, lost_disks, fetches, step_downs, handed;
 };
 
 static void cluster_fail(struct cluster *w, const char *format, ...) __attribute__((format(printf, 2, 3)));

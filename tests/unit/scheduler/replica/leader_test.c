@@ -254,6 +254,40 @@ static void test_takeover_sends_again_what_is_not_known_to_be_committed(void **u
     replica_free(g.r);
 }
 
+static void test_what_is_kept_on_disk_is_fetched(void **unused) {
+    (void)unused;
+    struct rig g = begin(config(), &at_five);
+    struct replica_event kept = {.kind = REPLICA_KEPT, .kept_from = 4};
+    assert_int_equal(step(&g, &kept), ERR_OK);
+    lease(&g, g.now + 100000);
+    record(&g, 4, SELF, (struct replica_set){3, {1, 2, 3}});
+    written(&g);
+    position(&g, 2, 4, 3, 3);
+    assert_null(sent(&g, 2, REPLICA_OPERATION));
+    assert_int_equal(act(&g, REPLICA_FETCH, 0)->fetch.node, 2);
+    assert_int_equal(act(&g, REPLICA_FETCH, 0)->fetch.number, 4);
+    tick(&g, 10);
+    assert_null(act(&g, REPLICA_FETCH, 0)); /* one at a time */
+    struct replica_operation *o = replica_operation_new(3, 4, 3, 0, SPAN("x"));
+    struct replica_event e = {.kind = REPLICA_FETCHED};
+    e.fetched.node = 2;
+    e.fetched.number = 5;
+    e.fetched.operation = o;
+    assert_int_equal(step(&g, &e), ERR_INVALID);
+    e.fetched.number = 4;
+    assert_int_equal(step(&g, &e), ERR_OK);
+    assert_ptr_equal(sent(&g, 2, REPLICA_OPERATION)->operation, o);
+    assert_int_equal(act(&g, REPLICA_FETCH, 0)->fetch.number, 5);
+    e.fetched.number = 5; /* it is not there after all: a copy, so it leaves the set */
+    e.fetched.operation = NULL;
+    assert_int_equal(step(&g, &e), ERR_OK);
+    assert_int_equal(act(&g, REPLICA_PROPOSE, 0)->record.in_sync.count, 2);
+    position(&g, 3, 4, 3, 2); /* 3 is not kept at all */
+    assert_null(act(&g, REPLICA_FETCH, 0));
+    replica_operation_release(o);
+    replica_free(g.r);
+}
+
 static void test_diverged_member_leaves_and_is_copied(void **unused) {
     (void)unused;
     struct rig g = leading_with(config(), (struct replica_set){2, {1, 2}});
@@ -413,6 +447,7 @@ int main(void) {
         cmocka_unit_test(test_lease_ends),
         cmocka_unit_test(test_newer_epoch_ends_leadership),
         cmocka_unit_test(test_takeover_sends_again_what_is_not_known_to_be_committed),
+        cmocka_unit_test(test_what_is_kept_on_disk_is_fetched),
         cmocka_unit_test(test_diverged_member_leaves_and_is_copied),
         cmocka_unit_test(test_restarted_member_is_asked_anew),
         cmocka_unit_test(test_hand_over),

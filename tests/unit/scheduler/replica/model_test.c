@@ -23,7 +23,8 @@ static bool run(uint64_t seed) {
 
 static void test_seeds(void **unused) {
     (void)unused;
-    uint64_t commits = 0, leads = 0, wipes = 0, chunks = 0, lost = 0, handed = 0, fulls = 0, refused = 0, sets = 0;
+    uint64_t commits = 0, leads = 0, wipes = 0, chunks = 0, lost = 0, handed = 0, fulls = 0, refused = 0, sets = 0,
+             fetches = 0;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         assert_true(run(seed));
         commits += world.commits;
@@ -35,6 +36,7 @@ static void test_seeds(void **unused) {
         fulls += world.fulls;
         refused += world.refused;
         sets += world.sets;
+        fetches += world.fetches;
     }
     print_message(
         "%llu commits, %llu takeovers, %llu handed over, %llu changes of the record, %llu wipes, %llu chunks, "
@@ -43,8 +45,8 @@ static void test_seeds(void **unused) {
         (unsigned long long)wipes, (unsigned long long)chunks, (unsigned long long)lost, (unsigned long long)fulls,
         (unsigned long long)refused);
     /* A test that reaches none of these would prove nothing. */
-    assert_true(commits > SEEDS * 20 && leads > SEEDS && handed && wipes > SEEDS && chunks > wipes && lost && fulls &&
-                refused);
+    assert_true(commits > SEEDS * 20 && leads > SEEDS && handed && wipes > SEEDS && chunks > wipes && lost && fetches &&
+                fulls && refused);
 }
 
 static void test_same_seed_same_run(void **unused) {
