@@ -73,6 +73,8 @@ int verb_change(struct tool *t, const struct verb *v, char **args, int count) {
         return usage_error("reroute needs --to ROUTE, or --to \"\" for their own route", NULL);
     q.has_target = t->to != NULL;
     q.target = frame_bytes(span_of(t->to));
+    q.has_limit = t->limit != 0;
+    q.limit = t->limit;
     set_reason(t, &q);
     int status = tool_set_filter(t, &q, args, count);
     if (status == EX_OK && c->asks && !t->yes && !t->dry_run) {

@@ -116,6 +116,16 @@ def deleted_mail_ends_without_a_report(world):
     assert post.figures()["reports"] == 0
 
 
+def a_limit_ends_a_change(world):
+    post, _, _ = deferred(world, ["a@there.test", "b@there.test", "c@there.test"])
+    assert count(post, "hold", "all", *WHY, "--limit", "2", "--dry-run") == 2
+    assert count(post, "hold", "all", *WHY, "--limit", "2") == 2
+    assert sorted(states(post)) == ["deferred", "held", "held"]
+    assert count(post, "release", "all", "--limit", "1") == 1
+    assert count(post, "delete", "all", *WHY, "--limit", "2", "--yes") == 2
+    assert len(post.queue()) == 1
+
+
 def bounced_mail_is_reported(world):
     post, sink, idents = deferred(world, ["a@there.test", "b@there.test"])
     assert count(post, "bounce", "to:b@there.test", "--reason", "the address was misspelt", "--yes") == 1
@@ -300,6 +310,6 @@ def refused(world):
     assert not post.tool("suspensions")["rows"]
 
 
-main([held_mail_stays, held_mail_is_never_tried_on_its_way, deleted_mail_ends_without_a_report, bounced_mail_is_reported,
+main([held_mail_stays, held_mail_is_never_tried_on_its_way, deleted_mail_ends_without_a_report, a_limit_ends_a_change, bounced_mail_is_reported,
       one_recipient_of_many, rerouted_mail_takes_the_other_way, a_wrong_route_fails_nothing, a_suspended_domain_waits, a_suspended_site_waits,
       what_waits_on_disk_goes_when_it_is_resumed, many_are_deleted_beside_reception, refused])
