@@ -7,7 +7,7 @@
  * changed since the walk is judged by what it has become. A page is on disk before the next one is read, and before any
  * count is told.
  *
- * It works in slices and rests four times as long after each, and after a page twice as long as that took, so that
+ * It works in slices and rests many times as long after each, and after a page half as long as that took, so that
  * reception and delivery go on beside it: the busier the node, the longer its rests.
  */
 #include <stdlib.h>
@@ -20,7 +20,9 @@
 #include "scheduler/operator_in.h"
 #include "scheduler/suspend.h"
 
-#define SLICE_US 500u
+#define SLICE_US 250u
+#define SLICE_REST 12u /* times as long as a slice */
+#define PAGE_REST 2u   /* as a part of what a page took */
 #define REST_MAX_MS 100u
 #define PROGRESS_MS 500u
 #define CHANGES_MAX 8u
@@ -39,6 +41,7 @@ static void change_free(struct change *c) {
         loop_timer_close(c->timer);
     filter_free(c->filter);
     arena_deinit(&c->mem);
+    arena_deinit(&c->look);
     free(c);
 }
 
@@ -174,10 +177,9 @@ static void apply(struct change *c, const struct page_message *m) {
     if (c->limit && c->limit - c->done < j.most)
         j.most = (uint32_t)(c->limit - c->done);
     bool in_memory = sched_glance(shard_core(s), m->id, on_view, &j) == ERR_OK;
-    if (!in_memory && shard_was_dropped(s, m->id))
-        return;
     if (!in_memory && shard_is_stale(s, m->id)) {
-        c->again[c->again_count++] = m->id;
+        if (!shard_was_dropped(s, m->id))
+            c->again[c->again_count++] = m->id;
         return;
     }
     if (!in_memory)
@@ -216,7 +218,7 @@ static void page_over(struct change *c) {
         c->next_id = 0;
         c->shard_over = false;
     }
-    uint64_t rest_ms = 1 + 2 * (clock_mono_ms() - c->begun_ms);
+    uint64_t rest_ms = 1 + (clock_mono_ms() - c->begun_ms) / PAGE_REST;
     later(c, rest_ms < REST_MAX_MS ? rest_ms : REST_MAX_MS, begin_page);
 }
 
@@ -237,7 +239,7 @@ static void slice(struct change *c) {
     bool over = c->at == c->count || c->err != ERR_OK || (c->limit && c->done >= c->limit);
     tell_progress(c);
     if (!over) {
-        later(c, 1 + 4 * spent_us / 1000, slice);
+        later(c, 1 + SLICE_REST * spent_us / 1000, slice);
         return;
     }
     shard_reading_end(c->sc->shards[c->shard], &c->reading);
@@ -248,7 +250,7 @@ static void slice(struct change *c) {
         c->waits = true;
         shard_after(c->sc->shards[c->shard], on_disk, c);
     } else {
-        later(c, 1 + 4 * spent_us / 1000, page_over);
+        later(c, 1 + SLICE_REST * spent_us / 1000, page_over);
     }
 }
 
@@ -301,6 +303,7 @@ static struct change *change_new(struct scheduler *sc, uint64_t correlation, enu
     c->now_ms = scheduler_now(sc);
     c->told_ms = clock_mono_ms();
     arena_init(&c->mem, 64 * 1024, 512u * 1024u * 1024u);
+    arena_init(&c->look, 64 * 1024, 0);
     c->timer = loop_timer_new(sc->loop, on_timer, c);
     if (!c->timer) {
         change_free(c);

@@ -8,7 +8,7 @@
 #include "proto/filter.h"
 #include "scheduler/shell.h"
 
-#define PAGE_MESSAGES 512u /* of one page */
+#define PAGE_MESSAGES 2048u /* of one page */
 #define ROUTE_MAX 300u
 
 struct page_message {
@@ -41,7 +41,7 @@ struct change {
     /* the page */
     struct shard_reading reading;
     bool is_reading, is_working, waits; /* waits: for the disk */
-    struct arena mem;
+    struct arena mem, look;             /* look: of one message that may not match */
     struct page_message page[PAGE_MESSAGES];
     size_t count, at;
     bool page_changed;

@@ -44,13 +44,19 @@ static void unpack_walked(struct change *c, struct queue_walk *w) {
     struct page_message *m = &c->page[c->count];
     uint32_t at = 0;
     *m = (struct page_message){.id = w->id};
-    m->envelope = frame_unpack(&words__envelope__descriptor, w->envelope, &c->mem);
-    if (!m->envelope) {
+    arena_reset(&c->look);
+    const Words__Envelope *e = frame_unpack(&words__envelope__descriptor, w->envelope, &c->look);
+    if (!e) {
         c->err = queue_walk_corrupt(w);
         return;
     }
-    if (!may_match(c, m->id, m->envelope))
+    if (!may_match(c, m->id, e))
         return;
+    m->envelope = frame_unpack(&words__envelope__descriptor, w->envelope, &c->mem);
+    if (!m->envelope) {
+        c->err = ERR_NOMEM;
+        return;
+    }
     m->states = arena_calloc(&c->mem, m->envelope->n_recipients + 1, sizeof(Words__RecipientState *));
     if (!m->states) {
         c->err = ERR_NOMEM;

@@ -44,6 +44,7 @@ static void batch_recycle(struct shard *s, struct shard_batch *b) {
     arena_reset(&b->arena);
     b->held = b->held_last = NULL;
     b->gone = NULL;
+    memset(b->gone_bits, 0, sizeof b->gone_bits);
     b->opened_ms = 0;
     b->refusable = false;
     b->next = s->pool;

@@ -26,7 +26,8 @@ struct shard_batch {
     uint64_t number;
     struct arena arena; /* of the held actions */
     struct held *held, *held_last;
-    struct gone *gone; /* messages that left memory in this batch */
+    struct gone *gone;      /* messages that left memory in this batch */
+    uint64_t gone_bits[16]; /* a bit, by hash, for each of them: what has none is not looked for */
     uint64_t opened_ms;
     bool refusable;                /* holds submissions */
     struct shard_batch *next;      /* of the batches under way, or of the pool */

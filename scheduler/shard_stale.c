@@ -11,7 +11,13 @@
 #include "base/hash.h"
 #include "scheduler/shard_in.h"
 
+static uint64_t bit_of(uint64_t hash, unsigned *word) {
+    *word = (unsigned)(hash >> 6) & 15;
+    return UINT64_C(1) << (hash & 63);
+}
+
 void shard_note_gone(struct shard *s, uint64_t id, bool dropped) {
+    unsigned word;
     shard_touch(s);
     if (s->current->gone && s->current->gone->id == id) {
         s->current->gone->dropped |= dropped;
@@ -21,6 +27,8 @@ void shard_note_gone(struct shard *s, uint64_t id, bool dropped) {
     CHECK(g);
     *g = (struct gone){.next = s->current->gone, .id = id, .dropped = dropped};
     s->current->gone = g;
+    uint64_t bit = bit_of(hash_bytes(&id, sizeof id, 0), &word);
+    s->current->gone_bits[word] |= bit;
 }
 
 static bool match_stale(const struct map_node *n, const void *key) {
@@ -51,8 +59,10 @@ void shard_stale_prune(struct shard *s) {
     }
 }
 
-static const struct gone *find_gone(const struct shard_batch *b, uint64_t id) {
-    const struct gone *g = b->gone;
+static const struct gone *find_gone(const struct shard_batch *b, uint64_t id, uint64_t hash) {
+    unsigned word;
+    uint64_t bit = bit_of(hash, &word);
+    const struct gone *g = b->gone_bits[word] & bit ? b->gone : NULL;
     while (g && g->id != id)
         g = g->next;
     return g;
@@ -60,12 +70,13 @@ static const struct gone *find_gone(const struct shard_batch *b, uint64_t id) {
 
 /* The message has left memory; *dropped: in one of these cases for good. */
 static bool look_up(const struct shard *s, uint64_t id, bool *dropped) {
-    const struct map_node *n = map_find(&s->stale, hash_bytes(&id, sizeof id, 0), match_stale, &id);
-    const struct gone *g = find_gone(s->current, id);
+    uint64_t hash = hash_bytes(&id, sizeof id, 0);
+    const struct map_node *n = map_find(&s->stale, hash, match_stale, &id);
+    const struct gone *g = find_gone(s->current, id, hash);
     bool found = n || g;
     *dropped = (n && LIST_ENTRY(n, struct stale, by_id)->dropped) || (g && g->dropped);
     for (const struct shard_batch *b = s->sent; b; b = b->next) {
-        g = find_gone(b, id);
+        g = find_gone(b, id, hash);
         found = found || g;
         *dropped = *dropped || (g && g->dropped);
     }
