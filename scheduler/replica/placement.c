@@ -86,6 +86,12 @@ static bool is_fuller(struct plan *p, uint32_t a, uint32_t b, uint32_t more) {
     return load_at(p, a)->replicas * weight(node_at(p, b)) > (load_at(p, b)->replicas + more) * weight(node_at(p, a));
 }
 
+/* With one replica more, a would be emptier than b with one more. */
+static bool would_be_emptier(struct plan *p, uint32_t a, uint32_t b) {
+    return (load_at(p, a)->replicas + 1) * weight(node_at(p, b)) <
+           (load_at(p, b)->replicas + 1) * weight(node_at(p, a));
+}
+
 static void goal_add(struct plan *p, struct placement_goal *g, uint32_t place) {
     g->replicas.nodes[g->replicas.count++] = place;
     load_at(p, place)->replicas++;
@@ -103,9 +109,7 @@ static uint32_t best_to_add(struct plan *p, const struct placement_goal *g) {
         if (!may_take(node_at(p, i)) || contains(&g->replicas, i))
             continue;
         uint32_t zones = zones_of(p, &g->replicas, 0, i);
-        /* Compared as they would be with it. */
-        bool emptier = best && (load_at(p, best)->replicas + 1) * weight(node_at(p, i)) >
-                                   (load_at(p, i)->replicas + 1) * weight(node_at(p, best));
+        bool emptier = best && would_be_emptier(p, i, best);
         if (!best || zones > most || (zones == most && emptier)) {
             best = i;
             most = zones;
@@ -168,12 +172,23 @@ struct move {
     uint32_t shard, from, to, zones; /* to 0: none; zones: that it gains */
 };
 
-/* Gains more zones; or else goes from a fuller place, or from the same to an emptier one. */
+/* Gains more zones; or else goes from a fuller place, or from the same to one that would be emptier with it. */
 static bool is_better(struct plan *p, const struct move *m, const struct move *than) {
     if (!than->to || m->zones != than->zones)
         return !than->to || m->zones > than->zones;
     return is_fuller(p, m->from, than->from, 0) ||
-           (!is_fuller(p, than->from, m->from, 0) && is_fuller(p, than->to, m->to, 0));
+           (!is_fuller(p, than->from, m->from, 0) && would_be_emptier(p, m->to, than->to));
+}
+
+/* It has one replica more than it needs: that move comes to its end before another one is thought of. */
+static bool is_moving(const struct plan *p, uint32_t shard) {
+    const struct replica_set *is = &p->in->shards[shard].record.replicas;
+    uint32_t staying = 0;
+    for (uint32_t i = 0; i < is->count; i++) {
+        uint32_t place = place_of(p, is->nodes[i]);
+        staying += place && may_stay(node_at(p, place));
+    }
+    return staying > p->in->wanted;
 }
 
 /* One replica of the shard goes to another place, when it gains a zone, or evens the load without losing one. here:
@@ -197,7 +212,8 @@ static void improve_all(struct plan *p, bool here) {
     for (uint32_t n = 0; n < PLACEMENT_SHARDS_MAX * REPLICA_SET_MAX; n++) {
         struct move best = {0};
         for (uint32_t i = 0; i < p->in->shard_count; i++)
-            find_move(p, i, here, &best);
+            if (here || !is_moving(p, i))
+                find_move(p, i, here, &best);
         if (!best.to)
             return;
         goal_drop(p, &p->goals[best.shard], best.from);

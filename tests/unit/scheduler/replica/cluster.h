@@ -276,17 +276,18 @@ static void cluster_begin(struct cluster *w, uint64_t seed) {
     w->fetches_kept = w->keeps && chance(w, 50);
     w->skips = chance(w, 50);
     w->in_order = chance(w, 50);
-    w->config = (struct replica_config){.min_in_sync = 1 + (uint32_t)dice(w, 2),
-                                        .window_count = 4 + (uint32_t)dice(w, 30),
-                                        .window_bytes = 200 + dice(w, 2000),
-                                        .keep_count = 1 + (uint32_t)dice(w, chance(w, 50) ? 20 : 300),
-                                        .keep_bytes = 100 + dice(w, 20000),
-                                        .heartbeat_ms = 40 + dice(w, 60),
-                                        .resend_ms = 30 + dice(w, 60),
-                                        .slow_ms = 200 + dice(w, 300),
-                                        .copy_per_s = 20000 + dice(w, 200000),
-                                        .flight_count = 8 + (uint32_t)dice(w, 30),
-                                        .flight_bytes = 500 + dice(w, 2000)};
+    struct replica_config *c = &w->config; /* one by one: the order of chance is the same for all compilers */
+    c->min_in_sync = 1 + (uint32_t)dice(w, 2);
+    c->window_count = 4 + (uint32_t)dice(w, 30);
+    c->window_bytes = 200 + dice(w, 2000);
+    c->keep_count = 1 + (uint32_t)dice(w, w->skips ? 20 : 300);
+    c->keep_bytes = 100 + dice(w, 20000);
+    c->heartbeat_ms = 40 + dice(w, 60);
+    c->resend_ms = 30 + dice(w, 60);
+    c->slow_ms = 200 + dice(w, 300);
+    c->copy_per_s = 20000 + dice(w, 200000);
+    c->flight_count = 8 + (uint32_t)dice(w, 30);
+    c->flight_bytes = 500 + dice(w, 2000);
     w->record = (struct replica_record){.version = 1, .leader = 1, .in_sync = {1, {1}}};
     for (uint32_t i = 1; i <= w->count; i++) {
         w->node[i].id = i;

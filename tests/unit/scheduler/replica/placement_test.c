@@ -412,8 +412,9 @@ static void test_random_clusters(void **unused) {
         struct rand rand;
         rand_init(&rand, seed);
         seed_now = seed;
-        struct placement p = world(2 + (uint32_t)rand_below(&rand, NODES - 1), 1 + (uint32_t)rand_below(&rand, SHARDS),
-                                   1 + (uint32_t)rand_below(&rand, 4));
+        uint32_t node_count = 2 + (uint32_t)rand_below(&rand, NODES - 1);
+        uint32_t shard_count = 1 + (uint32_t)rand_below(&rand, SHARDS);
+        struct placement p = world(node_count, shard_count, 1 + (uint32_t)rand_below(&rand, 4));
         bool weighted = rand_below(&rand, 2);
         uint32_t zones = rand_below(&rand, 2) ? 2 + (uint32_t)rand_below(&rand, 3) : 0;
         for (uint32_t i = 0; i < p.node_count; i++) {
