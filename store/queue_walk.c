@@ -139,6 +139,11 @@ struct wire_field {
 };
 
 static bool take_varint(struct span *s, uint64_t *value) {
+    if (s->len && !(s->at[0] & 0x80)) { /* most are one octet */
+        *value = (uint8_t)s->at[0];
+        *s = span_from(*s, 1);
+        return true;
+    }
     *value = 0;
     for (unsigned i = 0; i < 10 && i < s->len; i++) {
         uint8_t c = (uint8_t)s->at[i];
