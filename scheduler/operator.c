@@ -20,8 +20,8 @@
 #include "scheduler/operator_in.h"
 #include "scheduler/suspend.h"
 
-#define SLICE_US 250u
-#define SLICE_REST 12u /* times as long as a slice */
+#define SLICE_US 120u
+#define SLICE_REST 20u /* times as long as a slice */
 #define PAGE_REST 2u   /* as a part of what a page took */
 #define REST_MAX_MS 100u
 #define PROGRESS_MS 500u
