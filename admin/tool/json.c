@@ -11,7 +11,7 @@
 
 static int print_out(struct buf *text, int err) {
     struct span s = buf_span(text);
-    bool good = err == ERR_OK && fwrite(s.at, 1, s.len, stdout) == s.len;
+    bool good = err == ERR_OK && fwrite(s.at ? s.at : "", 1, s.len, stdout) == s.len;
     buf_deinit(text);
     return good ? EX_OK : EX_IOERR;
 }
