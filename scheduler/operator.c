@@ -276,6 +276,8 @@ static void begin_page(struct change *c) {
         later(c, 20, begin_page);
         return;
     }
+    if (!c->next_id)
+        c->last_id = sched_last_id(shard_core(c->sc->shards[c->shard]));
     arena_reset(&c->mem);
     c->count = 0;
     c->begun_ms = clock_mono_ms();

@@ -33,7 +33,7 @@ struct change {
     uint64_t done;
     /* the walk */
     uint32_t shard;
-    uint64_t next_id;
+    uint64_t next_id, last_id; /* last: of the shard when its walk began; what came later is not changed */
     bool shard_over;
     uint64_t again[PAGE_MESSAGES]; /* were stale */
     size_t again_count;

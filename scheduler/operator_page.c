@@ -80,7 +80,7 @@ static void read_walked(struct change *c) {
     queue_walk_init(&w, c->sc->store, c->shard, c->next_id);
     uint32_t seen = 0;
     c->shard_over = true;
-    while (c->err == ERR_OK && queue_walk_next(&w)) {
+    while (c->err == ERR_OK && queue_walk_next(&w) && w.id <= c->last_id) {
         unpack_walked(c, &w);
         c->next_id = w.id + 1;
         if (c->count == PAGE_MESSAGES || c->mem.used > PAGE_BYTES || ++seen == PAGE_SEEN) {

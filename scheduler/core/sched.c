@@ -210,6 +210,10 @@ uint64_t sched_reserve_id(struct sched *s, uint64_t now_ms) {
     return s->last_id;
 }
 
+uint64_t sched_last_id(const struct sched *s) {
+    return s->last_id;
+}
+
 /* -- steps -- */
 
 static int on_reconfigured(struct sched *s, const struct sched_config *c) {

@@ -368,6 +368,8 @@ uint64_t sched_reserve_id(struct sched *s, uint64_t now_ms);
 bool sched_is_assigned(const struct sched *s, uint64_t attempt);
 /* Ends the current batch and returns its number (numbers start at 1). Later writes go to the next one. */
 uint64_t sched_cut(struct sched *s);
+/* The last id given out: later messages have larger ones. */
+uint64_t sched_last_id(const struct sched *s);
 /* How many more recipients the hot set would take from the store now (0 under pressure). */
 uint32_t sched_room(const struct sched *s);
 /* Recipients that the operator's change of the last step took hold of, those under way included. */

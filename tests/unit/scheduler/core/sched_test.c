@@ -21,6 +21,8 @@ static void ids_never_repeat(void **state) {
     s = sched_new(&c, last, 0);
     assert_non_null(s);
     assert_true(sched_reserve_id(s, now) > last);
+    last = sched_last_id(s);
+    assert_true(sched_reserve_id(s, now) > last && sched_last_id(s) > last);
     sched_free(s);
 }
 
