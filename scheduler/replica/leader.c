@@ -75,8 +75,10 @@ static void peer_add(struct replica *r, uint32_t node) {
     if (node == 0 || node == r->config.self || leader_peer(r, node) || r->peer_count == PEERS_MAX)
         return;
     struct peer *p = calloc(1, sizeof *p);
-    if (!p)
-        return; /* tried again at the next tick; a member without a peer lets nothing be committed */
+    if (!p) { /* tried again at the next step; a member without a peer lets nothing be committed */
+        r->peers_lacking = true;
+        return;
+    }
     p->node = node;
     p->caught_ms = r->now;
     peer_probe(r, p);
@@ -94,6 +96,7 @@ static void peers_match(struct replica *r) {
         peer_free(r, p);
         r->peers[i] = r->peers[--r->peer_count];
     }
+    r->peers_lacking = false;
     for (uint32_t i = 0; i < r->record.in_sync.count; i++)
         peer_add(r, r->record.in_sync.nodes[i]);
     for (uint32_t i = 0; i < r->record.replicas.count; i++)
@@ -463,7 +466,7 @@ static void tell_accepting(struct replica *r) {
 
 void leader_drive(struct replica *r) {
     if (r->durable.promised == r->state.promised || FAULT(FAULT_TWICE)) {
-        if (r->peer_count + 1 < r->record.in_sync.count)
+        if (r->peers_lacking)
             peers_match(r);
         for (uint32_t i = 0; i < r->peer_count; i++)
             pump(r, r->peers[i]);

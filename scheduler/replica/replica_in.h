@@ -109,6 +109,7 @@ struct replica {
     uint32_t handing;
     struct peer *peers[PEERS_MAX];
     uint32_t peer_count;
+    bool peers_lacking; /* no memory for one that the record names */
     uint64_t full, bad, stale;
     /* What actions of this step may point at is freed by the next one. */
     void *buried[PEERS_MAX * 6];

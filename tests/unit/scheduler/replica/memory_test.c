@@ -1,6 +1,7 @@
 /*
  * memory: the model of cluster.h while allocations of the replicas fail at random: nothing is lost, nothing crashes,
  * and when memory is there again all is healed. The replica is compiled into this program a second time.
+ * `unit_scheduler_replica_memory FROM TO` runs any row of seeds.
  */
 #include <stdbool.h>
 #include <stdlib.h>
@@ -24,26 +25,31 @@ static bool refuses(void);
 #include <cmocka.h>
 
 #include "tests/unit/scheduler/replica/cluster.h"
+#include "tests/unit/scheduler/replica/rig.h"
 
 static struct cluster world;
 static struct rand luck;
 static uint64_t refused;
+static bool none; /* no memory at all */
 
 static bool refuses(void) {
-    bool no = !world.healed && world.now > 0 && rand_below(&luck, 10) == 0;
+    bool no = none || (!world.healed && world.now > 0 && rand_below(&luck, 10) == 0);
     refused += no;
     return no;
 }
 
+static bool run(uint64_t seed) {
+    rand_init(&luck, seed);
+    if (cluster_run(&world, seed))
+        return true;
+    print_error("seed %llu: %s (at %llu ms)\n", (unsigned long long)seed, world.why, (unsigned long long)world.now);
+    return false;
+}
+
 static void test_nothing_is_lost(void **unused) {
     (void)unused;
-    for (uint64_t seed = 1; seed <= 100; seed++) {
-        rand_init(&luck, seed);
-        bool good = cluster_run(&world, seed);
-        if (!good)
-            print_error("seed %llu: %s\n", (unsigned long long)seed, world.why);
-        assert_true(good);
-    }
+    for (uint64_t seed = 1; seed <= 100; seed++)
+        assert_true(run(seed));
     assert_true(refused > 1000);
 }
 
@@ -64,9 +70,42 @@ static void test_start(void **unused) {
     assert_in_range(made, 1, 199);
 }
 
-int main(void) {
+/* Who could not be remembered as a peer is asked when there is memory again, member or not, alone or one of many. */
+static void test_peers_later(void **unused) {
+    (void)unused;
+    memset(&world, 0, sizeof world);
+    struct rig g = begin(config(), &at_five);
+    g.record.replicas = (struct replica_set){3, {1, 3, LEADER}};
+    lease(&g, g.now + 100000);
+    none = true;
+    record(&g, 4, SELF, (struct replica_set){1, {SELF}});
+    written(&g);
+    assert_null(sent(&g, 3, REPLICA_OPEN));
+    none = false;
+    tick(&g, 10);
+    assert_non_null(sent(&g, 3, REPLICA_OPEN));
+    assert_non_null(sent(&g, LEADER, REPLICA_OPEN));
+    none = true;
+    g.record.replicas = (struct replica_set){4, {1, 2, 3, LEADER}};
+    record(&g, 4, SELF, (struct replica_set){2, {SELF, 2}});
+    none = false;
+    assert_null(sent(&g, 2, REPLICA_OPEN));
+    tick(&g, 10);
+    assert_non_null(sent(&g, 2, REPLICA_OPEN));
+    replica_free(g.r);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        uint64_t from = strtoull(argv[1], NULL, 10), to = argc > 2 ? strtoull(argv[2], NULL, 10) : from, bad = 0;
+        for (uint64_t seed = from; seed <= to; seed++)
+            bad += !run(seed);
+        printf("%llu of %llu failed\n", (unsigned long long)bad, (unsigned long long)(to - from + 1));
+        return bad != 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start),
+        cmocka_unit_test(test_peers_later),
         cmocka_unit_test(test_nothing_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
