@@ -39,6 +39,18 @@ def descendants(pid):
     return found
 
 
+def stands_still(pid):
+    """Every thread of the process is stopped, or it is gone."""
+    try:
+        for task in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/stat" % (pid, task)) as f:
+                if f.read().rpartition(")")[2].split()[0] not in "TtZX":
+                    return False
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return True
+
+
 def is_gone(pid):
     with contextlib.suppress(OSError), open("/proc/%d/stat" % pid) as f:
         return f.read().rpartition(")")[2].split()[0] in "ZX"
@@ -114,7 +126,9 @@ class Server:
             wait_until("its children are gone", lambda: all(map(is_gone, family)))
 
     def freeze(self):
+        """It answers nothing any more when this returns: a signal alone lets it run on for a moment."""
         self.signal(signal.SIGSTOP)
+        wait_until("all of it stands still", lambda: all(map(stands_still, [self.process.pid] + descendants(self.process.pid))))
 
     def thaw(self):
         self.signal(signal.SIGCONT)
