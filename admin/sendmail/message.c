@@ -127,7 +127,8 @@ static int extract_field(void *arg, struct span field) {
         if (err != ERR_OK)
             return err;
     }
-    if (x->o->wants_recipients && (is_named(field, "Bcc") || is_named(field, "Resent-Bcc")))
+    if (is_named(field, "Bcc") ||
+        is_named(field, "Resent-Bcc")) /* nobody is to see them, whoever named the recipients */
         return ERR_OK;
     return buf_add(x->kept, field);
 }

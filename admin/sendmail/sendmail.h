@@ -38,7 +38,7 @@ int mailboxes_add(struct recipient_list *l, struct span value, const char *domai
 /* -- message.c -- */
 struct message_options {
     bool dot_ends;         /* a line that holds one dot is the end */
-    bool wants_recipients; /* -t: out of the header, and Bcc goes */
+    bool wants_recipients; /* -t: out of the header */
     const char *from;      /* address for a missing From field */
     const char *name;      /* full name for it, or NULL */
     const char *hostname;  /* for a missing Message-ID, and Received */

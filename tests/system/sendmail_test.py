@@ -41,9 +41,11 @@ def one_message_with_what_it_lacks(world):
     check(m["From"].addresses[0].addr_spec == "root@a.test" and m["From"].addresses[0].display_name == "Daily \"cron\"", m["From"])
     check(m["Date"] and m["Message-ID"] and "userid %d" % os.getuid() in m["Received"] and m.get_content().rstrip() == "hello", octets)
     check(b"\n" not in octets.replace(b"\r\n", b""), "a bare LF")
-    whole = b"From: x@y.test\nDate: Tue, 24 Nov 2026 12:00:00 +0000\nMessage-ID: <1@y.test>\nBcc: kept@y.test\n\nb\n"
+    whole = b"From: x@y.test\nDate: Tue, 24 Nov 2026 12:00:00 +0000\nMessage-ID: <1@y.test>\nX-Kept: yes\n\nb\n"
     check(sendmail(sink.port, "-f", "x@y.test", "bob@b.test", text=whole).returncode == OK, "whole")
     octets = sink.wait(2)[1][2]
+    check(sendmail(sink.port, "-f", "x@y.test", "bob@b.test", text=b"Bcc: hidden@y.test,\n more@y.test\n" + whole).returncode == OK, "Bcc")
+    check(b"hidden" not in sink.wait(3)[2][2] and b"more@" not in sink.messages[2][2], sink.messages[2])
     check(octets.split(b"\r\n", 1)[1] == whole.replace(b"\n", b"\r\n"), octets)  # one Received field before it, and no change
 
 
