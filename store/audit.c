@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-#include "base/log.h"
 #include "proto/frame.h"
 #include "store/keys.h"
 
@@ -23,12 +22,6 @@ static struct key range_end(void) {
     return key_meta(KEY_NODE, (enum key_tag)(KEY_TAG_AUDIT + 1));
 }
 
-static int corrupt(struct store *s, struct span key) {
-    store_note_damage(s);
-    LOG_ERROR("record_corrupt", LOG_STR("family", "meta"), LOG_SPAN("key", key));
-    return ERR_CORRUPT;
-}
-
 static int read_count(struct store *s, uint64_t *count) {
     struct key k = key_meta(KEY_NODE, KEY_TAG_AUDIT_COUNT);
     struct buf b;
@@ -36,7 +29,7 @@ static int read_count(struct store *s, uint64_t *count) {
     buf_init(&b, 64);
     int err = store_get(s, STORE_META, key_span(&k), &b);
     if (err == ERR_OK && buf_len(&b) != 8)
-        err = corrupt(s, key_span(&k));
+        err = store_corrupt(s, STORE_META, key_span(&k));
     if (err == ERR_OK)
         *count = key_get_u64(buf_span(&b), 0);
     buf_deinit(&b);
@@ -54,7 +47,7 @@ int audit_open(struct audit *a, struct store *s) {
     if (err != ERR_OK)
         return err;
     if (store_iter_next(it, &key, NULL) && !key_read_audit(key, &a->last_ms, &a->last_serial))
-        err = corrupt(s, key);
+        err = store_corrupt(s, STORE_META, key);
     if (err == ERR_OK)
         err = store_iter_error(it);
     store_iter_close(it);
@@ -174,7 +167,7 @@ int audit_read(struct store *s, struct span cursor,
         if (r)
             more = each(arg, r, span_from(key, 3));
         else
-            err = corrupt(s, key);
+            err = store_corrupt(s, STORE_META, key);
     }
     if (err == ERR_OK)
         err = store_iter_error(it);

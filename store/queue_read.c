@@ -3,7 +3,6 @@
  * is ERR_CORRUPT and named in the log: what was acknowledged is never passed over in silence.
  */
 #include "base/check.h"
-#include "base/log.h"
 #include "proto/frame.h"
 #include "proto/id.h"
 #include "store/keys.h"
@@ -13,19 +12,13 @@
 #define HOUR_MS 3600000u
 #define RECORD_MAX (64u * 1024u * 1024u)
 
-static int corrupt(struct store *s, enum store_family f, struct span key) {
-    store_note_damage(s);
-    LOG_ERROR("record_corrupt", LOG_STR("family", store_family_name(f)), LOG_SPAN("key", key));
-    return ERR_CORRUPT;
-}
-
 int queue_get_number(struct store *s, uint32_t shard, enum queue_number n, uint64_t *value) {
     struct key k = key_number(shard, (uint8_t)n);
     struct buf b;
     buf_init(&b, 64);
     int err = store_get(s, STORE_META, key_span(&k), &b);
     if (err == ERR_OK && buf_len(&b) != 8)
-        err = corrupt(s, STORE_META, key_span(&k));
+        err = store_corrupt(s, STORE_META, key_span(&k));
     if (err == ERR_OK)
         *value = key_get_u64(buf_span(&b), 0);
     buf_deinit(&b);
@@ -40,7 +33,7 @@ int queue_get_envelope(struct store *s, uint32_t shard, uint64_t id, struct aren
     if (err == ERR_OK) {
         *e = frame_unpack(&words__envelope__descriptor, buf_span(&b), a);
         if (!*e || (*e)->n_recipients == 0)
-            err = corrupt(s, STORE_ENVELOPE, key_span(&k));
+            err = store_corrupt(s, STORE_ENVELOPE, key_span(&k));
     }
     buf_deinit(&b);
     return err;
@@ -67,7 +60,7 @@ int queue_get_states(struct store *s, uint32_t shard, uint64_t id, uint32_t coun
         if (state)
             (*states)[n] = state;
         else
-            err = corrupt(s, STORE_RECIPIENT, key);
+            err = store_corrupt(s, STORE_RECIPIENT, key);
     }
     if (err == ERR_OK)
         err = store_iter_error(it);
@@ -97,7 +90,7 @@ int queue_get_submission(struct store *s, uint32_t shard, struct span submission
         struct key k = key_submission(shard, hour - i, submission);
         err = store_get(s, STORE_SUBMISSION, key_span(&k), &b);
         if (err == ERR_OK && buf_len(&b) != 8)
-            err = corrupt(s, STORE_SUBMISSION, key_span(&k));
+            err = store_corrupt(s, STORE_SUBMISSION, key_span(&k));
         if (err == ERR_OK)
             *id = key_get_u64(buf_span(&b), 0);
     }
@@ -134,7 +127,7 @@ int queue_read_due(struct store *s, uint32_t shard, uint64_t until_ms, struct qu
         uint32_t minute, index;
         uint64_t id;
         if (!key_read_due(key, &minute, &id, &index)) {
-            err = corrupt(s, STORE_DUE, key);
+            err = store_corrupt(s, STORE_DUE, key);
             break;
         }
         to[(*count)++] = (struct queue_due){minute, id, index};
@@ -162,7 +155,7 @@ int queue_read_ids(struct store *s, uint32_t shard, uint64_t after, uint64_t upt
         return err;
     while (err == ERR_OK && *count < max && store_iter_next(it, &key, NULL)) {
         if (key.len != 10)
-            err = corrupt(s, STORE_ENVELOPE, key);
+            err = store_corrupt(s, STORE_ENVELOPE, key);
         else
             to[(*count)++] = key_get_u64(key, 2);
     }
@@ -187,7 +180,7 @@ int queue_each_inflight(struct store *s, uint32_t shard,
         if (r)
             each(arg, key_get_u64(key, 2), r);
         else
-            err = corrupt(s, STORE_INFLIGHT, key);
+            err = store_corrupt(s, STORE_INFLIGHT, key);
         arena_reset(&mem);
     }
     if (err == ERR_OK)
@@ -217,7 +210,7 @@ int queue_each_trace(struct store *s, uint32_t shard, uint64_t id, uint64_t now_
              more = store_iter_next(it, &key, &value)) {
             Words__Trace *t = frame_unpack(&words__trace__descriptor, value, &mem);
             if (!t) {
-                err = corrupt(s, STORE_TRACE, key);
+                err = store_corrupt(s, STORE_TRACE, key);
                 break;
             }
             each(arg, t);
@@ -247,7 +240,7 @@ int queue_clean_chunks(struct store *s, uint32_t shard, uint64_t *dropped) {
     struct store_batch *b = store_batch_new();
     while (b && err == ERR_OK && store_iter_next(it, &key, &value)) {
         if (key.len != 11 || value.len != 8) {
-            err = corrupt(s, STORE_META, key);
+            err = store_corrupt(s, STORE_META, key);
             break;
         }
         uint64_t count = key_get_u64(value, 0);

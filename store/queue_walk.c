@@ -9,7 +9,6 @@
 
 #include <stdlib.h>
 
-#include "base/log.h"
 #include "store/keys.h"
 
 #define RECORDS_MAX 50000u /* read with one pair of iterators */
@@ -36,9 +35,7 @@ void queue_walk_deinit(struct queue_walk *w) {
 }
 
 static int corrupt(struct queue_walk *w, enum store_family f, struct span key) {
-    store_note_damage(w->store);
-    LOG_ERROR("record_corrupt", LOG_STR("family", store_family_name(f)), LOG_SPAN("key", key));
-    return w->err = ERR_CORRUPT;
+    return w->err = store_corrupt(w->store, f, key);
 }
 
 int queue_walk_corrupt(struct queue_walk *w) {

@@ -1,6 +1,7 @@
 /*
  * store: calls of the contract go to the backend that was opened.
  */
+#include "base/log.h"
 #include "store/backend.h"
 
 const char *store_family_name(enum store_family f) {
@@ -65,6 +66,12 @@ bool store_is_damaged(const struct store *s) {
 
 void store_note_damage(struct store *s) {
     atomic_store(&s->damaged, true);
+}
+
+int store_corrupt(struct store *s, enum store_family f, struct span key) {
+    store_note_damage(s);
+    LOG_ERROR("record_corrupt", LOG_STR("family", store_family_name(f)), LOG_SPAN("key", key));
+    return ERR_CORRUPT;
 }
 
 bool store_has_room(struct store *s, uint64_t more) {

@@ -100,6 +100,8 @@ void store_iter_close(struct store_iter *it);
  * check, a file that is gone, or a record that its reader noted. Stays so until the process ends. */
 bool store_is_damaged(const struct store *s);
 void store_note_damage(struct store *s);
+/* A record that fails its reader's check: notes it, names it in the log, and is ERR_CORRUPT. */
+int store_corrupt(struct store *s, enum store_family f, struct span key);
 
 /* Whether `more` bytes may be written and the reserve kept (asks the file system). */
 bool store_has_room(struct store *s, uint64_t more);
