@@ -75,6 +75,11 @@ bool access_is_change(const Words__AdminRequest *q) {
     return v && v->change && !only_asks(q) && !(v->dry && q->has_dry_run && q->dry_run);
 }
 
+const char *access_stage_name(uint32_t stage) {
+    static const char *const names[] = {"?", "begun", "done", "refused"};
+    return stage < sizeof names / sizeof *names ? names[stage] : names[0];
+}
+
 const char *access_role_name(unsigned role) {
     static const char *const names[] = {"nobody", "viewer", "operator", "admin"};
     return role < sizeof names / sizeof *names ? names[role] : names[0];

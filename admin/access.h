@@ -33,5 +33,6 @@ enum admin_role access_needed(const Words__AdminRequest *q);
 /* Does it change anything? A dry run does not, where there is one. */
 bool access_is_change(const Words__AdminRequest *q);
 const char *access_role_name(unsigned role);
+const char *access_stage_name(uint32_t stage); /* of AdminAudit */
 
 #endif

@@ -62,18 +62,17 @@ static void fill(Words__AdminAudit *u, const struct admin_asker *asker, const Wo
 
 /* What the log alone keeps is in it whatever its level is. */
 static void log_record(const struct admin *a, const Words__AdminAudit *u) {
-    static const char *const stages[] = {"", "begun", "done", "refused"};
+    const char *stage = access_stage_name(u->stage);
     const struct access_verb *v = access_verb(u->verb);
     const char *verb = v ? v->name : "unknown", *error = u->error ? err_text(-(int)u->error) : "";
     struct span actor = frame_span(u->actor), what = frame_span(u->what), target = frame_span(u->target),
                 reason = frame_span(u->reason), origin = frame_span(u->origin);
     if (roles_have(a, ROLE_SCHEDULER))
-        LOG_INFO("audit", LOG_STR("stage", stages[u->stage]), LOG_SPAN("actor", actor),
-                 LOG_STR("role", access_role_name(u->role)), LOG_STR("verb", verb), LOG_SPAN("what", what),
-                 LOG_SPAN("target", target), LOG_SPAN("reason", reason), LOG_U64("count", u->count),
-                 LOG_STR("error", error), LOG_SPAN("origin", origin));
+        LOG_INFO("audit", LOG_STR("stage", stage), LOG_SPAN("actor", actor), LOG_STR("role", access_role_name(u->role)),
+                 LOG_STR("verb", verb), LOG_SPAN("what", what), LOG_SPAN("target", target), LOG_SPAN("reason", reason),
+                 LOG_U64("count", u->count), LOG_STR("error", error), LOG_SPAN("origin", origin));
     else
-        LOG_ERROR("audit", LOG_STR("stage", stages[u->stage]), LOG_SPAN("actor", actor),
+        LOG_ERROR("audit", LOG_STR("stage", stage), LOG_SPAN("actor", actor),
                   LOG_STR("role", access_role_name(u->role)), LOG_STR("verb", verb), LOG_SPAN("what", what),
                   LOG_SPAN("target", target), LOG_SPAN("reason", reason), LOG_U64("count", u->count),
                   LOG_STR("error", error), LOG_SPAN("origin", origin));

@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "admin/access.h"
 #include "base/base32.h"
 #include "base/check.h"
 #include "base/utf8.h"
@@ -163,11 +164,6 @@ static void add_figures(json_t *j, const Words__AdminReply *r) {
     }
 }
 
-static const char *audit_stage(uint32_t stage) {
-    static const char *const names[] = {"?", "begun", "done", "refused"};
-    return stage < sizeof names / sizeof *names ? names[stage] : names[0];
-}
-
 static const char *verb_name(uint32_t verb) {
     const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(&words__admin_verb__descriptor, (int)verb);
     return v ? v->name : "?";
@@ -192,7 +188,7 @@ static json_t *of_audit(const Words__AdminAudit *a) {
     set_span(j, "actor", frame_span(a->actor));
     set_number(j, "role", true, a->role);
     json_object_set_new(j, "verb", of_verb(a->verb));
-    json_object_set_new(j, "stage", json_string(audit_stage(a->stage)));
+    json_object_set_new(j, "stage", json_string(access_stage_name(a->stage)));
     set_bytes(j, "what", a->has_what, a->what);
     set_bytes(j, "reason", a->has_reason, a->reason);
     set_bytes(j, "target", a->has_target, a->target);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "admin/access.h"
 #include "admin/tool/tool.h"
 #include "base/clock.h"
 #include "base/units.h"
@@ -147,7 +148,6 @@ void print_shards(const struct tool *t, const struct answer *a) {
 
 /* -- audit -- */
 void print_audits(const struct tool *t, const struct answer *a) {
-    static const char *const stages[] = {"?", "begun", "done", "refused"};
     (void)t;
     for (size_t i = 0; i < a->r.n_audits; i++) {
         const Words__AdminAudit *u = a->r.audits[i];
@@ -155,7 +155,7 @@ void print_audits(const struct tool *t, const struct answer *a) {
             protobuf_c_enum_descriptor_get_value(&words__admin_verb__descriptor, (int)u->verb);
         char when[32];
         clock_rfc3339(u->at_ms, when, sizeof when);
-        printf("%s  %-8s ", when, u->stage < 4 ? stages[u->stage] : "?");
+        printf("%s  %-8s ", when, access_stage_name(u->stage));
         print_bytes(u->actor);
         printf("  %s ", verb ? verb->name + strlen("ADMIN_") : "?");
         if (u->what.len)
