@@ -65,9 +65,7 @@ static void test_bad_source_in_a_burst(void **state) {
     struct hub *h = hub_new(port);
     const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
     const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
-    h->s.pools = pools;
-    h->s.pool_count = 1;
-    h->s.messages_per_connection = 1;
+    hub_use(h, pools, 1);
     h->s.per_site = 8;
     hub_go(h, NULL);
     for (int i = 0; i < JOBS_MAX; i++)
@@ -147,9 +145,7 @@ static void test_bad_host(void **state) {
     struct hub *h = hub_new(port);
     const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
     const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
-    h->s.pools = pools;
-    h->s.pool_count = 1;
-    h->s.messages_per_connection = 1;
+    hub_use(h, pools, 1);
     hub_go(h, NULL);
     for (int i = 0; i < 30; i++)
         DELIVERED(deliver(h, "pair.example"));
@@ -213,9 +209,7 @@ static void test_window(void **state) {
     struct hub *h = hub_new(port);
     const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
     const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
-    h->s.pools = pools;
-    h->s.pool_count = 1;
-    h->s.messages_per_connection = 1;
+    hub_use(h, pools, 1);
     h->s.per_site = 16;
     hub_go(h, NULL);
     for (int i = 0; i < JOBS_MAX; i++)
@@ -240,9 +234,7 @@ static void test_throttled(void **state) {
     struct hub *h = hub_new(port);
     const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
     const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
-    h->s.pools = pools;
-    h->s.pool_count = 1;
-    h->s.messages_per_connection = 1;
+    hub_use(h, pools, 1);
     hub_go(h, NULL);
     for (int i = 0; i < 30; i++) {
         struct told *t = deliver(h, "one.example");

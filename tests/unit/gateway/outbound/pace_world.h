@@ -117,6 +117,13 @@ static inline struct hub *hub_new(uint16_t port) {
     return h;
 }
 
+/* Mail goes out from these pools, each message over a connection of its own. They are borrowed. */
+static inline void hub_use(struct hub *h, const struct outbound_pool *pools, size_t count) {
+    h->s.pools = pools;
+    h->s.pool_count = count;
+    h->s.messages_per_connection = 1;
+}
+
 static inline void hub_go(struct hub *h, const char *rules) {
     struct buf problems;
     struct outbound_config c = {.bus = h->bus, .scheduler = "inproc://scheduler"};

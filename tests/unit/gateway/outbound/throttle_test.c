@@ -411,9 +411,7 @@ static void test_other_source(void **state) {
     struct hub *h = hub_new(port);
     const struct outbound_source at[] = {source("127.0.0.101", NULL), source("127.0.0.102", NULL)};
     const struct outbound_pool pools[] = {{.name = "all", .sources = at, .source_count = 2}};
-    h->s.pools = pools;
-    h->s.pool_count = 1;
-    h->s.messages_per_connection = 1;
+    hub_use(h, pools, 1);
     hub_go(h, "suspend 1h /^421 4\\.7\\.0 try again later/");
     for (int i = 0; i < 20; i++)
         DELIVERED(deliver(h, "one.example"));

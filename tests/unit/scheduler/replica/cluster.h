@@ -372,4 +372,21 @@ static bool cluster_run(struct cluster *w, uint64_t seed) {
     return good;
 }
 
+/* The same, and a failure is told with its seed. */
+static inline bool cluster_run_told(struct cluster *w, uint64_t seed) {
+    if (cluster_run(w, seed))
+        return true;
+    print_error("seed %llu: %s (at %llu ms)\n", (unsigned long long)seed, w->why, (unsigned long long)w->now);
+    return false;
+}
+
+/* FROM [TO] of the command line: an exit status. */
+static inline int cluster_run_row(int argc, char **argv, bool (*run)(uint64_t seed)) {
+    uint64_t from = strtoull(argv[1], NULL, 10), to = argc > 2 ? strtoull(argv[2], NULL, 10) : from, bad = 0;
+    for (uint64_t seed = from; seed <= to; seed++)
+        bad += !run(seed);
+    printf("%llu of %llu failed\n", (unsigned long long)bad, (unsigned long long)(to - from + 1));
+    return bad != 0;
+}
+
 #endif

@@ -40,10 +40,7 @@ static bool refuses(void) {
 
 static bool run(uint64_t seed) {
     rand_init(&luck, seed);
-    if (cluster_run(&world, seed))
-        return true;
-    print_error("seed %llu: %s (at %llu ms)\n", (unsigned long long)seed, world.why, (unsigned long long)world.now);
-    return false;
+    return cluster_run_told(&world, seed);
 }
 
 static void test_nothing_is_lost(void **unused) {
@@ -96,13 +93,8 @@ static void test_peers_later(void **unused) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1) {
-        uint64_t from = strtoull(argv[1], NULL, 10), to = argc > 2 ? strtoull(argv[2], NULL, 10) : from, bad = 0;
-        for (uint64_t seed = from; seed <= to; seed++)
-            bad += !run(seed);
-        printf("%llu of %llu failed\n", (unsigned long long)bad, (unsigned long long)(to - from + 1));
-        return bad != 0;
-    }
+    if (argc > 1)
+        return cluster_run_row(argc, argv, run);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start),
         cmocka_unit_test(test_peers_later),

@@ -15,10 +15,7 @@
 static struct cluster world;
 
 static bool run(uint64_t seed) {
-    if (cluster_run(&world, seed))
-        return true;
-    print_error("seed %llu: %s (at %llu ms)\n", (unsigned long long)seed, world.why, (unsigned long long)world.now);
-    return false;
+    return cluster_run_told(&world, seed);
 }
 
 static void test_seeds(void **unused) {
@@ -62,13 +59,8 @@ static void test_same_seed_same_run(void **unused) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1) {
-        uint64_t from = strtoull(argv[1], NULL, 10), to = argc > 2 ? strtoull(argv[2], NULL, 10) : from, bad = 0;
-        for (uint64_t seed = from; seed <= to; seed++)
-            bad += !run(seed);
-        printf("%llu of %llu failed\n", (unsigned long long)bad, (unsigned long long)(to - from + 1));
-        return bad != 0;
-    }
+    if (argc > 1)
+        return cluster_run_row(argc, argv, run);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_same_seed_same_run),
